@@ -1,0 +1,1 @@
+//! The tokio runtime, blocking waits, event queues and shutdown: the only place that starts threads.

@@ -1,0 +1,12 @@
+//! The protocol: records, and the steps that change them, as pure functions.
+//!
+//! Architecture invariant: nothing here is async, reads a clock, draws a random number or does I/O. Time is an
+//! argument (`now`), and what a store does to a record is a function from the old record to the new one. Memory
+//! calls these functions; SQLite and MongoDB are tested equal to them.
+//!
+//! - [`session`]: who is alive. The record in the store, the holder's own view of it, and what an observer may
+//!   conclude from watching it.
+//! - [`claim`]: who holds what. One record per name with a holder, waiters in order, and a fencing token.
+
+pub mod claim;
+pub mod session;

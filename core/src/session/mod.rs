@@ -1,0 +1,1 @@
+//! A client's session: opening, renewal, and what it observes of others.

@@ -1,0 +1,181 @@
+//! The reference store: records in maps behind one mutex, changed by calling the pure steps. For tests of user
+//! code, for a single process, and for simulation. Shared inside a process by name; gone with its last user.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use futures::channel::mpsc;
+use futures::future::{self, BoxFuture, FutureExt};
+use once_cell::sync::Lazy;
+
+use super::{Applied, Capabilities, ClaimQuery, Notice, Notices, SessionQuery, Store};
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::protocol::claim::{self, ClaimKey, ClaimRecord, ClaimStep, Stepped, StoreNow, TOKENS_PER_MS};
+use crate::protocol::session::{self, SessionId, SessionRecord, SessionStep, Vitality};
+
+static NAMED: Lazy<Mutex<HashMap<String, Weak<Mutex<Records>>>>> = Lazy::new(Mutex::default);
+
+/// A store in this process's memory. Each value is one user of it.
+#[derive(Debug)]
+pub struct MemoryStore {
+    env: Env,
+    records: Mutex<Option<Arc<Mutex<Records>>>>,
+}
+
+#[derive(Debug, Default)]
+struct Records {
+    sessions: BTreeMap<SessionId, SessionRecord>,
+    claims: BTreeMap<ClaimKey, ClaimRecord>,
+    listeners: BTreeMap<SessionId, Vec<mpsc::UnboundedSender<Notice>>>,
+    /// The highest token ever granted, so that a collected claim does not begin again.
+    highest_token: i64,
+}
+
+impl MemoryStore {
+    /// The store of this name, shared with every other user of the name in this process; with an empty name, one
+    /// of its own.
+    pub fn open(name: &str, env: Env) -> Self {
+        let records = if name.is_empty() { Arc::default() } else { Self::named(name) };
+        Self { env, records: Mutex::new(Some(records)) }
+    }
+
+    fn named(name: &str) -> Arc<Mutex<Records>> {
+        let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
+        named.retain(|_, records| records.strong_count() > 0);
+        if let Some(records) = named.get(name).and_then(Weak::upgrade) {
+            return records;
+        }
+        let records = Arc::default();
+        named.insert(name.to_owned(), Arc::downgrade(&records));
+        records
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut Records) -> T) -> Result<T> {
+        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let records = records.as_ref().ok_or_else(|| Error::closed("the store"))?;
+        Ok(f(&mut records.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn now_with_floor(&self, highest_token: i64) -> StoreNow {
+        let wall = self.env.clock.wall();
+        StoreNow { wall, floor: wall.0.saturating_mul(TOKENS_PER_MS).max(highest_token.saturating_add(1)) }
+    }
+
+    fn step_claim(&self, key: ClaimKey, step: &ClaimStep) -> Result<Applied> {
+        self.with(|records| {
+            let now = self.now_with_floor(records.highest_token);
+            let before = records.claims.get(&key).cloned();
+            let holder_before = before.as_ref().and_then(|r| r.holder);
+            let added = match step {
+                ClaimStep::Step(step) => step.add,
+                _ => None,
+            };
+            match claim::apply(&key, before, step, now) {
+                Stepped::Refused => None,
+                Stepped::Collected => {
+                    let gone = records.claims.remove(&key);
+                    gone.map(|record| record.view(None))
+                }
+                Stepped::Written(record) => {
+                    records.highest_token = records.highest_token.max(record.token);
+                    records.announce(&record, holder_before, step);
+                    let view = record.view(added.as_ref());
+                    records.claims.insert(key, record);
+                    Some(view)
+                }
+            }
+        })
+    }
+}
+
+impl Records {
+    fn announce(&mut self, record: &ClaimRecord, holder_before: Option<claim::Entry>, step: &ClaimStep) {
+        let key = record.key.clone();
+        match (step, record.holder) {
+            (ClaimStep::AnnounceBreak { token }, Some(entry)) => {
+                self.tell(entry.session, Notice::Breaking { key, entry, token: *token });
+            }
+            (_, Some(entry)) if Some(entry) != holder_before => {
+                self.tell(entry.session, Notice::Granted { key, entry, token: record.token });
+            }
+            _ => {}
+        }
+    }
+
+    fn tell(&mut self, session: SessionId, notice: Notice) {
+        if let Some(listeners) = self.listeners.get_mut(&session) {
+            listeners.retain(|listener| listener.unbounded_send(notice.clone()).is_ok());
+            if listeners.is_empty() {
+                self.listeners.remove(&session);
+            }
+        }
+    }
+}
+
+impl Store for MemoryStore {
+    fn apply_session(&self, id: SessionId, step: SessionStep) -> BoxFuture<'_, Result<Option<SessionRecord>>> {
+        let wall = self.env.clock.wall();
+        let applied = self.with(|records| {
+            let after = session::apply(id, records.sessions.get(&id).cloned(), &step, wall)?;
+            records.sessions.insert(id, after.clone());
+            Some(after)
+        });
+        future::ready(applied).boxed()
+    }
+
+    fn apply_claim(&self, key: ClaimKey, step: ClaimStep) -> BoxFuture<'_, Result<Applied>> {
+        future::ready(self.step_claim(key, &step)).boxed()
+    }
+
+    fn sessions(&self, query: SessionQuery) -> BoxFuture<'_, Result<Vec<SessionRecord>>> {
+        let found = self.with(|records| match query {
+            SessionQuery::Ids(ids) => ids.iter().filter_map(|id| records.sessions.get(id).cloned()).collect(),
+            SessionQuery::Live => records.sessions.values().filter(|s| s.vitality == Vitality::Live).cloned().collect(),
+        });
+        future::ready(found).boxed()
+    }
+
+    fn claims(&self, query: ClaimQuery) -> BoxFuture<'_, Result<Vec<ClaimRecord>>> {
+        let found = self.with(|records| match query {
+            ClaimQuery::Keys(keys) => keys.iter().filter_map(|key| records.claims.get(key).cloned()).collect(),
+            ClaimQuery::Of(id) => records
+                .claims
+                .values()
+                .filter(|c| c.holder.iter().chain(&c.waiters).any(|entry| entry.session == id))
+                .cloned()
+                .collect(),
+            ClaimQuery::HeldBy(id) => {
+                records.claims.values().filter(|c| c.holder.is_some_and(|h| h.session == id)).cloned().collect()
+            }
+            ClaimQuery::Prefix(prefix) => {
+                records.claims.values().filter(|c| c.key.as_str().starts_with(&prefix)).cloned().collect()
+            }
+        });
+        future::ready(found).boxed()
+    }
+
+    fn notices(&self, id: SessionId) -> BoxFuture<'_, Result<Notices>> {
+        let stream = self.with(|records| {
+            let (sender, receiver) = mpsc::unbounded();
+            // The receiver is alive, so this cannot fail.
+            let _ = sender.unbounded_send(Notice::Gap);
+            records.listeners.entry(id).or_default().push(sender);
+            Box::pin(receiver) as Notices
+        });
+        future::ready(stream).boxed()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { multi_process: false, multi_host: false, kernel_locks_trusted: false }
+    }
+
+    fn health(&self) -> BoxFuture<'_, Result<()>> {
+        future::ready(self.with(|_| ())).boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).take();
+        future::ready(()).boxed()
+    }
+}
