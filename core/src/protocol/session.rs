@@ -273,7 +273,7 @@ impl Timing {
         }
         let margin = (ttl / 10).max(Duration::from_millis(500)).saturating_add(stop_margin);
         let renew_every = ttl / 6;
-        if margin + renew_every * 2 > ttl {
+        if margin.saturating_add(renew_every * 2) > ttl {
             return Err(format!(
                 "a stop margin of {} s leaves no time for two renewals within a ttl of {} s",
                 stop_margin.as_secs_f64(),
@@ -368,7 +368,8 @@ impl SessionView {
     /// The store acknowledged the renewal with this nonce.
     pub fn on_renewed(&mut self, now: Timestamp, nonce: Nonce) {
         self.on_time(now);
-        if let SessionState::Lost(_) = self.state {
+        // Before the opening is acknowledged nothing else can be: the first nonce sent is the opening's.
+        if matches!(self.state, SessionState::Opening | SessionState::Lost(_)) {
             return;
         }
         // An answer to a nonce that a newer acknowledgement has superseded says nothing new.
@@ -566,5 +567,8 @@ impl Observations {
 }
 
 fn patience(ttl: Duration) -> Duration {
-    ttl * PATIENCE_PERCENT / 100
+    ttl.saturating_mul(PATIENCE_PERCENT) / 100
 }
+
+#[cfg(test)]
+mod tests;
