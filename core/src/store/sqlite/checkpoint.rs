@@ -1,5 +1,9 @@
 //! Checkpoints: what the log has collected goes into the database file in the background, on a connection of its
-//! own, so that no commit ever has to do it and no writer waits for it.
+//! own, so that no commit has to do it, and no writer waits for it.
+//!
+//! But the log begins anew only when nobody has written since the checkpoint began, which never happens while all
+//! write without a pause. So when it has become long in spite of a checkpoint, a second one takes a turn at the gate:
+//! writers wait for the few pages that the first one left.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -8,6 +12,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use super::gate::Gate;
 use super::{fault, schema};
 use crate::env::Env;
 use crate::time::Timestamp;
@@ -20,11 +25,19 @@ const MANY: u32 = 1_000;
 const SOME: u32 = 64;
 const LONG: Duration = Duration::from_secs(5);
 
+/// With this many pages the log is long: 32 MB.
+const LONG_LOG: i64 = 8_000;
+
+/// How long the second checkpoint tries to have its turn, and, when it has it, waits for those who read.
+const TURN_PATIENCE: Duration = Duration::from_secs(2);
+const READER_PATIENCE: Duration = Duration::from_millis(20);
+
 /// When a checkpoint is due, and the connection that makes it.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
     env: Env,
     path: PathBuf,
+    gate: Arc<Gate>,
     commits: AtomicU32,
     last: AtomicU64,
     running: AtomicBool,
@@ -39,10 +52,10 @@ enum Checkpointer {
 }
 
 impl Checkpoints {
-    pub(super) fn new(env: Env, path: PathBuf) -> Self {
+    pub(super) fn new(env: Env, path: PathBuf, gate: Arc<Gate>) -> Self {
         let last = AtomicU64::new(env.now().nanos());
         let db = Mutex::new(Checkpointer::NotNeededYet);
-        Self { env, path, commits: AtomicU32::new(0), last, running: AtomicBool::new(false), db }
+        Self { env, path, gate, commits: AtomicU32::new(0), last, running: AtomicBool::new(false), db }
     }
 
     /// Counts a commit, and starts a checkpoint in the background if one is due. Whether it did.
@@ -75,7 +88,7 @@ impl Checkpoints {
 
     fn run(&self) {
         let mut db = self.db.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = db.checkpoint(&self.path) {
+        if let Err(error) = self.checkpoint(&mut db) {
             // The log only grows until the next one succeeds.
             if fault::is_busy(&error) {
                 tracing::debug!(%error, "another process makes a checkpoint");
@@ -84,16 +97,27 @@ impl Checkpoints {
             }
         }
     }
-}
 
-impl Checkpointer {
-    fn checkpoint(&mut self, path: &std::path::Path) -> rusqlite::Result<()> {
-        if let Self::NotNeededYet = self {
-            *self = Self::Open(schema::connect(path)?);
+    fn checkpoint(&self, db: &mut Checkpointer) -> rusqlite::Result<()> {
+        if let Checkpointer::NotNeededYet = db {
+            *db = Checkpointer::Open(schema::connect(&self.path)?);
         }
-        match self {
-            Self::Open(db) => db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())),
-            _ => Ok(()),
+        let Checkpointer::Open(db) = db else { return Ok(()) };
+        let pages: i64 = db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))?;
+        if pages < LONG_LOG {
+            return Ok(());
         }
+        db.busy_timeout(READER_PATIENCE)?;
+        let begun_anew = self.gate.enter(self.env.now() + TURN_PATIENCE, || {
+            match db.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get::<_, i64>(0)) {
+                Ok(busy) => Ok(busy == 0),
+                Err(error) if fault::is_busy(&error) => Ok(false),
+                Err(error) => Err(error),
+            }
+        });
+        self.gate.leave();
+        tracing::debug!(pages, outcome = ?begun_anew, "the log was long");
+        db.busy_timeout(Duration::ZERO)?;
+        begun_anew.map(|_| ())
     }
 }

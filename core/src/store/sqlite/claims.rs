@@ -327,3 +327,8 @@ const UPDATE: &str = "UPDATE lock SET own = ?2, tok = ?3, at = ?4, waiting = ?5,
 const GRANT: &str = "UPDATE lock SET own = ?2, tok = ?3, at = ?4, waiting = ?5, seq = ?6, val = NULL, brk = NULL \
                      WHERE name = ?1";
 const _: () = assert!(HEAD == 5, "FIRST_FEW reads as many rows as a view shows");
+
+/// Every statement with a plan, for the test that none of them walks through a table.
+#[cfg(test)]
+pub(super) const STATEMENTS: &[&str] =
+    &[IS_DEAD, WAITS, REMOVE_ONE, REMOVE_OF, REMOVE_GONE, FIRST, FIRST_FEW, UPDATE, GRANT, LOAD];

@@ -32,7 +32,7 @@ impl DatabaseFile {
     /// `Forbidden` if it cannot be read and written.
     pub(super) fn prepare(path: &Path) -> Result<Self> {
         let path = settle(path)?;
-        let directory = path.parent().unwrap_or(Path::new("/"));
+        let directory = path.parent().unwrap_or_else(|| Path::new("/"));
         check_file_system(&path, directory)?;
         check_access(directory, directory, "directory")?;
         match rustix::fs::mknodat(CWD, &path, FileType::RegularFile, Mode::RUSR | Mode::WUSR, 0) {

@@ -113,10 +113,10 @@ impl Open {
         let system = |error: std::io::Error| {
             Error::with_source(Code::Unavailable, format!("'{}' cannot be opened: {error}", path.display()), error)
         };
-        let gate = Gate::new(&run.open_gate()?, env.clone()).map_err(system)?;
+        let gate = Arc::new(Gate::new(&run.open_gate()?, env.clone()).map_err(system)?);
         let reader = Arc::new(Reader::new(env.clone(), path.clone(), reading));
         let wakes = Arc::new(Wakes::new(env.clone(), run.clone(), reader.clone()).map_err(system)?);
-        let checkpoints = Arc::new(Checkpoints::new(env.clone(), path.clone()));
+        let checkpoints = Arc::new(Checkpoints::new(env.clone(), path.clone(), gate.clone()));
         let around = Surroundings { run: run.clone(), wakes: wakes.clone(), checkpoints: checkpoints.clone() };
         let writer = Arc::new(Writer::new(env.clone(), path.clone(), durability, gate, around, writing));
         Ok(Self { env, file, run, reader, wakes, checkpoints, writer })

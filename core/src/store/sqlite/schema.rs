@@ -100,9 +100,13 @@ enum Content {
 }
 
 fn identify(path: &Path, db: &Connection) -> std::result::Result<Content, Fault> {
-    let application: i32 = db.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    let version: i32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    // One statement, since another process may lay the file out at this moment.
+    let (application, version, tables): (i32, i32, i64) = db.query_row(
+        "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version), \
+         (SELECT count(*) FROM sqlite_schema)",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )?;
     let at = path.display();
     if application == 0 && version == 0 && tables == 0 {
         return Ok(Content::Nothing);

@@ -106,7 +106,7 @@ pub(super) struct Writer {
     env: Env,
     path: PathBuf,
     durability: Durability,
-    gate: Gate,
+    gate: Arc<Gate>,
     around: Surroundings,
     /// None once it is closed.
     engine: Mutex<Option<Engine>>,
@@ -122,7 +122,7 @@ impl Writer {
         env: Env,
         path: PathBuf,
         durability: Durability,
-        gate: Gate,
+        gate: Arc<Gate>,
         around: Surroundings,
         db: Connection,
     ) -> Self {
@@ -191,6 +191,12 @@ impl Writer {
     /// Closes the connection; to be called when it is finished. Blocks.
     pub(super) fn close(&self) {
         drop(self.engine.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Lets a test look at the file, or spoil it, by the connection that writes.
+    #[cfg(test)]
+    pub(super) fn with_connection<T>(&self, f: impl FnOnce(&Connection) -> T) -> T {
+        f(&self.engine.lock().unwrap_or_else(PoisonError::into_inner).as_ref().unwrap().db)
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -514,5 +520,60 @@ impl Engine {
             self.db.execute_batch("ROLLBACK")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(token: i64) -> (Job, oneshot::Receiver<Result<Done>>) {
+        let (reply, answer) = oneshot::channel();
+        (Job { work: Work::RaiseCeiling(token), since: Timestamp::ZERO, reply: Some(reply) }, answer)
+    }
+
+    fn taken(queue: &mut Queue) -> Vec<i64> {
+        let number = |job: Job| match job.work {
+            Work::RaiseCeiling(token) => token,
+            other => panic!("{other:?}"),
+        };
+        queue.take().into_iter().map(number).collect()
+    }
+
+    #[test]
+    fn sessions_go_first_and_each_class_keeps_its_order() {
+        let mut queue = Queue::default();
+        let mut answers = Vec::new();
+        for token in [1, 2, 3] {
+            let ((other, first), (session, second)) = (job(token), job(10 * token));
+            queue.others.push_back(other);
+            queue.sessions.push_back(session);
+            answers.extend([first, second]);
+        }
+        assert_eq!(taken(&mut queue), [10, 20, 30, 1, 2, 3]);
+        assert!(taken(&mut queue).is_empty());
+    }
+
+    #[test]
+    fn what_its_caller_has_dropped_never_runs() {
+        let mut queue = Queue::default();
+        let ((first, answer), (second, _waits)) = (job(1), job(2));
+        queue.others.extend([first, second]);
+        drop(answer);
+        assert_eq!(taken(&mut queue), [2]);
+    }
+
+    #[test]
+    fn a_batch_has_a_limit() {
+        let mut queue = Queue::default();
+        let answers: Vec<_> = (0..100)
+            .map(|token| {
+                let (job, answer) = job(token);
+                queue.others.push_back(job);
+                answer
+            })
+            .collect();
+        assert_eq!(taken(&mut queue).len(), BATCH);
+        assert_eq!(taken(&mut queue).len(), answers.len() - BATCH);
     }
 }
