@@ -19,6 +19,7 @@ use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
+pub(crate) mod counted;
 pub mod memory;
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
