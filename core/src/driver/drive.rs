@@ -9,8 +9,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::task::JoinHandle;
 
-use super::runtime::{Runtime, panicked, shut_down};
-use crate::error::{Error, Result};
+use super::inline::{drop_here, panicked, poll_once};
+use super::runtime::{Runtime, shut_down};
+use crate::error::Result;
 
 impl Runtime {
     /// Awaits `future` on any executor. Its first poll happens on the awaiting thread; what is not ready then goes
@@ -37,10 +38,10 @@ enum State<T> {
 }
 
 impl<T: Send + 'static> Driven<T> {
-    /// Ends it at its next await. Polled on, it tells how it ended: with its result, or with `error`'s answer.
+    /// Ends the future at its next await. Then [`Driven::poll_end`] tells how it ended.
     pub(super) fn abort(&mut self) {
         match std::mem::replace(&mut self.state, State::Done) {
-            State::New(future) => self.runtime.drop_here(future),
+            State::New(future) => drop_here(self.runtime.handle(), future),
             State::Running(task) => {
                 task.abort();
                 self.state = State::Running(task);
@@ -49,10 +50,21 @@ impl<T: Send + 'static> Driven<T> {
         }
     }
 
+    /// Ready when the future is gone: with its result, or none if it was dropped before it had one.
+    pub(super) fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<T>>> {
+        let State::Running(task) = &mut self.state else { return Poll::Ready(None) };
+        let ended = std::task::ready!(task.poll_unpin(context));
+        self.state = State::Done;
+        Poll::Ready(match ended {
+            Ok(outcome) => Some(outcome),
+            Err(failure) => failure.try_into_panic().ok().map(|payload| Err(panicked(&*payload))),
+        })
+    }
+
     fn begin(&mut self, mut future: BoxFuture<'static, Result<T>>) -> Poll<Result<T>> {
-        match self.runtime.poll_once(future.as_mut()) {
+        match poll_once(self.runtime.handle(), future.as_mut()) {
             Poll::Ready(outcome) => {
-                self.runtime.drop_here(future);
+                drop_here(self.runtime.handle(), future);
                 Poll::Ready(outcome.flatten())
             }
             Poll::Pending => {
@@ -74,10 +86,7 @@ impl<T: Send + 'static> Future for Driven<T> {
                 return Poll::Ready(outcome);
             }
         }
-        let State::Running(task) = &mut self.state else { return Poll::Ready(Err(shut_down())) };
-        let outcome = std::task::ready!(task.poll_unpin(context));
-        self.state = State::Done;
-        Poll::Ready(outcome.unwrap_or_else(|failure| Err(explain(failure))))
+        self.poll_end(context).map(|outcome| outcome.unwrap_or_else(|| Err(shut_down())))
     }
 }
 
@@ -89,11 +98,11 @@ impl<T: Send + 'static> Drop for Driven<T> {
             return;
         }
         match state {
-            State::New(future) => self.runtime.drop_here(future),
+            State::New(future) => drop_here(self.runtime.handle(), future),
             State::Running(task) => {
                 task.abort();
                 // If it has ended already, this drops its result.
-                self.runtime.drop_here(task);
+                drop_here(self.runtime.handle(), task);
             }
             State::Done => {}
         }
@@ -103,12 +112,5 @@ impl<T: Send + 'static> Drop for Driven<T> {
 impl<T: Send + 'static> fmt::Debug for Driven<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Driven").finish_non_exhaustive()
-    }
-}
-
-fn explain(failure: tokio::task::JoinError) -> Error {
-    match failure.try_into_panic() {
-        Ok(payload) => panicked(&*payload),
-        Err(_) => shut_down(),
     }
 }

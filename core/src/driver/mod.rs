@@ -11,17 +11,20 @@
 //!
 //! Lacks on purpose: any concept, any backend, and signal handlers.
 
+mod background;
 mod cancel;
 mod drive;
+mod inline;
 mod operation;
 mod queue;
 mod runtime;
 mod sys;
 mod wait;
 
-
+pub(crate) use background::Background;
 pub use cancel::CancelToken;
 pub use drive::Driven;
+pub(crate) use inline::poll_once;
 pub use operation::Op;
 pub use queue::EventQueue;
 pub use runtime::{Runtime, thread_count};

@@ -9,8 +9,9 @@ use std::time::Duration;
 use futures::FutureExt;
 
 use super::cancel::{self, CancelToken};
+use super::inline::{drop_here, panicked, poll_once};
 use super::queue::EventQueue;
-use super::runtime::{Runtime, panicked, shut_down};
+use super::runtime::{Runtime, shut_down};
 use super::wait::{cancelled, timed_out};
 use crate::error::Result;
 
@@ -43,8 +44,8 @@ impl Runtime {
         let terminal = Terminal { queue: Arc::clone(queue), map: Some(map), _outcome: std::marker::PhantomData };
         let outcome = outcome(future, timeout, op.0.clone(), cancel.cloned());
         let mut task = Box::pin(async move { terminal.deliver(outcome.await) });
-        match self.poll_once(task.as_mut()) {
-            Poll::Ready(_) => self.drop_here(task),
+        match poll_once(self.handle(), task.as_mut()) {
+            Poll::Ready(_) => drop_here(self.handle(), task),
             Poll::Pending => drop(self.handle().spawn(task)),
         }
         Ok(op)

@@ -21,6 +21,7 @@ use crate::time::{Clock, SystemClock, Timestamp};
 ///
 /// In a process forked from the one that made it, it is empty, and what is pushed is leaked.
 pub struct EventQueue<T: Send> {
+    /// Not dropped by itself, so that a forked child drops no event; `close` leaves nothing to free.
     state: ManuallyDrop<Mutex<State<T>>>,
     ready: Condvar,
     /// Counts 1 when the queue is not empty, else 0.
@@ -195,7 +196,6 @@ impl<T: Send> EventQueue<T> {
 
 impl<T: Send> Drop for EventQueue<T> {
     fn drop(&mut self) {
-        // What is left belongs to this process only if it made it; `close` lets go of it.
         self.close();
     }
 }

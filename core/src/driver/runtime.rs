@@ -2,12 +2,8 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
 
 use tokio::runtime::{Builder, Handle};
 
@@ -70,7 +66,8 @@ impl Runtime {
         if let Some(runtime) = current.runtime.upgrade() {
             return Ok(Self(runtime));
         }
-        let cannot = |error| Error::with_source(Code::Unavailable, "the system cannot run the library's threads", error);
+        let cannot =
+            |error| Error::with_source(Code::Unavailable, "the system cannot run the library's threads", error);
         if !current.hooked {
             sys::install_fork_hook().map_err(cannot)?;
             current.hooked = true;
@@ -102,28 +99,6 @@ impl Runtime {
     pub fn is_ours() -> bool {
         !sys::forked()
     }
-
-    /// Polls a future once on this thread, in the runtime's context, with signals blocked: its first step may write
-    /// to a connection. It must then be polled again, since the poll's waker wakes nobody. A panic is an error.
-    pub(super) fn poll_once<F: Future + ?Sized>(&self, future: Pin<&mut F>) -> Poll<Result<F::Output>> {
-        // A thread that is ending has no context any more; the runtime's own threads have.
-        let Ok(_context) = catch_unwind(|| self.handle().enter()) else { return Poll::Pending };
-        let _blocked = (!on_runtime_thread()).then(sys::SignalsBlocked::new);
-        let mut context = Context::from_waker(Waker::noop());
-        match catch_unwind(AssertUnwindSafe(|| future.poll(&mut context))) {
-            Ok(poll) => poll.map(Ok),
-            Err(panic) => Poll::Ready(Err(panicked(&*panic))),
-        }
-    }
-
-    /// Drops what was given to the runtime, or was made by it, on this thread. A panic in it goes no further.
-    pub(super) fn drop_here<T>(&self, value: T) {
-        let _context = catch_unwind(|| self.handle().enter());
-        let _blocked = (!on_runtime_thread()).then(sys::SignalsBlocked::new);
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-            tracing::error!("{}", panicked(&*panic));
-        }
-    }
 }
 
 impl fmt::Debug for Runtime {
@@ -146,16 +121,6 @@ impl Drop for Shared {
 #[inline]
 pub(super) fn on_runtime_thread() -> bool {
     OURS.get()
-}
-
-/// The error for a panic with this payload.
-pub(super) fn panicked(payload: &(dyn std::any::Any + Send)) -> Error {
-    let text = payload
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message");
-    Error::new(Code::Panic, format!("a defect in coord, please report it: {text}"))
 }
 
 /// The error for a task that the runtime gave up because its last handle is gone.

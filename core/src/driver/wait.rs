@@ -93,10 +93,8 @@ fn give_up<T: Send + 'static>(mut driven: Driven<T>, parker: &Arc<Parker>) -> Op
     driven.abort();
     let until = SystemClock.now() + CLEAN_UP;
     loop {
-        match driven.poll_unpin(&mut context) {
-            // The runtime's answer to an aborted task; the caller says why it was aborted.
-            Poll::Ready(Err(error)) if error.code() == Code::Closed => return None,
-            Poll::Ready(outcome) => return Some(outcome),
+        match driven.poll_end(&mut context) {
+            Poll::Ready(outcome) => return outcome,
             Poll::Pending if SystemClock.now() >= until => return None,
             Poll::Pending => parker.park_until(until),
         }
