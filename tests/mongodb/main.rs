@@ -1,0 +1,3 @@
+//! The MongoDB store against real servers.
+
+mod fixture;
