@@ -1,3 +1,9 @@
 //! The MongoDB store against real servers.
 
+mod connecting;
+mod corrupt;
+mod differential;
+mod failover;
 mod fixture;
+mod steps;
+mod support;
