@@ -213,8 +213,9 @@ impl ClaimWalk {
                 if before.map_or(0, |record| record.token) < after.token {
                     met(0);
                 }
-                if step.add.is_some_and(|entry| after.waiters.contains(&entry)) {
-                    assert!(step.wait, "who does not wait is not in the queue");
+                let waited = |entry: &Entry| before.is_some_and(|record| record.waiters.contains(entry));
+                if step.add.is_some_and(|entry| after.waiters.contains(&entry) && !waited(&entry)) {
+                    assert!(step.wait, "who does not wait is not put into the queue");
                     met(1);
                 }
                 if step.preferred().is_some() {

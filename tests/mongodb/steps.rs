@@ -154,7 +154,9 @@ fn a_closed_store_gives_everything_back() {
             let status = doc! { "currentOp": 1, "$all": true, "appName": &name };
             client.database("admin").run_command(status).await.unwrap().get_array("inprog").unwrap().len()
         };
-        let before = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        assert_eq!(ours().await, 0);
+        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        let before = tasks();
         let separator = if uri.contains('?') { '&' } else { '?' };
         let store = open(&format!("{uri}{separator}appName={name}")).await;
         let mut notices = store.notices(session()).await.unwrap();
@@ -176,8 +178,11 @@ fn a_closed_store_gives_everything_back() {
             .await;
         drop(store);
         until("the end of every connection", async || (ours().await == 0).then_some(())).await;
-        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
-        until("the end of every task", async || (tasks() <= before).then_some(())).await;
+        until("the end of every task", async || {
+            println!("{} tasks, {before} before", tasks());
+            (tasks() <= before).then_some(())
+        })
+        .await;
     });
 }
 
