@@ -4,6 +4,7 @@ mod connecting;
 mod corrupt;
 mod differential;
 mod failover;
+mod faults;
 mod fixture;
 mod steps;
 mod support;

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 /// What the operating system says.
 pub fn key_file(folder: &Path) -> io::Result<PathBuf> {
     let path = folder.join("key");
-    fs::write(&path, "only-for-tests-on-loopback-".repeat(4))?;
+    fs::write(&path, "OnlyForTestsOnLoopback".repeat(4))?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
     Ok(path)
 }

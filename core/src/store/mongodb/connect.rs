@@ -40,6 +40,14 @@ pub(super) async fn connect(
 ) -> Result<Connection> {
     let mut options = parse(uri, limits, tasks).await?;
     let database = options.default_database.clone().unwrap_or_else(|| DEFAULT_DATABASE.into());
+    if database.len() > 63
+        || database.is_empty()
+        || database.contains(['/', '\\', '.', ' ', '"', '$', '*', '<', '>', ':', '|', '?'])
+    {
+        return Err(Error::invalid(
+            "the database in the MongoDB URI is no valid name: up to 63 letters, digits, '-' and '_'",
+        ));
+    }
     override_options(&mut options, pool, limits);
 
     let reach = Reach::default();

@@ -60,6 +60,7 @@ pub(super) fn from_driver(error: &mongodb::error::Error, doing: Doing, namespace
 fn from_command(command: &CommandError, doing: Doing, namespace: &str) -> Error {
     let what = doing.what;
     match command.code {
+        NOT_AUTHORIZED if command.message.contains("requires authentication") => unauthorized(&command.message),
         NOT_AUTHORIZED => forbidden(doing, namespace),
         AUTHENTICATION_FAILED | ATLAS_ERROR => unauthorized(&command.message),
         code if CORRUPT.contains(&code) => Error::new(

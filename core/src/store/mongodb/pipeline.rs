@@ -2,7 +2,7 @@
 //!
 //! Invariants: what `protocol::claim::apply` and `protocol::session::apply` decide, the server decides here with the
 //! same result, inside one `findAndModify`; a field of a type that this library never writes makes the command fail
-//! and write nothing (see [`checked`]); no text of a user is ever read as an expression.
+//! and write nothing (see [`corrupt`]); no text of a user is ever read as an expression.
 //!
 //! Upserts carry no condition beside `_id`: the server refuses `$expr` there, and another field would turn a race
 //! of two inserts into an error. So conditions of an upsert stand inside its pipeline.
@@ -188,10 +188,14 @@ fn leave(step: &Step) -> Document {
     let tok = doc! { "$toLong": { "$ifNull": ["$tok", 0_i64] } };
     // A token at the end of its range could not grow any more.
     let tok = doc! { "$cond": [{ "$lt": ["$tok", i64::MAX] }, tok, corrupt("tok") ] };
+    // The head alone stands for the queue: it is what the next grant goes to, and the cost stays the same.
+    let head = is_entry(doc! { "$arrayElemAt": ["$q", 0] });
+    let sound_holder = doc! { "$or": [has_type("own", &["null", "missing"]), is_entry("$own")] };
+    let sound_queue = doc! { "$or": [has_type("q", &["missing"]), { "$eq": ["$q", []] }, { "$and": [has_type("q", &["array"]), head] }] };
     doc! { "$set": {
-        "own": checked("own", &["string", "null", "missing"], own),
-        "q": checked("q", &["array", "missing"], q),
-        "tok": checked("tok", &["long", "int", "missing"], tok),
+        "own": { "$cond": [sound_holder, own, corrupt("own")] },
+        "q": { "$cond": [sound_queue, q, corrupt("q")] },
+        "tok": { "$cond": [has_type("tok", &["long", "int", "missing"]), tok, corrupt("tok")] },
     } }
 }
 
@@ -225,11 +229,7 @@ fn grant(step: &Step) -> Document {
             (next.into(), rest)
         }
     };
-    let is_entry = doc! { "$and": [
-        { "$eq": [{ "$type": next.clone() }, "string"] },
-        { "$regexMatch": { "input": next.clone(), "regex": ENTRY } },
-    ] };
-    let holder = doc! { "$cond": [is_entry, next, corrupt("q")] };
+    let holder = doc! { "$cond": [is_entry(next.clone()), next, corrupt("q")] };
     let granted = doc! { "$and": [{ "$eq": ["$own", null] }, { "$gt": [{ "$size": "$q" }, 0] }] };
     let on_grant = |then: Bson, field: &str| doc! { "$cond": [granted.clone(), then, field] };
     doc! { "$set": {
@@ -262,9 +262,16 @@ fn part(entry: Bson, index: i32) -> Document {
     doc! { "$arrayElemAt": [{ "$split": [entry, "/"] }, index] }
 }
 
-/// `value`, if the field is of one of these types; else the command fails and nothing is written.
-fn checked(field: &str, types: &[&str], value: impl Into<Bson>) -> Document {
-    doc! { "$cond": [{ "$in": [{ "$type": format!("${field}") }, types] }, value.into(), corrupt(field)] }
+fn is_entry(value: impl Into<Bson>) -> Document {
+    let value = value.into();
+    doc! { "$and": [
+        { "$eq": [{ "$type": value.clone() }, "string"] },
+        { "$regexMatch": { "input": value, "regex": ENTRY } },
+    ] }
+}
+
+fn has_type(field: &str, types: &[&str]) -> Document {
+    doc! { "$in": [{ "$type": format!("${field}") }, types] }
 }
 
 /// An expression that fails whenever it is evaluated. Its text depends on the document, so that the server does not
