@@ -134,6 +134,10 @@ fn a_connection_to_one_member_becomes_one_to_the_set() {
         acquire(&store, &key("a"), entry(session(), 1)).await;
         assert_eq!(warnings("directConnection=true").len(), 1);
         store.close().await;
+
+        let before = warnings("of the MongoDB URI").len();
+        open(&(set.uri() + "&w=majority&journal=true&retryWrites=true&readPreference=primary")).await.close().await;
+        assert_eq!(warnings("of the MongoDB URI").len(), before, "what we want anyway needs no warning");
     });
 }
 

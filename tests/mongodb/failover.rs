@@ -23,7 +23,9 @@ fn an_acquire_that_no_majority_has_acknowledged_is_an_error() {
         let ttl = Duration::from_secs(3);
         let store = MongoStore::open(&uri, &prefix(), 20, ttl, env()).await.unwrap();
         for option in [
-            "option w,",
+            "option w ",
+            "journal=false",
+            "wtimeoutMS",
             "readConcernLevel",
             "option readPreference",
             "retryWrites=false",

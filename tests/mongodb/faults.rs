@@ -9,6 +9,7 @@ use coord_core::protocol::session::{Nonce, SessionStep};
 use coord_core::store::mongodb::MongoStore;
 use coord_core::store::{ClaimQuery, Notice, Store};
 use coord_tests::servers::ReplicaSet;
+use futures::TryStreamExt;
 use mongodb::Client;
 use mongodb::bson::{Document, doc};
 use once_cell::sync::Lazy;
@@ -87,16 +88,47 @@ fn a_cancel_is_never_overtaken_by_its_acquire() {
             store.apply_claim(key.clone(), cancel).await.ok()
         })
         .await;
-        // The server has done all that it was asked to.
+        // Only time tells that the acquire will not come any more: the server held it for 2.5 s.
+        let end = tokio::time::Instant::now() + Duration::from_secs(4);
+        while tokio::time::Instant::now() < end {
+            let claims = store.claims(ClaimQuery::Of(me.session)).await.unwrap();
+            assert_eq!(claims, [], "the claim belongs to an entry that nobody knows any more");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        store.close().await;
+    });
+}
+
+#[test]
+fn an_acquire_without_an_answer_and_its_cancel_are_one_session_of_the_driver() {
+    let Some((set, _turn)) = server() else { return };
+    run(async {
+        let prefix = prefix();
+        let store = MongoStore::open(&uri(set), &prefix, 20, TTL, env()).await.unwrap();
         let client = Client::with_uri_str(set.uri()).await.unwrap();
-        until("a quiet server", async || {
-            let running = doc! { "currentOp": 1, "appName": "faulty", "command.findAndModify": { "$exists": true } };
-            let running = client.database("admin").run_command(running).await.unwrap();
-            running.get_array("inprog").unwrap().is_empty().then_some(())
-        })
-        .await;
-        let claims = store.claims(ClaimQuery::Of(me.session)).await.unwrap();
-        assert_eq!(claims, [], "nobody knows of this entry any more");
+        let database = client.database("coord");
+        database.run_command(doc! { "profile": 2 }).await.unwrap();
+        let (key, me) = (key("a"), entry(session(), 1));
+        let unclear = doc! { "failCommands": ["findAndModify"], "appName": "faulty",
+        "writeConcernError": { "code": 64, "errmsg": "waiting timed out" } };
+        fail(set, times(1), unclear);
+        let acquire = ClaimStep::Step(Step::acquire(me, true, 256, Vec::new()));
+        store.apply_claim(key.clone(), acquire).await.unwrap_err();
+        release(&store, &key, me).await.unwrap();
+        database.run_command(doc! { "profile": 0 }).await.unwrap();
+
+        let profile = database.collection::<Document>("system.profile");
+        let ours = doc! { "ns": format!("coord.{prefix}locks"), "command.findAndModify": { "$exists": true } };
+        let requests = profile.find(ours).sort(doc! { "ts": 1, "command.txnNumber": 1 }).await.unwrap();
+        let requests: Vec<Document> = requests.try_collect().await.unwrap();
+        let of = |index: usize| requests[index].get_document("command").unwrap();
+        assert_eq!(requests.len(), 2);
+        assert_eq!(
+            of(0).get("lsid"),
+            of(1).get("lsid"),
+            "a late copy of the acquire is refused: its number is too old"
+        );
+        assert!(of(0).get_i64("txnNumber").unwrap() < of(1).get_i64("txnNumber").unwrap());
         store.close().await;
     });
 }
@@ -164,6 +196,28 @@ fn a_stream_that_fails_or_hangs_is_replaced() {
             release(&store, &key, waiter).await;
             fail(set, "off".into(), doc! {});
         }
+        store.close().await;
+    });
+}
+
+#[test]
+fn a_stream_shows_what_happened_while_it_was_down() {
+    let Some((set, _turn)) = server() else { return };
+    run(async {
+        let store = open(&uri(set)).await;
+        let (key, holder, waiter) = (key("a"), entry(session(), 1), entry(session(), 1));
+        let mut notices = store.notices(waiter.session).await.unwrap();
+        assert_eq!(next(&mut notices).await, Notice::Gap);
+        acquire(&store, &key, holder).await;
+        acquire(&store, &key, waiter).await;
+        let down = doc! { "failCommands": ["getMore", "aggregate"], "appName": "faulty", "errorCode": 8,
+        "errorLabels": ["ResumableChangeStreamError"] };
+        let before = fail(set, "alwaysOn".into(), down);
+        struck(set, before + 3);
+        let token = release(&store, &key, holder).await.unwrap().token;
+        fail(set, "off".into(), doc! {});
+        assert_eq!(next(&mut notices).await, Notice::Gap);
+        assert_eq!(next(&mut notices).await, Notice::Granted { key, entry: waiter, token });
         store.close().await;
     });
 }

@@ -105,19 +105,22 @@ pub async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static)
     tokio::task::spawn_blocking(f).await.unwrap()
 }
 
-/// The warnings of this library in the log that contain this text.
+/// The warnings of this library that this thread, which is this test, has logged and that contain this text.
 pub fn warnings(text: &str) -> Vec<String> {
     let log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
-    log.iter().filter(|line| line.contains(text)).cloned().collect()
+    let me = std::thread::current().id();
+    log.iter().filter(|(thread, line)| *thread == me && line.contains(text)).map(|(_, line)| line.clone()).collect()
 }
 
-static LOG: Lazy<Arc<Mutex<Vec<String>>>> = Lazy::new(|| {
+type Log = Arc<Mutex<Vec<(std::thread::ThreadId, String)>>>;
+
+static LOG: Lazy<Log> = Lazy::new(|| {
     let lines = Arc::default();
     tracing::subscriber::set_global_default(Recorder(Arc::clone(&lines))).expect("the only subscriber");
     lines
 });
 
-struct Recorder(Arc<Mutex<Vec<String>>>);
+struct Recorder(Log);
 
 impl tracing::Subscriber for Recorder {
     fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
@@ -143,7 +146,7 @@ impl tracing::Subscriber for Recorder {
         }
         let mut message = Message(String::new());
         event.record(&mut message);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(message.0);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((std::thread::current().id(), message.0));
     }
 
     fn enter(&self, _: &tracing::span::Id) {}

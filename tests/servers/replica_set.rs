@@ -180,6 +180,9 @@ impl ReplicaSet {
             let reply = self.command(note).ok()?;
             (!reply.contains_key("writeErrors") && !reply.contains_key("writeConcernError")).then_some(())
         });
+        for member in &self.members {
+            self.wait("no checkpoint", || checkpoint(member));
+        }
     }
 
     fn create_administrator(&self) {
@@ -200,11 +203,25 @@ impl ReplicaSet {
             if let Some(value) = condition() {
                 return value;
             }
-            let logs = || self.members.iter().map(Mongod::log_tail).collect::<Vec<_>>().join("\n");
+            let logs =
+                || self.members.iter().map(|m| format!("{m:?}\n{}", m.log_tail())).collect::<Vec<_>>().join("\n");
             assert!(begun.elapsed() < PATIENCE, "{what}\n{}", logs());
             std::thread::sleep(POLL);
         }
     }
 }
+
+/// Makes a checkpoint that a rollback can go back to. A member that has none yet, in its first minute, aborts when it
+/// comes back from a failure and has to roll back.
+fn checkpoint(member: &Mongod) -> Option<()> {
+    member.command(doc! { "fsync": 1 }).ok()?;
+    let status = member.command(doc! { "replSetGetStatus": 1 }).ok()?;
+    let settled = matches!(status.get_i32("myState").ok()?, PRIMARY | SECONDARY);
+    let stable = status.get_timestamp("lastStableRecoveryTimestamp").ok()?;
+    (settled && stable.time > 0).then_some(())
+}
+
+const PRIMARY: i32 = 1;
+const SECONDARY: i32 = 2;
 
 const NAME: &str = "rs";

@@ -118,9 +118,16 @@ fn override_options(options: &mut ClientOptions, pool: u32, limits: Limits) {
     majority.journal = Some(true);
     majority.w_timeout = Some(limits.acknowledge);
 
+    let concern = options.write_concern.take().unwrap_or_default();
     let overridden = [
-        ("w, journal and wtimeoutMS", options.write_concern.is_some(), "every write waits for a majority"),
-        ("readConcernLevel", options.read_concern.is_some(), "every read is of what a majority has"),
+        ("w", concern.w.is_some_and(|w| w != Acknowledgment::Majority), "every write waits for a majority"),
+        ("journal=false", concern.journal == Some(false), "every write waits for the journal"),
+        ("wtimeoutMS", concern.w_timeout.is_some(), "it follows from the ttl"),
+        (
+            "readConcernLevel",
+            options.read_concern.as_ref().is_some_and(|wanted| *wanted != ReadConcern::majority()),
+            "every read is of what a majority has",
+        ),
         (
             "readPreference",
             options.selection_criteria.as_ref().is_some_and(|wanted| *wanted != primary),
@@ -160,7 +167,6 @@ fn override_options(options: &mut ClientOptions, pool: u32, limits: Limits) {
     if options.app_name.is_none() {
         options.app_name = Some("coord".into());
     }
-    debug_assert_eq!(options.write_concern.as_ref().and_then(|w| w.w.clone()), Some(Acknowledgment::Majority));
 }
 
 /// What the driver last learnt about the servers.
