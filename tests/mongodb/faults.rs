@@ -114,11 +114,22 @@ fn an_acquire_without_an_answer_and_its_cancel_are_one_session_of_the_driver() {
         fail(set, times(1), unclear);
         let acquire = ClaimStep::Step(Step::acquire(me, true, 256, Vec::new()));
         store.apply_claim(key.clone(), acquire).await.unwrap_err();
+        // Something else takes the driver session that would be the next one, if it was given back.
+        let hang = doc! { "failCommands": ["findAndModify"], "appName": "faulty", "blockConnection": true,
+        "blockTimeMS": 4_000 };
+        let before = fail(set, times(1), hang);
+        let store = Arc::new(store);
+        let other = tokio::spawn({
+            let store = Arc::clone(&store);
+            async move { super::support::acquire(&store, &super::support::key("b"), entry(session(), 1)).await }
+        });
+        struck(set, before + 1);
         release(&store, &key, me).await.unwrap();
+        other.await.unwrap();
         database.run_command(doc! { "profile": 0 }).await.unwrap();
 
         let profile = database.collection::<Document>("system.profile");
-        let ours = doc! { "ns": format!("coord.{prefix}locks"), "command.findAndModify": { "$exists": true } };
+        let ours = doc! { "ns": format!("coord.{prefix}locks"), "command.query._id": key.as_str() };
         let requests = profile.find(ours).sort(doc! { "ts": 1, "command.txnNumber": 1 }).await.unwrap();
         let requests: Vec<Document> = requests.try_collect().await.unwrap();
         let of = |index: usize| requests[index].get_document("command").unwrap();
