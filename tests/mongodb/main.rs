@@ -1,5 +1,6 @@
 //! The MongoDB store against real servers.
 
+mod conformance;
 mod connecting;
 mod corrupt;
 mod differential;

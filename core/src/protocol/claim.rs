@@ -118,11 +118,17 @@ impl FromStr for Entry {
         let parse = || {
             let mut parts = text.split('/');
             let session = parts.next()?.parse().ok()?;
-            let attempt = parts.next()?.parse().ok()?;
+            let attempt = parts.next()?;
             let priority = parts.next()?;
-            if priority.len() != 3 || parts.next().is_some() {
+            // Stores compare texts, so a sign, a capital or a leading zero, which std would accept, is not an entry.
+            let canonical = (attempt.len() == 1 || !attempt.starts_with('0'))
+                && attempt.bytes().all(|b| b.is_ascii_digit())
+                && priority.len() == 3
+                && priority.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+            if !canonical || parts.next().is_some() {
                 return None;
             }
+            let attempt = attempt.parse().ok()?;
             let priority = Priority::new(i32::from_str_radix(priority, 16).ok()? - 2048)?;
             Some(Self { session, attempt, priority })
         };
@@ -418,3 +424,6 @@ fn advance(mut record: ClaimRecord, step: &Step, now: StoreNow) -> ClaimRecord {
     }
     record
 }
+
+#[cfg(test)]
+mod tests;

@@ -273,7 +273,7 @@ impl Timing {
         }
         let margin = (ttl / 10).max(Duration::from_millis(500)).saturating_add(stop_margin);
         let renew_every = ttl / 6;
-        if margin + renew_every * 2 > ttl {
+        if margin.saturating_add(renew_every * 2) > ttl {
             return Err(format!(
                 "a stop margin of {} s leaves no time for two renewals within a ttl of {} s",
                 stop_margin.as_secs_f64(),
@@ -355,6 +355,11 @@ impl SessionView {
         SessionStep::Renew { accept, nonce }
     }
 
+    /// The nonce of the latest send.
+    pub fn newest(&self) -> Nonce {
+        self.sent.last().map_or(self.acknowledged, |(nonce, _)| *nonce)
+    }
+
     /// The nonces that may be in the store now or soon: what the ring of the lock file must hold before a send.
     pub fn possible_nonces(&self) -> impl Iterator<Item = Nonce> + '_ {
         std::iter::once(self.acknowledged).chain(self.sent.iter().map(|(nonce, _)| *nonce))
@@ -363,7 +368,8 @@ impl SessionView {
     /// The store acknowledged the renewal with this nonce.
     pub fn on_renewed(&mut self, now: Timestamp, nonce: Nonce) {
         self.on_time(now);
-        if let SessionState::Lost(_) = self.state {
+        // Before the opening is acknowledged nothing else can be: the first nonce sent is the opening's.
+        if matches!(self.state, SessionState::Opening | SessionState::Lost(_)) {
             return;
         }
         // An answer to a nonce that a newer acknowledgement has superseded says nothing new.
@@ -544,17 +550,25 @@ impl Observations {
         }
     }
 
+    /// Every session that is wanted and known to be dead.
+    pub fn dead(&self) -> Vec<SessionId> {
+        self.seen.iter().filter(|(_, seen)| seen.dead).map(|(id, _)| *id).collect()
+    }
+
     /// Whether `id` was seen to renew.
     pub fn has_renewed(&self, id: SessionId) -> bool {
         self.seen.get(&id).and_then(|seen| seen.sight).is_some_and(|sight| sight.renewed)
     }
 
-    /// The sessions known to be dead, of those that are still wanted.
+    /// Whether `id` is wanted and known to be dead.
     pub fn is_dead(&self, id: SessionId) -> bool {
         self.seen.get(&id).is_some_and(|seen| seen.dead)
     }
 }
 
 fn patience(ttl: Duration) -> Duration {
-    ttl * PATIENCE_PERCENT / 100
+    ttl.saturating_mul(PATIENCE_PERCENT) / 100
 }
+
+#[cfg(test)]
+mod tests;

@@ -280,4 +280,4 @@ fn corrupt(field: &str) -> Document {
     doc! { "$toLong": { "$concat": [format!("corrupt field {field} of type "), { "$type": format!("${field}") }] } }
 }
 
-const ENTRY: &str = "^[0-9a-f]{32}/[0-9]+/[0-9a-f]{3}$";
+const ENTRY: &str = "^[0-9a-f]{32}/(0|[1-9][0-9]{0,19})/[0-9a-f]{3}$";
