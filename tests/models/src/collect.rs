@@ -73,10 +73,6 @@ const STEP_MS: i64 = 20 * 60 * 1_000;
 const START: i64 = 10;
 
 impl Collect {
-    fn is(&self, mutant: Mutant) -> bool {
-        self.mutant == Some(mutant)
-    }
-
     fn floors(&self, world: &World) -> (StoreNow, StoreNow) {
         let wall = WallTime((world.now + world.off) * STEP_MS);
         let cluster = WallTime(world.cluster * STEP_MS);
