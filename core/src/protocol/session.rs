@@ -355,6 +355,11 @@ impl SessionView {
         SessionStep::Renew { accept, nonce }
     }
 
+    /// The nonce of the latest send.
+    pub fn newest(&self) -> Nonce {
+        self.sent.last().map_or(self.acknowledged, |(nonce, _)| *nonce)
+    }
+
     /// The nonces that may be in the store now or soon: what the ring of the lock file must hold before a send.
     pub fn possible_nonces(&self) -> impl Iterator<Item = Nonce> + '_ {
         std::iter::once(self.acknowledged).chain(self.sent.iter().map(|(nonce, _)| *nonce))
@@ -545,12 +550,17 @@ impl Observations {
         }
     }
 
+    /// Every session that is wanted and known to be dead.
+    pub fn dead(&self) -> Vec<SessionId> {
+        self.seen.iter().filter(|(_, seen)| seen.dead).map(|(id, _)| *id).collect()
+    }
+
     /// Whether `id` was seen to renew.
     pub fn has_renewed(&self, id: SessionId) -> bool {
         self.seen.get(&id).and_then(|seen| seen.sight).is_some_and(|sight| sight.renewed)
     }
 
-    /// The sessions known to be dead, of those that are still wanted.
+    /// Whether `id` is wanted and known to be dead.
     pub fn is_dead(&self, id: SessionId) -> bool {
         self.seen.get(&id).is_some_and(|seen| seen.dead)
     }
