@@ -28,3 +28,6 @@ pub(crate) use inline::poll_once;
 pub use operation::Op;
 pub use queue::EventQueue;
 pub use runtime::{Runtime, thread_count};
+
+#[cfg(test)]
+mod tests;
