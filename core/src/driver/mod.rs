@@ -28,6 +28,9 @@ pub(crate) use inline::poll_once;
 pub use operation::Op;
 pub use queue::EventQueue;
 pub use runtime::{Runtime, thread_count};
+pub(crate) use sys::awaitable;
+#[cfg(test)]
+pub(crate) use sys::testing;
 
 #[cfg(test)]
 mod tests;
