@@ -131,13 +131,21 @@ impl Claims {
         true
     }
 
-    /// An operator wants this hold to end.
-    pub(crate) fn on_breaking(&self, entry: &Entry, token: i64) {
+    /// An operator wants this hold to end: it is lost at once, and given up when the user's code has ended, or after a
+    /// ttl if that does not happen. It is this client that gives it up and nobody else, so the next holder never
+    /// begins while this one still believes.
+    pub(crate) fn on_breaking(&self, session: &Arc<Session>, entry: &Entry, token: i64) {
         let hold = match self.lock().attempts.get(&entry.attempt) {
             Some(Attempt { phase: Phase::Held { hold, .. }, .. }) if hold.token == token => hold.clone(),
             _ => return,
         };
-        hold.lose(LossReason::Broken);
+        if hold.lose(LossReason::Broken) {
+            let session = session.clone();
+            session.env().clone().spawn(async move {
+                session.env().sleep(session.timing().ttl).await;
+                hold.give_up(&session);
+            });
+        }
     }
 
     /// The session was suspended: every hold that was made before this epoch is lost for good.
@@ -204,13 +212,21 @@ impl Claims {
 
     /// Compares the claims that the store says this session holds with the table. Returns the entries that nobody
     /// here knows, and tells the holds that are not in the store any more. `began` is when the read was sent.
-    pub(crate) fn audit(&self, session: &Session, began: Timestamp, held: &[ClaimRecord]) -> Vec<(ClaimKey, Entry)> {
+    pub(crate) fn audit(
+        &self,
+        session: &Arc<Session>,
+        began: Timestamp,
+        held: &[ClaimRecord],
+    ) -> Vec<(ClaimKey, Entry)> {
         let mut unknown = Vec::new();
         for record in held {
             if let Some(entry) = record.holder.filter(|h| h.session == session.id())
                 && !self.on_granted(session, &record.key, &entry, record.token)
             {
                 unknown.push((record.key.clone(), entry));
+            }
+            if let Some(entry) = record.breaking {
+                self.on_breaking(session, &entry, record.token);
             }
         }
         let gone: Vec<Arc<HoldState>> = {
@@ -437,6 +453,7 @@ impl Registered {
             lost: OnceLock::new(),
             changed: Notify::new(),
             ended: AtomicBool::new(false),
+            released: AtomicBool::new(false),
             managed: AtomicBool::new(false),
         });
         attempt.phase = Phase::Held { hold: state.clone(), since: session.env().now() };
@@ -469,17 +486,29 @@ pub(crate) struct HoldState {
     epoch: u64,
     lost: OnceLock<LossReason>,
     changed: Notify,
-    /// Released, or about to be.
+    /// Given up in the store, or about to be.
     ended: AtomicBool,
+    /// The user has released it.
+    released: AtomicBool,
     /// A function runs under it: its end, not the client's closing, releases it.
     managed: AtomicBool,
 }
 
 impl HoldState {
-    fn lose(&self, reason: LossReason) {
-        if self.lost.set(reason).is_ok() {
+    /// Returns whether it was not lost before.
+    fn lose(&self, reason: LossReason) -> bool {
+        let news = self.lost.set(reason).is_ok();
+        if news {
             tracing::warn!(claim = %self.key, token = self.token, reason = reason.name(), "a hold is lost");
             self.changed.notify_waiters();
+        }
+        news
+    }
+
+    /// Gives it up in the store, unless that has been done.
+    fn give_up(&self, session: &Arc<Session>) {
+        if !self.ended.swap(true, Relaxed) {
+            drop(start_withdrawal(session, &self.key, &self.entry));
         }
     }
 
@@ -490,8 +519,8 @@ impl HoldState {
     /// Loses the hold and, unless a function still runs under it, gives it up in the store.
     pub(crate) fn end(&self, session: &Arc<Session>, reason: LossReason) {
         self.lose(reason);
-        if !self.is_managed() && !self.ended.swap(true, Relaxed) {
-            drop(start_withdrawal(session, &self.key, &self.entry));
+        if !self.is_managed() {
+            self.give_up(session);
         }
     }
 }
@@ -510,7 +539,7 @@ impl Hold {
     }
 
     pub(crate) fn is_released(&self) -> bool {
-        self.state.ended.load(Relaxed)
+        self.state.released.load(Relaxed)
     }
 
     /// Why it is not valid now, or none. Reads the clock; no I/O.
@@ -552,8 +581,9 @@ impl Hold {
     /// Gives it up. What was begun goes on in the background when the future is dropped.
     pub(crate) async fn release(&self) -> Result<()> {
         if self.state.ended.swap(true, Relaxed) {
-            return Err(Error::new(Code::NotHeld, format!("{} was released before", self.describe())));
+            return Err(self.gone_already());
         }
+        self.state.released.store(true, Relaxed);
         let loss = self.loss();
         let withdrawn = start_withdrawal(&self.session, &self.state.key, &self.state.entry).await;
         match loss {
@@ -563,6 +593,14 @@ impl Hold {
                 Withdrawn::WasNotThere => Err(Error::lost(&self.describe(), LossReason::Broken)),
                 Withdrawn::SessionOver(reason) => Err(Error::lost(&self.describe(), reason)),
             },
+        }
+    }
+
+    /// The error of a release that comes too late: somebody else, or the user before, has given it up.
+    fn gone_already(&self) -> Error {
+        match self.state.lost.get() {
+            Some(reason) if !self.state.released.swap(true, Relaxed) => Error::lost(&self.describe(), *reason),
+            _ => Error::new(Code::NotHeld, format!("{} was released before", self.describe())),
         }
     }
 
@@ -579,9 +617,7 @@ pub(crate) fn describe(key: &ClaimKey) -> String {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        if !self.state.ended.swap(true, Relaxed) {
-            drop(start_withdrawal(&self.session, &self.state.key, &self.state.entry));
-        }
+        self.state.give_up(&self.session);
     }
 }
 

@@ -359,14 +359,17 @@ impl Client {
 
     /// Ends somebody's hold, if it is still the one with this token. For operators.
     ///
-    /// First the holder is asked: it declares its hold lost at once, and gives the lock up when its code has ended.
-    /// If it has not by the ttl of its session, it is removed. With `force` it is removed right away; the old holder may
-    /// then believe in its hold for up to a third of its ttl, and only its token tells it from the next.
+    /// The holder is asked: its client declares the hold lost at once, and gives the lock up when the code under it has
+    /// ended, or after its ttl if that does not end. So nobody ever holds while the old holder still believes. A
+    /// holder that cannot be reached loses its session, and the lock with it. This waits until the lock has left the
+    /// holder; for a little longer than its ttl.
     ///
-    /// Blocks for up to the ttl of the holder's session unless forced.
+    /// With `force` the holder is removed right away. Until it learns that (in a third of its ttl, as a rule) it may
+    /// believe in its hold beside the next one, and only its token tells them apart.
     ///
     /// # Errors
-    /// `Conflict` if the token is not that of the present hold; nothing is broken then. Those of the store.
+    /// `Conflict` if the token is not that of the present hold; nothing is broken then. `Timeout` if the holder renews
+    /// its session but has not given the lock up in time; it has been asked, and may still. Those of the store.
     pub async fn break_lock(&self, name: &str, token: i64, force: bool) -> Result<()> {
         let lock = self.lock(name)?;
         self.core().drive(async move { break_hold(lock, token, force).await }).await
@@ -385,23 +388,29 @@ async fn break_hold(lock: Lock, token: i64, force: bool) -> Result<()> {
     };
     let announced = store.apply_claim(lock.key.clone(), ClaimStep::AnnounceBreak { token }).await?;
     let holder = announced.and_then(|view| view.holder).ok_or_else(conflict)?;
-    if !force {
-        let ttl = store.sessions(SessionQuery::Ids(vec![holder.session])).await?.pop().map(|record| record.ttl);
-        let until = core.setup().env.now() + ttl.unwrap_or(core.setup().timing.ttl);
-        while core.setup().env.now() < until {
-            core.setup().env.sleep(BREAK_POLL).await;
-            let record = store.claims(ClaimQuery::Keys(vec![lock.key.clone()])).await?.pop();
-            if record.is_none_or(|record| record.token != token || record.holder != Some(holder)) {
-                return Ok(());
-            }
+    if force {
+        // No match means that it went by itself since the announcement, which is what was wanted.
+        store.apply_claim(lock.key.clone(), ClaimStep::Step(Step::evict(holder, token))).await?;
+        return Ok(());
+    }
+    let ttl = store.sessions(SessionQuery::Ids(vec![holder.session])).await?.pop().map(|record| record.ttl);
+    let patience = ttl.unwrap_or(core.setup().timing.ttl) * 2;
+    let until = core.setup().env.now() + patience;
+    while core.setup().env.now() < until {
+        core.setup().env.sleep(BREAK_POLL).await;
+        let record = store.claims(ClaimQuery::Keys(vec![lock.key.clone()])).await?.pop();
+        if record.is_none_or(|record| record.token != token || record.holder != Some(holder)) {
+            return Ok(());
         }
     }
-    let evicted = store.apply_claim(lock.key.clone(), ClaimStep::Step(Step::evict(holder, token))).await?;
-    match evicted {
-        Some(_) => Ok(()),
-        // It went by itself between the last look and the step; after an announcement that is what was wanted.
-        None => Ok(()),
-    }
+    Err(Error::new(
+        Code::Timeout,
+        format!(
+            "the holder of lock '{}' was asked to go and is alive, but has not gone within {} s; breaking with force              removes it",
+            lock.name,
+            patience.as_secs_f64()
+        ),
+    ))
 }
 
 /// How often a break looks whether the holder has gone.

@@ -367,7 +367,7 @@ async fn hear(session: Arc<Session>) {
                     give_back(&session, key, entry);
                 }
             }
-            Notice::Breaking { entry, token, .. } => session.claims().on_breaking(&entry, token),
+            Notice::Breaking { entry, token, .. } => session.claims().on_breaking(&session, &entry, token),
         }
     }
     tracing::debug!(session = %session.id, "the stream of notices ended");

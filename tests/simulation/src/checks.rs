@@ -1,6 +1,6 @@
 //! What must never happen, looked at after every grant and every few milliseconds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use coord_core::lock::Held;
@@ -19,6 +19,8 @@ struct Inner {
     next: u64,
     holds: BTreeMap<u64, Registered>,
     highest_token: BTreeMap<String, i64>,
+    /// Holds that an operator broke with force: they may be believed in for a while, by contract.
+    forced: BTreeSet<(String, i64)>,
     grants: u64,
     looks: u64,
     violations: Vec<String>,
@@ -28,8 +30,6 @@ struct Registered {
     process: usize,
     lock: String,
     held: Arc<Held>,
-    /// Broken by an operator with force: may believe for a while, by contract.
-    forced: bool,
 }
 
 /// What the checks have seen.
@@ -54,7 +54,7 @@ impl Checks {
             let lock = held.name().to_string();
             let token = held.token();
             let highest = inner.highest_token.entry(lock.clone()).or_default();
-            let valid = held.check().is_ok();
+            let valid = held.check().is_ok() && !inner.forced.contains(&(lock.clone(), token));
             if token <= *highest && valid {
                 let message = format!("token {token} of {lock} after {highest}");
                 inner.violations.push(message);
@@ -64,7 +64,7 @@ impl Checks {
             inner.grants += 1;
             let number = inner.next;
             inner.next += 1;
-            inner.holds.insert(number, Registered { process, lock, held: held.clone(), forced: false });
+            inner.holds.insert(number, Registered { process, lock, held: held.clone() });
             number
         });
         self.look(server);
@@ -81,13 +81,9 @@ impl Checks {
         self.with(|inner| inner.holds.retain(|_, hold| hold.process != process));
     }
 
-    /// An operator forces holds of this lock to end.
-    pub fn forced(&self, lock: &str) {
-        self.with(|inner| {
-            for hold in inner.holds.values_mut().filter(|hold| hold.lock == lock) {
-                hold.forced = true;
-            }
-        });
+    /// An operator forces the hold of this lock with this token to end.
+    pub fn forced(&self, lock: &str, token: i64) {
+        self.with(|inner| inner.forced.insert((lock.to_owned(), token)));
     }
 
     /// A rule of the story's own was broken.
@@ -101,7 +97,10 @@ impl Checks {
         self.with(|inner| {
             inner.looks += 1;
             let mut believers: BTreeMap<&str, Vec<&Registered>> = BTreeMap::new();
-            for hold in inner.holds.values().filter(|hold| !hold.forced && hold.held.check().is_ok()) {
+            for hold in inner.holds.values().filter(|hold| hold.held.check().is_ok()) {
+                if inner.forced.contains(&(hold.lock.clone(), hold.held.token())) {
+                    continue;
+                }
                 believers.entry(&hold.lock).or_default().push(hold);
             }
             let mut violations = Vec::new();

@@ -338,7 +338,7 @@ impl Story {
         let operator = connect_plainly(&self.server, &self.random).await;
         let force = self.random.chance(0.5);
         if force {
-            self.checks.forced(&lock);
+            self.checks.forced(&lock, token);
         }
         let _ = operator.break_lock(&lock, token, force).await;
         let _ = operator.close(Duration::from_secs(60)).await;
