@@ -135,13 +135,7 @@ impl Inner {
             SessionStep::Renew { .. } => (&self.own_session, self.limits.renewal),
             SessionStep::Open { .. } | SessionStep::Close => (&self.own_session, self.limits.operation),
         };
-        let request = write(
-            collection.clone(),
-            pipeline::session(id, &step),
-            pipeline::session_fields(),
-            self.limits.operation,
-            None,
-        );
+        let request = write(collection.clone(), pipeline::session(id, &step), pipeline::session_fields(), limit, None);
         let after = self.tasks.run(limit, CHANGE_SESSION, request, &self.sessions.namespace().to_string()).await?;
         after.as_ref().map(codec::session).transpose()
     }
