@@ -239,7 +239,8 @@ impl Inner {
 
     async fn close(&self) {
         self.closing.send_replace(true);
-        self.tasks.close(self.limits.operation).await;
+        // Whoever closes has waited for what matters to him; a request that hangs is ended with its connection.
+        self.tasks.close(self.limits.operation.min(connect::CONNECT_TIMEOUT)).await;
         self.lanes.clear();
         self.own_session.client().clone().shutdown().immediate(true).await;
         self.locks.client().clone().shutdown().immediate(true).await;
