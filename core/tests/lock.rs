@@ -11,10 +11,17 @@ use coord_core::error::{Code, HolderState, LossReason};
 
 const BOUND: Duration = Duration::from_secs(30);
 
+/// The URL of a store that no other test uses. In memory, or on what `COORD_TEST_STORE` says.
+fn url(name: &str) -> String {
+    match std::env::var("COORD_TEST_STORE").as_deref() {
+        Ok("sqlite") => format!("sqlite:///{}/{name}-{}.db", std::env::temp_dir().display(), std::process::id()),
+        _ => format!("memory:{name}"),
+    }
+}
+
 /// Two clients of one store that nobody else uses.
 async fn pair(name: &str) -> (Client, Client) {
-    let url = format!("memory:{name}");
-    (connect(&url).await.unwrap(), connect(&url).await.unwrap())
+    (connect(&url(name)).await.unwrap(), connect(&url(name)).await.unwrap())
 }
 
 async fn bounded<T>(future: impl Future<Output = T>) -> T {
@@ -224,7 +231,7 @@ async fn dropping_the_client_frees_what_it_held() {
 
 #[tokio::test]
 async fn locks_are_listed_with_holder_and_waiters() {
-    let options = |name| Options::parse("memory:listed").unwrap().name(name).unwrap();
+    let options = |name| Options::parse(&url("listed")).unwrap().name(name).unwrap();
     let a = Client::connect(options("alice")).await.unwrap();
     let b = Client::connect(options("bob")).await.unwrap();
     let held = a.lock("x").unwrap().acquire().await.unwrap();
@@ -260,8 +267,8 @@ async fn an_operator_breaks_a_hold_by_its_token() {
 
 #[tokio::test]
 async fn a_full_queue_refuses() {
-    let url = "memory:full?coord.max_queue=1";
-    let (a, b) = (connect(url).await.unwrap(), connect(url).await.unwrap());
+    let url = url("full") + "?coord.max_queue=1";
+    let (a, b) = (connect(&url).await.unwrap(), connect(&url).await.unwrap());
     let _held = a.lock("x").unwrap().acquire().await.unwrap();
     let waiter = tokio::spawn({
         let lock = a.lock("x").unwrap();
@@ -274,7 +281,7 @@ async fn a_full_queue_refuses() {
 
 #[tokio::test]
 async fn sessions_of_one_client_are_independent() {
-    let a = connect("memory:").await.unwrap();
+    let a = connect(&url("sessions")).await.unwrap();
     let b = a.open_session().await.unwrap();
     assert_ne!(a.session().id, b.session().id);
     let held = a.lock("x").unwrap().acquire().await.unwrap();

@@ -137,7 +137,7 @@ impl FromStr for Entry {
 }
 
 /// A claim as the store keeps it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClaimRecord {
     /// Its key.
     pub key: ClaimKey,
@@ -188,7 +188,7 @@ impl ClaimRecord {
 }
 
 /// What an entry needs to know of a claim: small, however long the queue is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClaimView {
     /// The holder.
     pub holder: Option<Entry>,
@@ -210,7 +210,8 @@ pub struct ClaimView {
 pub struct StoreNow {
     /// The store's date, written beside a grant for people.
     pub wall: WallTime,
-    /// The floor for tokens.
+    /// The floor for tokens. For [`ClaimStep::Collect`] it must be one that no later grant can get below, whatever
+    /// happens to the date: a logical clock or the highest token so far, never the date itself.
     pub floor: i64,
 }
 
@@ -229,7 +230,7 @@ pub fn token_floor(wall: WallTime, cluster: WallTime) -> i64 {
 }
 
 /// One change of a claim. A closed set: what is not here, no store has to be able to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ClaimStep {
     /// The universal step: remove some entries, add one, and grant a free claim to the next waiter.
     Step(Step),
@@ -252,7 +253,7 @@ pub enum ClaimStep {
 }
 
 /// When a [`Step`] applies. Unless it does, nothing is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum When {
     /// Always; a missing record is created.
     Always,
@@ -275,7 +276,7 @@ pub enum When {
 }
 
 /// The arguments of the universal step.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Step {
     /// When it applies.
     pub when: When,

@@ -123,7 +123,7 @@ impl History {
         let before = self.record.clone();
         self.steps += 1;
         match apply(&key(), before.clone(), step, now) {
-            Stepped::Refused => self.check_refusal(before.as_ref(), step, now)?,
+            Stepped::Refused => prop_assert!(!due(before.as_ref(), step, now), "refused, though it was due"),
             Stepped::Collected => {
                 let gone = before.expect("only what is there can be collected");
                 prop_assert!(matches!(step, ClaimStep::Collect));
@@ -131,36 +131,9 @@ impl History {
                 self.record = None;
             }
             Stepped::Written(after) => {
+                prop_assert!(due(before.as_ref(), step, now), "applied, though its condition did not hold");
                 self.check_write(before.unwrap_or_else(|| ClaimRecord::new(key())), &after, step, now)?;
                 self.record = Some(after);
-            }
-        }
-        Ok(())
-    }
-
-    /// Nothing is refused that was due.
-    fn check_refusal(
-        &self,
-        before: Option<&ClaimRecord>,
-        step: &ClaimStep,
-        now: StoreNow,
-    ) -> Result<(), TestCaseError> {
-        let holds = |entry: Entry, token: i64| before.is_some_and(|r| r.holder == Some(entry) && r.token == token);
-        match step {
-            ClaimStep::Step(step) => match step.when {
-                When::Always => prop_assert!(false, "an unconditional step was refused"),
-                When::Involved(entry) => prop_assert!(!before.is_some_and(|r| r.involves(&entry))),
-                When::Transfer { holder, to } => {
-                    prop_assert!(!before.is_some_and(|r| r.holder == Some(holder) && r.waiters.contains(&to)));
-                }
-                When::Holding { holder, token } => prop_assert!(!holds(holder, token)),
-            },
-            ClaimStep::AnnounceBreak { token } => {
-                prop_assert!(!before.is_some_and(|r| r.holder.is_some() && r.token == *token));
-            }
-            ClaimStep::Publish { holder, token, .. } => prop_assert!(!holds(*holder, *token)),
-            ClaimStep::Collect => {
-                prop_assert!(!before.is_some_and(|r| r.holder.is_none() && now.floor > r.token));
             }
         }
         Ok(())
@@ -261,6 +234,26 @@ impl History {
     /// When it is an entry's turn: the higher priority first, then who came first.
     fn turn(&self, entry: &Entry) -> (i16, usize) {
         (-entry.priority.value(), self.arrived[entry])
+    }
+}
+
+/// Whether a step's condition holds.
+fn due(record: Option<&ClaimRecord>, step: &ClaimStep, now: StoreNow) -> bool {
+    let holds = |entry: &Entry, token: i64| record.is_some_and(|r| r.holder == Some(*entry) && r.token == token);
+    let waits = |entry: &Entry| record.is_some_and(|r| r.waiters.contains(entry));
+    let held_by = |entry: &Entry| record.is_some_and(|r| r.holder == Some(*entry));
+    match step {
+        ClaimStep::Step(step) => match step.when {
+            When::Always => true,
+            When::Involved(entry) => held_by(&entry) || waits(&entry),
+            When::Transfer { holder, to } => held_by(&holder) && waits(&to),
+            When::Holding { holder, token } => holds(&holder, token),
+        },
+        ClaimStep::AnnounceBreak { token } => record.is_some_and(|r| r.holder.is_some() && r.token == *token),
+        ClaimStep::Publish { holder, token, .. } => holds(holder, *token),
+        ClaimStep::Collect => {
+            record.is_some_and(|r| r.holder.is_none() && r.waiters.is_empty() && now.floor > r.token)
+        }
     }
 }
 

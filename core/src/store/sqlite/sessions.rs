@@ -1,0 +1,122 @@
+//! Steps on sessions, as statements inside a transaction that the caller has begun. The record is small, so the pure
+//! step itself decides; only what it changed is written.
+
+use std::time::Duration;
+
+use rusqlite::types::{FromSqlError, Type};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::claims::entries_of;
+use super::fault::Fault;
+use crate::protocol::session::{self, Nonce, SessionId, SessionRecord, SessionStep, Vitality};
+use crate::time::WallTime;
+
+/// The columns that [`record`] reads, in its order.
+pub(super) const COLUMNS: &str = "id, st, n, ttl, seen, died, info";
+
+/// What a step on a session did.
+#[derive(Debug)]
+pub(super) struct Stepped {
+    pub(super) record: Option<SessionRecord>,
+    /// It is dead since this step.
+    pub(super) died: bool,
+}
+
+/// Applies one step to one session. When it dies, its places in queues are marked, so that the next step on each
+/// claim removes them without looking for them.
+pub(super) fn apply(db: &Connection, id: SessionId, step: &SessionStep, wall: WallTime) -> Result<Stepped, Fault> {
+    let before = load(db, id)?;
+    let Some(after) = session::apply(id, before.clone(), step, wall) else {
+        return Ok(Stepped { record: None, died: false });
+    };
+    match &before {
+        Some(before) if *before == after => {}
+        Some(_) => update(db, &after)?,
+        None => insert(db, &after)?,
+    }
+    let died = after.vitality == Vitality::Dead && before.is_none_or(|before| before.vitality == Vitality::Live);
+    if died {
+        let (from, to) = entries_of(id);
+        db.prepare_cached("UPDATE q SET gone = 1 WHERE who >= ?1 AND who < ?2")?.execute([from, to])?;
+    }
+    Ok(Stepped { record: Some(after), died })
+}
+
+/// Removes records of sessions that died before this date and that no claim mentions any more.
+pub(super) fn purge(db: &Connection, before: WallTime) -> Result<(), Fault> {
+    // In parts, since others want to write too.
+    db.prepare_cached(
+        "DELETE FROM sess WHERE id IN (
+             SELECT id FROM sess AS s WHERE died < ?1
+             AND NOT EXISTS (SELECT 1 FROM lock WHERE own >= s.id || '/' AND own < s.id || '0')
+             AND NOT EXISTS (SELECT 1 FROM q WHERE who >= s.id || '/' AND who < s.id || '0')
+             LIMIT 1000)",
+    )?
+    .execute([before.0])?;
+    Ok(())
+}
+
+/// The record in a row of [`COLUMNS`].
+pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<SessionRecord> {
+    let text = |column: usize| row.get_ref(column)?.as_str().map_err(|error| malformed(column, error));
+    let info = serde_json::from_str(text(6)?).map_err(|error| malformed(6, error))?;
+    let ttl: i64 = row.get(3)?;
+    Ok(SessionRecord {
+        id: text(0)?.parse().map_err(|error| malformed(0, error))?,
+        vitality: match text(1)? {
+            "live" => Vitality::Live,
+            "dead" => Vitality::Dead,
+            _ => return Err(malformed(1, FromSqlError::InvalidType)),
+        },
+        nonce: row.get::<_, Option<i64>>(2)?.map(Nonce),
+        ttl: Duration::from_millis(ttl.try_into().map_err(|error| malformed(3, error))?),
+        seen: WallTime(row.get(4)?),
+        died: row.get::<_, Option<i64>>(5)?.map(WallTime),
+        info,
+    })
+}
+
+fn malformed(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
+}
+
+fn load(db: &Connection, id: SessionId) -> Result<Option<SessionRecord>, Fault> {
+    let mut statement = db.prepare_cached("SELECT id, st, n, ttl, seen, died, info FROM sess WHERE id = ?1")?;
+    Ok(statement.query_row([id.to_string()], record).optional()?)
+}
+
+fn insert(db: &Connection, record: &SessionRecord) -> Result<(), Fault> {
+    let info = serde_json::to_string(&record.info)
+        .map_err(|error| Fault::corrupt(format!("a session's description cannot be written: {error}")))?;
+    // Rounded up: an observer may wait longer than it has to, never shorter.
+    let ttl = record.ttl.as_nanos().div_ceil(1_000_000);
+    db.prepare_cached("INSERT INTO sess(id, st, n, ttl, seen, died, info) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
+        .execute(params![
+            record.id.to_string(),
+            word(record.vitality),
+            record.nonce.map(|nonce| nonce.0),
+            i64::try_from(ttl).unwrap_or(i64::MAX),
+            record.seen.0,
+            record.died.map(|died| died.0),
+            info
+        ])?;
+    Ok(())
+}
+
+fn update(db: &Connection, record: &SessionRecord) -> Result<(), Fault> {
+    db.prepare_cached("UPDATE sess SET st = ?2, n = ?3, seen = ?4, died = ?5 WHERE id = ?1")?.execute(params![
+        record.id.to_string(),
+        word(record.vitality),
+        record.nonce.map(|nonce| nonce.0),
+        record.seen.0,
+        record.died.map(|died| died.0)
+    ])?;
+    Ok(())
+}
+
+fn word(vitality: Vitality) -> &'static str {
+    match vitality {
+        Vitality::Live => "live",
+        Vitality::Dead => "dead",
+    }
+}
