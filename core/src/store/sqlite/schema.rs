@@ -24,7 +24,8 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// `own`, `brk` and `who` are entries as text, so they begin with the session's id, and the indexes over them find
 /// what a session holds and waits for. `waiting` counts the rows of the claim in `q`, and `seq` numbers them, so that
-/// no step has to look at the whole queue. `gone` marks waiters whose session has died since.
+/// no step has to look at the whole queue. `gone` marks waiters whose session has died since. `died_up` and
+/// `died_boot` say when that was by the machine's boot clock, in seconds, and in which boot.
 const LAYOUT: &str = "
     CREATE TABLE meta(
         id INTEGER PRIMARY KEY CHECK(id = 1),
@@ -32,7 +33,7 @@ const LAYOUT: &str = "
     INSERT INTO meta VALUES(1, 0, 0, '', 0);
     CREATE TABLE sess(
         id TEXT PRIMARY KEY, st TEXT NOT NULL CHECK(st IN ('live', 'dead')), n INTEGER, ttl INTEGER NOT NULL,
-        seen INTEGER NOT NULL, died INTEGER, info TEXT NOT NULL) WITHOUT ROWID;
+        seen INTEGER NOT NULL, died INTEGER, died_up INTEGER, died_boot TEXT, info TEXT NOT NULL) WITHOUT ROWID;
     CREATE INDEX sess_live ON sess(id) WHERE st = 'live';
     CREATE INDEX sess_died ON sess(died) WHERE died IS NOT NULL;
     CREATE TABLE lock(

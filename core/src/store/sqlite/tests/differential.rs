@@ -190,7 +190,7 @@ async fn compare(seed: u64, steps: u64) {
     let mut model = Model::default();
     for number in 0..steps {
         match dice.below(40) {
-            0 => clock.advance(Duration::from_millis(dice.below(5_000))),
+            0 => clock.advance(Duration::from_millis(dice.below(50))),
             1 => clock.set_wall(WallTime(START + dice.below(30 * 86_400_000) as i64)),
             2..=9 => {
                 let id = dice.session();
