@@ -118,11 +118,17 @@ impl FromStr for Entry {
         let parse = || {
             let mut parts = text.split('/');
             let session = parts.next()?.parse().ok()?;
-            let attempt = parts.next()?.parse().ok()?;
+            let attempt = parts.next()?;
             let priority = parts.next()?;
-            if priority.len() != 3 || parts.next().is_some() {
+            // Stores compare texts, so a sign, a capital or a leading zero, which std would accept, is not an entry.
+            let canonical = (attempt.len() == 1 || !attempt.starts_with('0'))
+                && attempt.bytes().all(|b| b.is_ascii_digit())
+                && priority.len() == 3
+                && priority.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+            if !canonical || parts.next().is_some() {
                 return None;
             }
+            let attempt = attempt.parse().ok()?;
             let priority = Priority::new(i32::from_str_radix(priority, 16).ok()? - 2048)?;
             Some(Self { session, attempt, priority })
         };
@@ -131,7 +137,7 @@ impl FromStr for Entry {
 }
 
 /// A claim as the store keeps it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClaimRecord {
     /// Its key.
     pub key: ClaimKey,
@@ -182,7 +188,7 @@ impl ClaimRecord {
 }
 
 /// What an entry needs to know of a claim: small, however long the queue is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClaimView {
     /// The holder.
     pub holder: Option<Entry>,
@@ -204,7 +210,8 @@ pub struct ClaimView {
 pub struct StoreNow {
     /// The store's date, written beside a grant for people.
     pub wall: WallTime,
-    /// The floor for tokens.
+    /// The floor for tokens. For [`ClaimStep::Collect`] it must be one that no later grant can get below, whatever
+    /// happens to the date: a logical clock or the highest token so far, never the date itself.
     pub floor: i64,
 }
 
@@ -223,7 +230,7 @@ pub fn token_floor(wall: WallTime, cluster: WallTime) -> i64 {
 }
 
 /// One change of a claim. A closed set: what is not here, no store has to be able to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ClaimStep {
     /// The universal step: remove some entries, add one, and grant a free claim to the next waiter.
     Step(Step),
@@ -246,7 +253,7 @@ pub enum ClaimStep {
 }
 
 /// When a [`Step`] applies. Unless it does, nothing is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum When {
     /// Always; a missing record is created.
     Always,
@@ -269,7 +276,7 @@ pub enum When {
 }
 
 /// The arguments of the universal step.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Step {
     /// When it applies.
     pub when: When,
@@ -418,3 +425,6 @@ fn advance(mut record: ClaimRecord, step: &Step, now: StoreNow) -> ClaimRecord {
     }
     record
 }
+
+#[cfg(test)]
+mod tests;

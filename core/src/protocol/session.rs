@@ -96,7 +96,7 @@ impl Nonce {
 }
 
 /// Which file carries a session's kernel lock: what must be equal before the lock proves anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LockFile {
     /// The device of the file.
     pub dev: u64,
@@ -107,7 +107,7 @@ pub struct LockFile {
 }
 
 /// Who a session is. For people and for proofs of death on the same host; never compared to decide a hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SessionInfo {
     /// The name that the user gave to the client.
     #[serde(default)]
@@ -136,7 +136,7 @@ pub struct SessionInfo {
 }
 
 /// Whether a session may still act.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Vitality {
     /// It may renew.
     Live,
@@ -145,7 +145,7 @@ pub enum Vitality {
 }
 
 /// A session as the store keeps it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SessionRecord {
     /// Its id.
     pub id: SessionId,
@@ -164,7 +164,7 @@ pub struct SessionRecord {
 }
 
 /// One change of a session's record.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SessionStep {
     /// Create the record if it is missing. Sent again until acknowledged; a record that is there keeps its nonce.
     Open {
@@ -189,7 +189,7 @@ pub enum SessionStep {
 }
 
 /// Why an observer may declare a session dead.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum KillProof {
     /// It was seen with this nonce for longer than its ttl; `None` if the record was missing all the while, and
     /// then a tombstone is written, since "missing" can be a stale read.
@@ -247,7 +247,7 @@ fn bury(record: SessionRecord, now: WallTime) -> SessionRecord {
 }
 
 /// How a session keeps time. Checked once, by [`Timing::new`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timing {
     /// How long others must see no renewal before they may kill the session.
     pub ttl: Duration,
@@ -273,7 +273,7 @@ impl Timing {
         }
         let margin = (ttl / 10).max(Duration::from_millis(500)).saturating_add(stop_margin);
         let renew_every = ttl / 6;
-        if margin + renew_every * 2 > ttl {
+        if margin.saturating_add(renew_every * 2) > ttl {
             return Err(format!(
                 "a stop margin of {} s leaves no time for two renewals within a ttl of {} s",
                 stop_margin.as_secs_f64(),
@@ -285,7 +285,7 @@ impl Timing {
 }
 
 /// What the holder may believe of its own session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SessionState {
     /// Not acknowledged yet; nothing can be held.
     Opening,
@@ -302,7 +302,7 @@ pub enum SessionState {
 /// The owner calls `begin_*` right before it sends, `on_*` when an answer comes, and [`SessionView::on_time`] when
 /// the clock may have passed the deadline. Whatever the order in which answers come, the deadline is never later
 /// than `first send of an applied renewal + ttl - margin`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SessionView {
     timing: Timing,
     state: SessionState,
@@ -355,6 +355,11 @@ impl SessionView {
         SessionStep::Renew { accept, nonce }
     }
 
+    /// The nonce of the latest send.
+    pub fn newest(&self) -> Nonce {
+        self.sent.last().map_or(self.acknowledged, |(nonce, _)| *nonce)
+    }
+
     /// The nonces that may be in the store now or soon: what the ring of the lock file must hold before a send.
     pub fn possible_nonces(&self) -> impl Iterator<Item = Nonce> + '_ {
         std::iter::once(self.acknowledged).chain(self.sent.iter().map(|(nonce, _)| *nonce))
@@ -363,7 +368,8 @@ impl SessionView {
     /// The store acknowledged the renewal with this nonce.
     pub fn on_renewed(&mut self, now: Timestamp, nonce: Nonce) {
         self.on_time(now);
-        if let SessionState::Lost(_) = self.state {
+        // Before the opening is acknowledged nothing else can be: the first nonce sent is the opening's.
+        if matches!(self.state, SessionState::Opening | SessionState::Lost(_)) {
             return;
         }
         // An answer to a nonce that a newer acknowledgement has superseded says nothing new.
@@ -426,12 +432,12 @@ impl SessionView {
 const PATIENCE_PERCENT: u32 = 102;
 
 /// What one observer has seen of other sessions, on its own clock.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Observations {
     seen: BTreeMap<SessionId, Seen>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Seen {
     /// None until the first successful read. The inner option: a record, or a missing one.
     sight: Option<Sight>,
@@ -439,7 +445,7 @@ struct Seen {
     dead: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Sight {
     nonce: Option<Nonce>,
     ttl: Duration,
@@ -544,17 +550,25 @@ impl Observations {
         }
     }
 
+    /// Every session that is wanted and known to be dead.
+    pub fn dead(&self) -> Vec<SessionId> {
+        self.seen.iter().filter(|(_, seen)| seen.dead).map(|(id, _)| *id).collect()
+    }
+
     /// Whether `id` was seen to renew.
     pub fn has_renewed(&self, id: SessionId) -> bool {
         self.seen.get(&id).and_then(|seen| seen.sight).is_some_and(|sight| sight.renewed)
     }
 
-    /// The sessions known to be dead, of those that are still wanted.
+    /// Whether `id` is wanted and known to be dead.
     pub fn is_dead(&self, id: SessionId) -> bool {
         self.seen.get(&id).is_some_and(|seen| seen.dead)
     }
 }
 
 fn patience(ttl: Duration) -> Duration {
-    ttl * PATIENCE_PERCENT / 100
+    ttl.saturating_mul(PATIENCE_PERCENT) / 100
 }
+
+#[cfg(test)]
+mod tests;

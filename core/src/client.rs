@@ -1,0 +1,512 @@
+//! A client: connected to one store, with a session of its own that carries everything it holds.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::sync::watch;
+
+use crate::config::{HostLiveness, Location, Options};
+use crate::driver::{Background, Runtime, poll_once};
+use crate::env::{Env, Task};
+use crate::error::{Code, Error, LossReason, Result};
+use crate::lock::Lock;
+use crate::name::Name;
+use crate::protocol::claim::ClaimKey;
+use crate::protocol::session::{SessionId, SessionInfo, SessionState, Timing};
+use crate::session::{Session, Setup, kernel_lock};
+use crate::stats::{Stats, StatsSnapshot};
+use crate::store::SharedStore;
+use crate::store::counted::Counted;
+use crate::store::memory::MemoryStore;
+
+/// Connects to the store at this URL (see [`crate::config`]), with the URL's options.
+///
+/// Returns when the session is open. Does not block the thread.
+///
+/// # Errors
+/// `InvalidArgument` for the URL, those of the store otherwise: each says what to do.
+pub async fn connect(url: &str) -> Result<Client> {
+    Client::connect(Options::parse(url)?).await
+}
+
+/// A connection to a store, with a session that carries everything that is held through it.
+///
+/// Cheap to clone; all clones are one client. When the last of them and of what was made from them (locks, holds) is
+/// gone, the client is closed in the background. Every method may be called from any thread and any executor.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+/// What the user's handles share. Its end is the end of the client.
+pub(crate) struct Shared {
+    core: Arc<Core>,
+}
+
+/// What the client's tasks share.
+pub(crate) struct Core {
+    /// None in a simulation, which brings its own.
+    runtime: Option<Runtime>,
+    setup: Setup,
+    options: Options,
+    store: SharedStore,
+    /// How many clients use the store: the last one closes it.
+    store_users: Arc<()>,
+    current: watch::Sender<Arc<Session>>,
+    life: watch::Sender<Life>,
+    supervisor: Mutex<Option<Task>>,
+    session_tasks: Mutex<Vec<Task>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Open,
+    Closing,
+    Closed,
+}
+
+impl Client {
+    /// Connects with these options.
+    ///
+    /// # Errors
+    /// As [`connect`].
+    pub async fn connect(options: Options) -> Result<Self> {
+        let runtime = Runtime::shared()?;
+        let on = runtime.clone();
+        on.drive(async move {
+            let env = Env::system(runtime.handle().clone());
+            let timing = options.timing()?;
+            let store = open_store(&options, timing, &env).await?;
+            Self::start(Some(runtime), store, options, env).await
+        })
+        .await
+    }
+
+    /// Connects through a store that is open already, in a world of the caller's: for stores of third parties, and
+    /// for simulations. Runs on the runtime of `env`.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn with_store(store: SharedStore, options: Options, env: Env) -> Result<Self> {
+        Self::start(None, store, options, env).await
+    }
+
+    async fn start(runtime: Option<Runtime>, store: SharedStore, options: Options, env: Env) -> Result<Self> {
+        let timing = options.timing()?;
+        let capabilities = store.capabilities();
+        let run_directory = match options.host_liveness {
+            HostLiveness::Auto if capabilities.multi_process => kernel_lock::run_directory(store.run_directory())
+                .map_err(|reason| tracing::warn!(%reason, "deaths on this host can only be observed"))
+                .ok(),
+            _ => None,
+        };
+        let setup = Setup {
+            background: Background::new(env.clone(), Runtime::is_ours),
+            store: Arc::new(Counted::new(store.clone())),
+            timing,
+            name: options.name.clone(),
+            labels: options.labels.clone(),
+            run_directory,
+            stats: Arc::new(Stats::default()),
+            env,
+        };
+        Self::open(runtime, store, Arc::new(()), options, setup).await
+    }
+
+    async fn open(
+        runtime: Option<Runtime>,
+        store: SharedStore,
+        store_users: Arc<()>,
+        options: Options,
+        setup: Setup,
+    ) -> Result<Self> {
+        let opened = Session::open(setup.clone()).await;
+        let session = match opened {
+            Ok(session) => session,
+            Err(error) => {
+                if Arc::strong_count(&store_users) == 1 {
+                    store.close().await;
+                }
+                return Err(error);
+            }
+        };
+        let core = Arc::new(Core {
+            runtime,
+            options,
+            store,
+            store_users,
+            current: watch::Sender::new(session.clone()),
+            life: watch::Sender::new(Life::Open),
+            supervisor: Mutex::new(None),
+            session_tasks: Mutex::new(session.start()),
+            setup,
+        });
+        let supervisor = core.setup.env.spawn(supervise(core.clone(), session));
+        *core.supervisor.lock().unwrap_or_else(PoisonError::into_inner) = Some(supervisor);
+        Ok(Self { shared: Arc::new(Shared { core }) })
+    }
+
+    /// Opens another session on the same store: a client whose holds live and die independently of this one's.
+    ///
+    /// # Errors
+    /// `Closed`; those of the store.
+    pub async fn open_session(&self) -> Result<Self> {
+        let core = self.core().clone();
+        core.check_open()?;
+        let setup = Setup {
+            store: Arc::new(Counted::new(core.store.clone())),
+            stats: Arc::new(Stats::default()),
+            background: Background::new(core.setup.env.clone(), Runtime::is_ours),
+            ..core.setup.clone()
+        };
+        let opening = core.clone();
+        core.drive(async move {
+            let (runtime, store, users) = (opening.runtime.clone(), opening.store.clone(), opening.store_users.clone());
+            Self::open(runtime, store, users, opening.options.clone(), setup).await
+        })
+        .await
+    }
+
+    /// The lock of this name: `name`, `scope/name` or `namespace/scope/name`. No I/O.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the name is not valid (see [`Name`]).
+    pub fn lock(&self, name: &str) -> Result<Lock> {
+        let name = self.name(name)?;
+        Ok(Lock::new(self.clone(), name))
+    }
+
+    /// A name with this client's namespace and scope in front of what is missing.
+    pub(crate) fn name(&self, text: &str) -> Result<Name> {
+        Name::parse(text, &self.core().options.namespace, &self.core().options.scope)
+    }
+
+    /// This client's session as it is now. No I/O.
+    pub fn session(&self) -> SessionStatus {
+        let session = self.core().current_session();
+        SessionStatus {
+            id: session.id(),
+            state: session.state(),
+            remaining: session.remaining(),
+            timing: session.timing(),
+            info: session.info().clone(),
+        }
+    }
+
+    /// Waits until the session's state differs from `seen`, and returns it. A session that was lost and replaced by
+    /// a new one counts as a change.
+    ///
+    /// # Errors
+    /// `Closed` when the client is closed.
+    pub async fn session_changed(&self, seen: &SessionStatus) -> Result<SessionStatus> {
+        let client = self.clone();
+        let seen = (seen.id, seen.state);
+        self.core()
+            .drive(async move {
+                let mut sessions = client.core().current.subscribe();
+                let mut life = client.core().life.subscribe();
+                loop {
+                    let mut states = sessions.borrow_and_update().states();
+                    client.core().check_open()?;
+                    let now = client.session();
+                    if (now.id, now.state) != seen {
+                        return Ok(now);
+                    }
+                    // The senders live in the core, which `client` keeps.
+                    tokio::select! {
+                        biased;
+                        _ = life.changed() => {}
+                        _ = sessions.changed() => {}
+                        _ = states.changed() => {}
+                    }
+                }
+            })
+            .await
+    }
+
+    /// What this client has done, and how near it came to losing its session. No I/O.
+    pub fn stats(&self) -> StatsSnapshot {
+        let core = self.core();
+        let counts = core.current_session().claims().counts();
+        core.setup.stats.snapshot(counts.held, counts.waiting, core.setup.store.calls())
+    }
+
+    /// Asks the store whether it could be written to now.
+    ///
+    /// # Errors
+    /// Those of the store; `Closed`.
+    pub async fn health(&self) -> Result<()> {
+        let core = self.core().clone();
+        core.check_open()?;
+        self.core().drive(async move { core.store.health().await }).await
+    }
+
+    /// Where the store is, without credentials.
+    pub fn location(&self) -> &Location {
+        self.core().options.location()
+    }
+
+    /// How long a client that is dropped, or whose process exits, may take to release what it holds.
+    pub fn close_timeout(&self) -> Duration {
+        self.core().options.close_timeout
+    }
+
+    /// Whether the client was closed.
+    pub fn is_closed(&self) -> bool {
+        *self.core().life.borrow() != Life::Open
+    }
+
+    /// Closes the client: refuses new work, ends every wait with `Closed`, releases what is held, waits for functions
+    /// that run under a lock, ends the session, and closes the store. Closing twice is no error.
+    ///
+    /// # Errors
+    /// `Timeout` when that takes longer than `timeout`; it goes on in the background.
+    pub async fn close(&self, timeout: Duration) -> Result<()> {
+        let core = self.core().clone();
+        self.core().drive(async move { core.close(timeout).await }).await
+    }
+
+    /// The runtime that the client's tasks run on; none if it was connected by [`Client::with_store`].
+    pub fn runtime(&self) -> Option<&Runtime> {
+        self.core().runtime.as_ref()
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.shared.core
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("location", self.location()).field("session", &self.session().id).finish()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let core = self.core.clone();
+        if Runtime::is_ours() {
+            core.begin_close();
+        } else {
+            // A forked child: everything belongs to the parent.
+            std::mem::forget(core);
+        }
+    }
+}
+
+/// A client's session at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionStatus {
+    /// Its id, new at every start of a client and after every loss.
+    pub id: SessionId,
+    /// Whether holds are valid.
+    pub state: SessionState,
+    /// How long holds stay valid without another renewal; zero unless live.
+    pub remaining: Duration,
+    /// Its timing.
+    pub timing: Timing,
+    /// Who it is.
+    pub info: SessionInfo,
+}
+
+impl Core {
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(crate) fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    pub(crate) fn current_session(&self) -> Arc<Session> {
+        self.current.borrow().clone()
+    }
+
+    /// Runs a future of this client's: on its runtime, whatever executor awaits it.
+    pub(crate) async fn drive<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        match &self.runtime {
+            Some(runtime) => runtime.drive(future).await,
+            None => future.await,
+        }
+    }
+
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if !Runtime::is_ours() {
+            return Err(Error::forked());
+        }
+        match *self.life.borrow() {
+            Life::Open => Ok(()),
+            _ => Err(Error::closed("the client")),
+        }
+    }
+
+    /// The current session as soon as it is live.
+    ///
+    /// # Errors
+    /// `Closed`, `Forked`.
+    pub(crate) async fn live_session(&self) -> Result<Arc<Session>> {
+        loop {
+            self.check_open()?;
+            let mut life = self.life.subscribe();
+            let mut sessions = self.current.subscribe();
+            let session = sessions.borrow_and_update().clone();
+            let mut states = session.states();
+            if session.is_live() {
+                return Ok(session);
+            }
+            self.check_open()?;
+            tokio::select! {
+                biased;
+                _ = life.wait_for(|life| *life != Life::Open) => {}
+                _ = sessions.changed() => {}
+                _ = states.changed() => {}
+            }
+        }
+    }
+
+    /// The current session if it is live now.
+    ///
+    /// # Errors
+    /// `Unavailable` if it is not; `Closed`, `Forked`.
+    pub(crate) fn live_session_now(&self) -> Result<Arc<Session>> {
+        self.check_open()?;
+        let session = self.current_session();
+        if session.is_live() {
+            return Ok(session);
+        }
+        Err(Error::unavailable("the session is suspended: the store could not be reached in time to renew it"))
+    }
+
+    async fn close(self: Arc<Self>, timeout: Duration) -> Result<()> {
+        if !Runtime::is_ours() {
+            return Err(Error::forked());
+        }
+        self.clone().begin_close();
+        let mut life = self.life.subscribe();
+        let closed = life.wait_for(|life| *life == Life::Closed);
+        tokio::select! {
+            biased;
+            _ = closed => Ok(()),
+            () = self.setup.env.sleep(timeout) => Err(Error::new(
+                Code::Timeout,
+                format!("the client is not closed after {} s; closing goes on in the background", timeout.as_secs_f64()),
+            )),
+        }
+    }
+
+    /// Starts closing, unless that has begun already.
+    fn begin_close(self: Arc<Self>) {
+        let first = self.life.send_if_modified(|life| {
+            let first = *life == Life::Open;
+            if first {
+                *life = Life::Closing;
+            }
+            first
+        });
+        if first {
+            let env = self.setup.env.clone();
+            let mut closing = self.run_close().boxed();
+            // Inline first: on a store without I/O everything is released when this returns.
+            if poll_once(env.tasks.runtime(), closing.as_mut()).is_pending() {
+                env.spawn(closing);
+            }
+        }
+    }
+
+    async fn run_close(self: Arc<Self>) {
+        if let Some(supervisor) = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            supervisor.abort();
+        }
+        let session = self.current_session();
+        // All but the renewal: holds stay covered until they are released.
+        let mut tasks = std::mem::take(&mut *self.session_tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let renewal = if tasks.is_empty() { None } else { Some(tasks.remove(0)) };
+        for task in tasks {
+            task.abort();
+        }
+        session.claims().close(&session);
+        let env = &self.setup.env;
+        tokio::select! {
+            biased;
+            () = async { session.claims().emptied().await; self.setup.background.idle().await } => {
+                if let Err(error) = session.close().await {
+                    tracing::debug!(%error, "the session could not be ended in the store; others will bury it");
+                }
+            }
+            // An unreachable store, or a function that goes on under its lock: the session ends by its ttl.
+            () = env.sleep(session.timing().ttl) => {
+                tracing::warn!(session = %session.id(), "closing without having released everything; it ends with its ttl");
+            }
+            () = session.over() => {}
+        }
+        if let Some(renewal) = renewal {
+            renewal.abort();
+        }
+        session.end(LossReason::Closed);
+        if Arc::strong_count(&self.store_users) == 1 {
+            self.store.close().await;
+        }
+        self.life.send_replace(Life::Closed);
+    }
+}
+
+/// Replaces a lost session by a new one, for as long as the client is open.
+async fn supervise(core: Arc<Core>, first: Arc<Session>) {
+    let mut session = first;
+    loop {
+        session.over().await;
+        for task in core.session_tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
+        }
+        session = reopen(&core).await;
+        *core.session_tasks.lock().unwrap_or_else(PoisonError::into_inner) = session.start();
+        core.current.send_replace(session.clone());
+    }
+}
+
+async fn reopen(core: &Arc<Core>) -> Arc<Session> {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match Session::open(core.setup.clone()).await {
+            Ok(session) => return session,
+            Err(error) => {
+                tracing::warn!(%error, "a new session could not be opened; trying again");
+                core.setup.env.sleep(core.setup.env.jittered(pause)).await;
+                pause = (pause * 2).min(Duration::from_secs(5));
+            }
+        }
+    }
+}
+
+/// The only place that names the backends.
+async fn open_store(options: &Options, timing: Timing, env: &Env) -> Result<SharedStore> {
+    let _ = timing;
+    match options.location() {
+        Location::Memory { name } => Ok(Arc::new(MemoryStore::open(name, env.clone()))),
+        #[cfg(feature = "sqlite")]
+        Location::Sqlite { path } => {
+            let store = crate::store::sqlite::SqliteStore::open(path, options.durability, env.clone()).await?;
+            Ok(Arc::new(store))
+        }
+        #[cfg(feature = "mongodb")]
+        Location::MongoDb { uri } => {
+            let (prefix, pool) = (&options.prefix, options.pool);
+            let store = crate::store::mongodb::MongoStore::open(uri, prefix, pool, timing.ttl, env.clone()).await?;
+            Ok(Arc::new(store))
+        }
+        #[cfg(not(all(feature = "sqlite", feature = "mongodb")))]
+        other => Err(Error::new(Code::Unsupported, format!("this build of coord has no store for {other}"))),
+    }
+}
+
+/// The key of a claim of this kind.
+pub(crate) fn claim_key(kind: &str, name: &Name) -> ClaimKey {
+    ClaimKey::new(format!("{kind}/{name}"))
+}

@@ -1,0 +1,79 @@
+//! Work that must be finished although nobody waits for it any more: releases, cancels, resends.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::task::Poll;
+
+use futures::FutureExt;
+use tokio::sync::{oneshot, watch};
+
+use super::inline::poll_once;
+use crate::env::Env;
+
+/// Runs futures to their end. Each is polled once on the caller's thread first, so that what a store serves without
+/// I/O costs no task and is done when the call returns.
+#[derive(Clone, Debug)]
+pub(crate) struct Background {
+    env: Env,
+    running: Arc<watch::Sender<usize>>,
+    /// False in a forked child, where nothing of the parent's may be touched.
+    ours: fn() -> bool,
+}
+
+impl Background {
+    pub(crate) fn new(env: Env, ours: fn() -> bool) -> Self {
+        Self { env, running: Arc::new(watch::Sender::new(0)), ours }
+    }
+
+    /// Starts `future` now. What is returned tells its result, or an error when it was never run; dropping that
+    /// stops nothing.
+    pub(crate) fn run<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> oneshot::Receiver<T> {
+        let (done, result) = oneshot::channel();
+        if !(self.ours)() {
+            std::mem::forget(future);
+            return result;
+        }
+        let mut future = future.boxed();
+        match poll_once(self.env.tasks.runtime(), future.as_mut()) {
+            Poll::Ready(Ok(value)) => {
+                let _ = done.send(value);
+            }
+            Poll::Ready(Err(panic)) => tracing::error!("{panic}"),
+            Poll::Pending => {
+                let running = Running::begin(&self.running);
+                self.env.spawn(async move {
+                    let value = future.await;
+                    drop(running);
+                    let _ = done.send(value);
+                });
+            }
+        }
+        result
+    }
+
+    /// Waits until nothing runs.
+    pub(crate) async fn idle(&self) {
+        let mut running = self.running.subscribe();
+        // The sender lives as long as `self`.
+        let _ = running.wait_for(|count| *count == 0).await;
+    }
+}
+
+/// Counts a task for as long as it lives, also when it is aborted.
+struct Running(Arc<watch::Sender<usize>>);
+
+impl Running {
+    fn begin(count: &Arc<watch::Sender<usize>>) -> Self {
+        count.send_modify(|n| *n += 1);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.send_modify(|n| *n -= 1);
+    }
+}

@@ -1,0 +1,298 @@
+//! Watching the sessions on which somebody here depends, and clearing up after those that died.
+//!
+//! Two ways to learn of a death. *Observation*: the nonce has not changed for longer than the session's ttl; one
+//! read per period for all sessions of interest, whoever in this client is interested. *Kernel lock*: the session's
+//! process ran on this host, and the kernel has let go of its lock; milliseconds after a crash.
+//!
+//! Whoever declares a death also clears the dead session out of every claim, so that waiters in processes that do
+//! not observe it (they are too far back in the queue) need not.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::sync::Notify;
+
+use super::Session;
+use super::kernel_lock::DeathWatch;
+use crate::claims;
+use crate::env::Task;
+use crate::error::{HolderState, Result};
+use crate::protocol::claim::{ClaimStep, ClaimView, Entry, Step};
+use crate::protocol::session::{
+    KillProof, Observations, SessionId, SessionInfo, SessionRecord, SessionStep, Sighting, Vitality,
+};
+use crate::store::{ClaimQuery, SessionQuery, Store};
+use crate::time::Timestamp;
+
+/// How many in a queue look after the holder and those before them. More than one, so that several deaths in a row
+/// cost one ttl and not one each.
+const OBSERVERS: usize = 3;
+
+/// The most sessions whose processes are watched through the kernel: each costs a descriptor or two.
+const MAX_WATCHES: usize = 128;
+
+#[derive(Debug, Default)]
+pub(super) struct Observer {
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    seen: Observations,
+    infos: BTreeMap<SessionId, SessionInfo>,
+    watches: BTreeMap<SessionId, Task>,
+    /// Dead sessions after which is cleared up once more: a request that was still on its way when they died may have
+    /// been granted since.
+    again: BTreeMap<SessionId, Timestamp>,
+    stopped: bool,
+}
+
+impl Observer {
+    fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn known_dead(&self) -> Vec<SessionId> {
+        self.with(|state| state.seen.dead())
+    }
+
+    pub(super) fn stop(&self) {
+        self.with(|state| {
+            state.stopped = true;
+            for task in std::mem::take(&mut state.watches).into_values() {
+                task.abort();
+            }
+        });
+    }
+}
+
+/// The session waits in this queue: if it is near the head, it looks after those before it.
+pub(super) fn observe_queue(session: &Arc<Session>, entry: &Entry, view: &ClaimView) {
+    let near = view.head.iter().take(OBSERVERS).any(|waiter| waiter == entry);
+    if near {
+        let others = view.holder.iter().chain(&view.head).map(|entry| entry.session);
+        want(session, others);
+    }
+}
+
+/// Observes these sessions from now on, for as long as two ttls after the latest call.
+pub(super) fn want(session: &Arc<Session>, ids: impl IntoIterator<Item = SessionId>) {
+    let now = session.env().now();
+    let keep = session.timing().ttl * 2;
+    let news = session.observer.with(|state| {
+        let mut news = false;
+        for id in ids.into_iter().filter(|id| *id != session.id()) {
+            state.seen.want(now, id, keep);
+            news |= state.seen.sighting(now, id) == Sighting::Unknown;
+        }
+        news
+    });
+    if news {
+        session.observer.wake.notify_one();
+    }
+}
+
+/// Observes until it is aborted.
+pub(super) async fn run(session: Arc<Session>) {
+    let period = (session.timing().ttl / 15).max(Duration::from_secs(1));
+    let mut last_read = session.env().now();
+    loop {
+        let (anything, eligible_at) = session.observer.with(|state| {
+            let now = session.env().now();
+            (!state.seen.to_read(now).is_empty() || !state.again.is_empty(), state.seen.next_deadline())
+        });
+        let wake = session.observer.wake.notified();
+        if anything {
+            let regular = last_read + period;
+            // One read exactly when a session becomes eligible, so that a death costs little more than its ttl.
+            let next = eligible_at.filter(|at| *at > last_read).map_or(regular, |at| at.min(regular));
+            tokio::select! {
+                biased;
+                () = wake => {}
+                () = session.env().sleep_until(next) => {}
+            }
+        } else {
+            wake.await;
+        }
+        last_read = session.env().now();
+        if let Err(error) = read(&session).await {
+            tracing::debug!(%error, "the sessions of others could not be read");
+        }
+        if let Err(error) = clear_up_again(&session).await {
+            tracing::debug!(%error, "what dead sessions may have left could not be read");
+        }
+    }
+}
+
+async fn clear_up_again(session: &Arc<Session>) -> Result<()> {
+    let now = session.env().now();
+    let due: Vec<SessionId> =
+        session.observer.with(|state| state.again.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect());
+    for id in due {
+        sweep(session, id).await?;
+        session.observer.with(|state| state.again.remove(&id));
+    }
+    Ok(())
+}
+
+/// Reads all sessions of interest once, and buries those that turn out to be dead.
+async fn read(session: &Arc<Session>) -> Result<()> {
+    let sent = session.env().now();
+    let ids = session.observer.with(|state| state.seen.to_read(sent));
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let records = session.store().sessions(SessionQuery::Ids(ids.clone())).await?;
+    let records: BTreeMap<SessionId, SessionRecord> = records.into_iter().map(|r| (r.id, r)).collect();
+    let answered = session.env().now();
+    let mut died = Vec::new();
+    let eligible = session.observer.with(|state| {
+        for id in &ids {
+            let record = records.get(id);
+            state.seen.on_read(sent, answered, *id, record, session.timing().ttl);
+            if let Some(record) = record {
+                state.infos.insert(*id, record.info.clone());
+                if record.vitality == Vitality::Dead {
+                    died.push(*id);
+                }
+            }
+        }
+        let wanted = ids.iter().copied().collect::<std::collections::BTreeSet<_>>();
+        state.infos.retain(|id, _| wanted.contains(id));
+        state.seen.eligible()
+    });
+    for id in died {
+        clear_up(session, id).await?;
+    }
+    for (id, proof) in eligible {
+        tracing::info!(session = %id, "no sign of life for longer than its ttl; declaring it dead");
+        bury(session, id, proof).await?;
+    }
+    for (id, record) in &records {
+        if record.vitality == Vitality::Live {
+            watch_process(session, *id, &record.info);
+        }
+    }
+    Ok(())
+}
+
+/// Declares a session dead, if the proof still holds in the store, and clears up after it. Says whether it is dead.
+async fn bury(session: &Arc<Session>, id: SessionId, proof: KillProof) -> Result<bool> {
+    let record = session.store().apply_session(id, SessionStep::Kill(proof)).await?;
+    let dead = record.is_some_and(|r| r.vitality == Vitality::Dead);
+    if dead {
+        session.stats().count_kill();
+        clear_up(session, id).await?;
+    }
+    Ok(dead)
+}
+
+/// Takes a dead session out of every claim, our own waits first.
+async fn clear_up(session: &Arc<Session>, id: SessionId) -> Result<()> {
+    session.observer.with(|state| {
+        state.seen.on_dead(id);
+        if let Some(task) = state.watches.remove(&id) {
+            // This very task may be the one that runs here; it ends after its last await.
+            drop(task);
+        }
+        let later = session.env().now() + session.timing().ttl;
+        state.again.insert(id, later);
+    });
+    if let Some(directory) = &session.setup.run_directory {
+        super::kernel_lock::remove_file_of_dead(directory, id);
+    }
+    sweep(session, id).await
+}
+
+async fn sweep(session: &Arc<Session>, id: SessionId) -> Result<()> {
+    let claims = session.store().claims(ClaimQuery::Of(id)).await?;
+    let waiting = session.claims().waiting_since(session.env().now() + Duration::from_nanos(1));
+    for claim in claims {
+        let own: Vec<_> = waiting.iter().filter(|attempt| attempt.key == claim.key).collect();
+        match own.first() {
+            Some(attempt) => claims::ask_again(session, attempt, vec![id]).await?,
+            None => {
+                session.store().apply_claim(claim.key, ClaimStep::Step(Step::sweep(id))).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Watches the process of a session on this host, if its lock file is one that can prove something.
+fn watch_process(session: &Arc<Session>, id: SessionId, info: &SessionInfo) {
+    if !may_watch(session, id) {
+        return;
+    }
+    let Some(mut watch) = open_watch(session, id, info) else { return };
+    let watcher = session.clone();
+    let task = session.env().spawn(async move {
+        let ring = watch.freed().await;
+        tracing::info!(session = %id, "the kernel has let go of its lock; declaring it dead");
+        let buried = bury(&watcher, id, KillProof::KernelLock(ring)).await;
+        watcher.observer.with(|state| state.watches.remove(&id));
+        match buried {
+            Ok(true) => {}
+            Ok(false) => tracing::info!(session = %id, "it has renewed elsewhere since; only observation can tell"),
+            Err(error) => tracing::debug!(%error, "a dead session could not be buried; observation will"),
+        }
+    });
+    session.observer.with(|state| {
+        if state.stopped {
+            task.abort();
+        } else {
+            state.watches.insert(id, task);
+        }
+    });
+}
+
+fn may_watch(session: &Session, id: SessionId) -> bool {
+    session.observer.with(|state| {
+        state.watches.retain(|_, task| !task.is_finished());
+        !state.stopped && state.watches.len() < MAX_WATCHES && !state.watches.contains_key(&id)
+    })
+}
+
+fn open_watch(session: &Session, id: SessionId, info: &SessionInfo) -> Option<DeathWatch> {
+    let directory = session.setup.run_directory.as_ref()?;
+    if info.host != session.info().host || info.pid == session.info().pid {
+        return None;
+    }
+    DeathWatch::open(directory, id, info, session.store().capabilities().kernel_locks_trusted)
+}
+
+/// What is known of a session at this moment: reads it unless it is observed already, and tries to prove its death
+/// if its process ran on this host.
+pub(super) async fn look_at(session: &Arc<Session>, id: SessionId) -> Result<(SessionInfo, HolderState, Duration)> {
+    want(session, [id]);
+    let known = session.observer.with(|state| state.infos.get(&id).cloned());
+    let info = match known {
+        Some(info) => info,
+        None => {
+            let sent = session.env().now();
+            let record = session.store().sessions(SessionQuery::Ids(vec![id])).await?.pop();
+            let answered = session.env().now();
+            session.observer.with(|state| {
+                state.seen.on_read(sent, answered, id, record.as_ref(), session.timing().ttl);
+                let info = record.map(|r| r.info).unwrap_or_default();
+                state.infos.insert(id, info.clone());
+                info
+            })
+        }
+    };
+    let proof = open_watch(session, id, &info).and_then(|mut watch| watch.freed().now_or_never());
+    if let Some(ring) = proof {
+        bury(session, id, KillProof::KernelLock(ring)).await?;
+    }
+    let now = session.env().now();
+    let sighting = session.observer.with(|state| state.seen.sighting(now, id));
+    Ok(match sighting {
+        Sighting::Dead => (info, HolderState::Dead, Duration::ZERO),
+        Sighting::Unchanged(time) if time > session.timing().renew_every * 3 / 2 => (info, HolderState::Silent, time),
+        Sighting::Unchanged(time) => (info, HolderState::Live, time),
+        Sighting::Unknown => (info, HolderState::Live, Duration::ZERO),
+    })
+}

@@ -1,0 +1,100 @@
+//! The safety net under the notices: a lost one costs a second, never a hang.
+//!
+//! *Poll*: reads every claim that this session waits for. *Audit*: compares what the store says this session holds
+//! with what is known here, in both directions; a hold that the store no longer has is lost, an entry that nobody
+//! here knows is given back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Session, give_back, keeper};
+use crate::claims::{self, WaitingAttempt};
+use crate::error::Result;
+use crate::protocol::claim::{ClaimKey, ClaimRecord};
+use crate::store::{ClaimQuery, Store};
+
+/// How many claims one read asks for.
+const BATCH: usize = 500;
+
+/// Polls, audits and takes the keeper's turn until it is aborted.
+pub(super) async fn run(session: Arc<Session>) {
+    tokio::join!(poll_for_ever(&session), audit_for_ever(&session), keeper::run(&session));
+}
+
+async fn poll_for_ever(session: &Arc<Session>) {
+    let period = (session.timing().ttl / 6).max(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            biased;
+            () = session.poll_wanted.notified() => {}
+            () = session.env().sleep(session.env().jittered(period)) => {}
+        }
+        if let Err(error) = poll(session).await {
+            tracing::debug!(%error, "the claims that are waited for could not be read");
+        }
+    }
+}
+
+async fn poll(session: &Arc<Session>) -> Result<()> {
+    let waiting = session.claims().waiting_since(session.env().now());
+    for batch in waiting.chunks(BATCH) {
+        let keys = batch.iter().map(|attempt| attempt.key.clone()).collect();
+        let records = session.store().claims(ClaimQuery::Keys(keys)).await?;
+        let records: BTreeMap<ClaimKey, ClaimRecord> = records.into_iter().map(|r| (r.key.clone(), r)).collect();
+        for attempt in batch {
+            settle(session, attempt, records.get(&attempt.key)).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn settle(session: &Arc<Session>, attempt: &WaitingAttempt, record: Option<&ClaimRecord>) -> Result<()> {
+    match record {
+        Some(record) if record.holder == Some(attempt.entry) => {
+            session.claims().on_granted(session, &attempt.key, &attempt.entry, record.token);
+            Ok(())
+        }
+        Some(record) if record.waiters.contains(&attempt.entry) => {
+            session.observe_queue(&attempt.entry, &record.view(Some(&attempt.entry)));
+            Ok(())
+        }
+        // The read may be older than the queue's acknowledgement, or the record was lost: asking again is harmless.
+        _ => claims::ask_again(session, attempt, session.known_dead()).await,
+    }
+}
+
+async fn audit_for_ever(session: &Arc<Session>) {
+    let period = session.timing().ttl / 3;
+    let mut asked = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = session.audit_wanted.notified() => asked = true,
+            () = session.env().sleep(session.env().jittered(period)) => {}
+        }
+        // A late duplicate can appear only where something was asked for.
+        if !asked && session.claims().is_empty() {
+            continue;
+        }
+        match audit(session).await {
+            Ok(()) => asked = false,
+            Err(error) => {
+                tracing::debug!(%error, "the audit could not read the store");
+                session.env().sleep(session.env().jittered(AUDIT_PAUSE)).await;
+            }
+        }
+    }
+}
+
+/// After a failed audit, or one that was asked for, the next is at least this much later.
+const AUDIT_PAUSE: Duration = Duration::from_millis(200);
+
+async fn audit(session: &Arc<Session>) -> Result<()> {
+    let began = session.env().now();
+    let held = session.store().claims(ClaimQuery::HeldBy(session.id())).await?;
+    for (key, entry) in session.claims().audit(session, began, &held) {
+        give_back(session, key, entry);
+    }
+    Ok(())
+}

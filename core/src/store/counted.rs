@@ -1,0 +1,89 @@
+//! Counts what a client asks of its store. The number of operations per acquire, release, renewal and hand-over is
+//! part of what this library promises, so it is always counted, not only in tests.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use futures::future::BoxFuture;
+
+use super::{Applied, Capabilities, ClaimQuery, Notices, SessionQuery, SharedStore, Store};
+use crate::error::Result;
+use crate::protocol::claim::{ClaimKey, ClaimStep};
+use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
+
+/// A store that counts the calls to another.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    inner: SharedStore,
+    session_steps: AtomicU64,
+    claim_steps: AtomicU64,
+    reads: AtomicU64,
+}
+
+/// How many operations a client has asked of its store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreCalls {
+    /// Steps on sessions: openings, renewals, kills, closings.
+    pub session_steps: u64,
+    /// Steps on claims: acquires, releases, cancels, takeovers.
+    pub claim_steps: u64,
+    /// Reads.
+    pub reads: u64,
+}
+
+impl Counted {
+    pub(crate) fn new(inner: SharedStore) -> Self {
+        Self { inner, session_steps: AtomicU64::new(0), claim_steps: AtomicU64::new(0), reads: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn calls(&self) -> StoreCalls {
+        StoreCalls {
+            session_steps: self.session_steps.load(Relaxed),
+            claim_steps: self.claim_steps.load(Relaxed),
+            reads: self.reads.load(Relaxed),
+        }
+    }
+}
+
+impl Store for Counted {
+    fn apply_session(&self, id: SessionId, step: SessionStep) -> BoxFuture<'_, Result<Option<SessionRecord>>> {
+        self.session_steps.fetch_add(1, Relaxed);
+        self.inner.apply_session(id, step)
+    }
+
+    fn apply_claim(&self, key: ClaimKey, step: ClaimStep) -> BoxFuture<'_, Result<Applied>> {
+        self.claim_steps.fetch_add(1, Relaxed);
+        self.inner.apply_claim(key, step)
+    }
+
+    fn sessions(&self, query: SessionQuery) -> BoxFuture<'_, Result<Vec<SessionRecord>>> {
+        self.reads.fetch_add(1, Relaxed);
+        self.inner.sessions(query)
+    }
+
+    fn claims(&self, query: ClaimQuery) -> BoxFuture<'_, Result<Vec<crate::protocol::claim::ClaimRecord>>> {
+        self.reads.fetch_add(1, Relaxed);
+        self.inner.claims(query)
+    }
+
+    fn notices(&self, id: SessionId) -> BoxFuture<'_, Result<Notices>> {
+        self.inner.notices(id)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn run_directory(&self) -> Option<PathBuf> {
+        self.inner.run_directory()
+    }
+
+    fn health(&self) -> BoxFuture<'_, Result<()>> {
+        self.inner.health()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.inner.close()
+    }
+}

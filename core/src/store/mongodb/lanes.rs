@@ -1,0 +1,75 @@
+//! One driver session for an acquire and for its cancel.
+//!
+//! A request can outlive our wait for it: held up on a server that was frozen, it could be applied after its own
+//! cancel, and the claim would belong to an entry that nobody knows. The server refuses a request of a session
+//! in which a later one has begun (`TransactionTooOld`). So all requests for one entry go through one driver
+//! session, one after the other, from the acquire until an answer is there, and again for the cancel.
+//!
+//! An acquire that was answered needs its lane no longer: a late copy finds its recorded result. What a lane cannot
+//! cover (a copy of a request that changed nothing, a server session that expired after half an hour) is found by
+//! the core's audit.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mongodb::{Client, ClientSession};
+
+use crate::protocol::claim::{ClaimStep, Entry};
+use crate::time::Timestamp;
+
+/// A driver session that at most one request uses at a time; none until the first.
+pub(super) type Lane = Arc<tokio::sync::Mutex<Option<ClientSession>>>;
+
+/// The lanes of entries whose last request has no answer yet.
+#[derive(Debug, Default)]
+pub(super) struct Lanes(Mutex<HashMap<Entry, (Lane, Timestamp)>>);
+
+impl Lanes {
+    /// The lane for this step: that of the entry which it adds (kept from now on) or removes (if there is one).
+    pub(super) fn enter(&self, step: &ClaimStep, now: Timestamp) -> Lane {
+        let ClaimStep::Step(step) = step else { return Lane::default() };
+        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = step.add {
+            if lanes.len() >= TIDY_ABOVE {
+                lanes.retain(|_, (_, since)| now.since(*since) < KEPT);
+            }
+            return Arc::clone(&lanes.entry(entry).or_insert_with(|| (Lane::default(), now)).0);
+        }
+        step.remove.iter().find_map(|entry| lanes.get(entry)).map(|(lane, _)| Arc::clone(lane)).unwrap_or_default()
+    }
+
+    /// The step was answered: its entry's lane has served, unless another request waits in it.
+    pub(super) fn leave(&self, step: &ClaimStep, lane: &Lane) {
+        let ClaimStep::Step(step) = step else { return };
+        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for entry in step.add.iter().chain(&step.remove) {
+            // A waiting request has a handle of its own, beside ours and the map's.
+            let served = |(known, _): &(Lane, _)| Arc::ptr_eq(known, lane) && Arc::strong_count(lane) <= 2;
+            if lanes.get(entry).is_some_and(served) {
+                lanes.remove(entry);
+            }
+        }
+    }
+
+    /// Gives every driver session back.
+    pub(super) fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// The driver session of a lane, begun on its first use.
+pub(super) async fn session_in<'a>(
+    slot: &'a mut Option<ClientSession>,
+    client: &Client,
+) -> mongodb::error::Result<&'a mut ClientSession> {
+    match slot {
+        Some(session) => Ok(session),
+        None => Ok(slot.insert(client.start_session().await?)),
+    }
+}
+
+/// A server forgets a session after half an hour without use.
+const KEPT: std::time::Duration = std::time::Duration::from_secs(30 * 60);
+
+/// Lanes of unanswered requests are few; beyond this number the old ones are looked for.
+const TIDY_ABOVE: usize = 1_024;

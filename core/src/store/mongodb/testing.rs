@@ -1,0 +1,51 @@
+//! The store's commands and its reading of documents, for tests that compare them with the pure steps: a test has to
+//! run them itself, to set the server's date.
+
+use mongodb::bson::{Document, doc};
+
+use super::pipeline::{self, Write};
+use super::{COLLECT_MARGIN_MS, codec};
+use crate::error::Result;
+use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep};
+use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
+
+/// How far cluster time must be beyond a token, in milliseconds, before the claim is collected.
+pub const COLLECT_MARGIN: i64 = COLLECT_MARGIN_MS;
+
+/// The command that applies a claim's step and answers with the whole document.
+pub fn claim_command(collection: &str, key: &ClaimKey, step: &ClaimStep) -> Document {
+    command(collection, pipeline::claim(key, step, COLLECT_MARGIN_MS))
+}
+
+/// The command that applies a session's step and answers with the whole document.
+pub fn session_command(collection: &str, id: SessionId, step: &SessionStep) -> Document {
+    command(collection, pipeline::session(id, step))
+}
+
+/// A claim from its document.
+///
+/// # Errors
+/// `CorruptState`.
+pub fn claim(document: &Document) -> Result<ClaimRecord> {
+    codec::claim(document)
+}
+
+/// A session from its document.
+///
+/// # Errors
+/// `CorruptState`.
+pub fn session(document: &Document) -> Result<SessionRecord> {
+    codec::session(document)
+}
+
+fn command(collection: &str, write: Write) -> Document {
+    match write {
+        Write::Pipeline { filter, stages, upsert } => {
+            doc! { "findAndModify": collection, "query": filter, "update": stages, "upsert": upsert, "new": true }
+        }
+        Write::Operators { filter, update } => {
+            doc! { "findAndModify": collection, "query": filter, "update": update, "new": true }
+        }
+        Write::Remove { filter } => doc! { "findAndModify": collection, "query": filter, "remove": true },
+    }
+}

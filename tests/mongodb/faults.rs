@@ -1,0 +1,257 @@
+//! Faults that the server itself plays: commands that fail, hang, or lose their connection.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use coord_core::error::Code;
+use coord_core::protocol::claim::{ClaimStep, Step};
+use coord_core::protocol::session::{Nonce, SessionStep};
+use coord_core::store::mongodb::MongoStore;
+use coord_core::store::{ClaimQuery, Notice, Store};
+use coord_tests::servers::ReplicaSet;
+use futures::TryStreamExt;
+use mongodb::Client;
+use mongodb::bson::{Document, doc};
+use once_cell::sync::Lazy;
+
+use super::support::*;
+
+static SET: Lazy<Option<ReplicaSet>> = Lazy::new(|| ReplicaSet::start(1));
+
+/// The server has one point of failure for all.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// A server that is ours until the end of the test.
+fn server() -> Option<(&'static ReplicaSet, MutexGuard<'static, ()>)> {
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let set = SET.as_ref()?;
+    fail(set, "off".into(), doc! {});
+    Some((set, turn))
+}
+
+fn fail(set: &ReplicaSet, mode: mongodb::bson::Bson, data: Document) -> i64 {
+    let command = doc! { "configureFailPoint": "failCommand", "mode": mode, "data": data };
+    i64::from(set.members()[0].command(command).unwrap().get_i32("count").unwrap())
+}
+
+/// Waits until the fault has struck this often since `before`.
+fn struck(set: &ReplicaSet, times: i64) {
+    let wait = doc! { "waitForFailPoint": "failCommand", "timesEntered": times, "maxTimeMS": 30_000 };
+    set.members()[0].command(wait).unwrap();
+}
+
+fn uri(set: &ReplicaSet) -> String {
+    format!("{}&appName=faulty", set.uri())
+}
+
+fn times(n: i32) -> mongodb::bson::Bson {
+    doc! { "times": n }.into()
+}
+
+#[test]
+fn a_write_concern_error_is_an_error() {
+    let Some((set, _turn)) = server() else { return };
+    run(async {
+        let store = open(&uri(set)).await;
+        let data = doc! { "failCommands": ["findAndModify"], "appName": "faulty",
+        "writeConcernError": { "code": 64, "codeName": "WriteConcernFailed", "errmsg": "waiting timed out" } };
+        fail(set, times(3), data);
+        let (key, me) = (key("a"), entry(session(), 1));
+        let acquire = ClaimStep::Step(Step::acquire(me, true, 256, Vec::new()));
+        let error = store.apply_claim(key.clone(), acquire).await.unwrap_err();
+        assert_eq!(error.code(), Code::Unavailable);
+        assert!(error.message().contains("no majority"), "{error}");
+        let error = store.apply_session(session(), open_step(1)).await.unwrap_err();
+        assert_eq!(error.code(), Code::Unavailable);
+        let error = store.apply_claim(key, ClaimStep::Collect).await.unwrap_err();
+        assert_eq!(error.code(), Code::Unavailable, "removals too");
+        store.close().await;
+    });
+}
+
+#[test]
+fn a_cancel_is_never_overtaken_by_its_acquire() {
+    let Some((set, _turn)) = server() else { return };
+    run(async {
+        // Requests are waited for one second.
+        let store = MongoStore::open(&uri(set), &prefix(), 20, Duration::from_secs(3), env()).await.unwrap();
+        let (key, me) = (key("a"), entry(session(), 1));
+        let hang = doc! { "failCommands": ["findAndModify"], "appName": "faulty", "blockConnection": true,
+        "blockTimeMS": 2_500 };
+        fail(set, times(1), hang);
+        let acquire = ClaimStep::Step(Step::acquire(me, true, 256, Vec::new()));
+        let error = store.apply_claim(key.clone(), acquire).await.unwrap_err();
+        assert_eq!(error.code(), Code::Unavailable, "its outcome is unknown");
+        // The acquire hangs on the server still, and a cancel alone would get past it.
+        until("an acknowledged cancel", async || {
+            let cancel = ClaimStep::Step(Step::remove(me, Vec::new()));
+            store.apply_claim(key.clone(), cancel).await.ok()
+        })
+        .await;
+        // Only time tells that the acquire will not come any more: the server held it for 2.5 s.
+        let end = tokio::time::Instant::now() + Duration::from_secs(4);
+        while tokio::time::Instant::now() < end {
+            let claims = store.claims(ClaimQuery::Of(me.session)).await.unwrap();
+            assert_eq!(claims, [], "the claim belongs to an entry that nobody knows any more");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        store.close().await;
+    });
+}
+
+#[test]
+fn an_acquire_without_an_answer_and_its_cancel_are_one_session_of_the_driver() {
+    let Some((set, _turn)) = server() else { return };
+    run(async {
+        let prefix = prefix();
+        let store = MongoStore::open(&uri(set), &prefix, 20, TTL, env()).await.unwrap();
+        let client = Client::with_uri_str(set.uri()).await.unwrap();
+        let database = client.database("coord");
+        database.run_command(doc! { "profile": 2 }).await.unwrap();
+        let (key, me) = (key("a"), entry(session(), 1));
+        let unclear = doc! { "failCommands": ["findAndModify"], "appName": "faulty",
+        "writeConcernError": { "code": 64, "errmsg": "waiting timed out" } };
+        fail(set, times(1), unclear);
+        let acquire = ClaimStep::Step(Step::acquire(me, true, 256, Vec::new()));
+        store.apply_claim(key.clone(), acquire).await.unwrap_err();
+        // Something else takes the driver session that would be the next one, if it was given back.
+        let hang = doc! { "failCommands": ["findAndModify"], "appName": "faulty", "blockConnection": true,
+        "blockTimeMS": 4_000 };
+        let before = fail(set, times(1), hang);
+        let store = Arc::new(store);
+        let other = tokio::spawn({
+            let store = Arc::clone(&store);
+            async move { super::support::acquire(&store, &super::support::key("b"), entry(session(), 1)).await }
+        });
+        struck(set, before + 1);
+        release(&store, &key, me).await.unwrap();
+        other.await.unwrap();
+        database.run_command(doc! { "profile": 0 }).await.unwrap();
+
+        let profile = database.collection::<Document>("system.profile");
+        let ours = doc! { "ns": format!("coord.{prefix}locks"), "command.query._id": key.as_str() };
+        let requests = profile.find(ours).sort(doc! { "ts": 1, "command.txnNumber": 1 }).await.unwrap();
+        let requests: Vec<Document> = requests.try_collect().await.unwrap();
+        let of = |index: usize| requests[index].get_document("command").unwrap();
+        assert_eq!(requests.len(), 2);
+        assert_eq!(
+            of(0).get("lsid"),
+            of(1).get("lsid"),
+            "a late copy of the acquire is refused: its number is too old"
+        );
+        assert!(of(0).get_i64("txnNumber").unwrap() < of(1).get_i64("txnNumber").unwrap());
+        store.close().await;
+    });
+}
+
+#[test]
+fn a_full_pool_does_not_delay_a_renewal() {
+    let Some((set, _turn)) = server() else { return };
+    run(async {
+        let store = Arc::new(MongoStore::open(&uri(set), &prefix(), 2, TTL, env()).await.unwrap());
+        let me = opened(&store).await;
+        let hang =
+            doc! { "failCommands": ["find"], "appName": "faulty", "blockConnection": true, "blockTimeMS": 8_000 };
+        let before = fail(set, times(2), hang);
+        let reads: Vec<_> = (0..2)
+            .map(|_| {
+                let store = Arc::clone(&store);
+                tokio::spawn(async move { store.claims(ClaimQuery::Prefix(String::new())).await })
+            })
+            .collect();
+        struck(set, before + 2);
+        let renew = SessionStep::Renew { accept: vec![Nonce(1)], nonce: Nonce(2) };
+        assert!(store.apply_session(me.id, renew).await.unwrap().is_some());
+        assert!(reads.iter().all(|read| !read.is_finished()), "the pool was full all the while");
+        fail(set, "off".into(), doc! {});
+        for read in reads {
+            read.await.unwrap().unwrap();
+        }
+        store.close().await;
+    });
+}
+
+#[test]
+fn a_stream_that_fails_or_hangs_is_replaced() {
+    let Some((set, _turn)) = server() else { return };
+    run(async {
+        let store = open(&uri(set)).await;
+        let me = session();
+        let (key, other) = (key("a"), session());
+        let mut notices = store.notices(me).await.unwrap();
+        assert_eq!(next(&mut notices).await, Notice::Gap);
+        let on = |commands: &[&str], what: Document| {
+            let mut data = doc! { "failCommands": commands, "appName": "faulty" };
+            data.extend(what);
+            data
+        };
+        let faults = [
+            // The history is lost: the next stream begins anew.
+            (times(1), on(&["getMore"], doc! { "errorCode": 286, "errorLabels": ["NonResumableChangeStreamError"] })),
+            // Connections are lost, and lost again while the stream is opened anew.
+            (times(4), on(&["getMore", "aggregate"], doc! { "closeConnection": true })),
+            (times(3), on(&["getMore", "aggregate"], doc! { "errorCode": 13 })),
+            // Nothing comes any more.
+            (times(1), on(&["getMore"], doc! { "blockConnection": true, "blockTimeMS": 15_000 })),
+        ];
+        for (attempt, (mode, data)) in (1..).zip(faults) {
+            let (holder, waiter) = (entry(other, attempt), entry(me, attempt));
+            acquire(&store, &key, holder).await;
+            acquire(&store, &key, waiter).await;
+            let before = fail(set, mode, data);
+            struck(set, before + 1);
+            assert_eq!(next(&mut notices).await, Notice::Gap, "fault {attempt}");
+            let token = release(&store, &key, holder).await.unwrap().token;
+            let granted = Notice::Granted { key: key.clone(), entry: waiter, token };
+            assert_eq!(next_notice(&mut notices).await, granted, "fault {attempt}");
+            release(&store, &key, waiter).await;
+            fail(set, "off".into(), doc! {});
+        }
+        store.close().await;
+    });
+}
+
+#[test]
+fn a_stream_shows_what_happened_while_it_was_down() {
+    let Some((set, _turn)) = server() else { return };
+    run(async {
+        let store = open(&uri(set)).await;
+        let (key, holder, waiter) = (key("a"), entry(session(), 1), entry(session(), 1));
+        let mut notices = store.notices(waiter.session).await.unwrap();
+        assert_eq!(next(&mut notices).await, Notice::Gap);
+        acquire(&store, &key, holder).await;
+        acquire(&store, &key, waiter).await;
+        let down = doc! { "failCommands": ["getMore", "aggregate"], "appName": "faulty", "errorCode": 8,
+        "errorLabels": ["ResumableChangeStreamError"] };
+        let before = fail(set, "alwaysOn".into(), down);
+        struck(set, before + 3);
+        let token = release(&store, &key, holder).await.unwrap().token;
+        fail(set, "off".into(), doc! {});
+        assert_eq!(next(&mut notices).await, Notice::Gap);
+        assert_eq!(next(&mut notices).await, Notice::Granted { key, entry: waiter, token });
+        store.close().await;
+    });
+}
+
+#[test]
+fn dropped_collections_come_back_with_their_indexes() {
+    let Some((set, _turn)) = server() else { return };
+    run(async {
+        let prefix = prefix();
+        let store = MongoStore::open(&uri(set), &prefix, 20, TTL, env()).await.unwrap();
+        let me = session();
+        let mut notices = store.notices(me).await.unwrap();
+        assert_eq!(next(&mut notices).await, Notice::Gap);
+        let client = Client::with_uri_str(set.uri()).await.unwrap();
+        let locks = client.database("coord").collection::<Document>(&format!("{prefix}locks"));
+        acquire(&store, &key("a"), entry(me, 1)).await;
+        assert!(matches!(next(&mut notices).await, Notice::Granted { .. }));
+        locks.drop().await.unwrap();
+        assert_eq!(next(&mut notices).await, Notice::Gap);
+        assert_eq!(store.claims(ClaimQuery::Of(me)).await.unwrap(), []);
+        assert_eq!(locks.list_index_names().await.unwrap(), ["_id_", "own", "q"]);
+        acquire(&store, &key("a"), entry(me, 2)).await;
+        assert!(matches!(next_notice(&mut notices).await, Notice::Granted { .. }));
+        store.close().await;
+    });
+}

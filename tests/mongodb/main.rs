@@ -1,0 +1,11 @@
+//! The MongoDB store against real servers.
+
+mod conformance;
+mod connecting;
+mod corrupt;
+mod differential;
+mod failover;
+mod faults;
+mod fixture;
+mod steps;
+mod support;
