@@ -1,7 +1,6 @@
 //! Many users of one file in one process: order, wake-ups, tokens, closing.
 
 use std::os::unix::net::UnixDatagram;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use super::*;
