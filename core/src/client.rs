@@ -9,7 +9,7 @@ use futures::FutureExt;
 use tokio::sync::watch;
 
 use crate::config::{HostLiveness, Location, Options};
-use crate::driver::{Background, Runtime};
+use crate::driver::{Background, Runtime, poll_once};
 use crate::env::{Env, Task};
 use crate::error::{Code, Error, LossReason, Result};
 use crate::lock::Lock;
@@ -412,10 +412,9 @@ impl Core {
         });
         if first {
             let env = self.setup.env.clone();
-            let _context = env.tasks.runtime().enter();
             let mut closing = self.run_close().boxed();
             // Inline first: on a store without I/O everything is released when this returns.
-            if closing.as_mut().now_or_never().is_none() {
+            if poll_once(env.tasks.runtime(), closing.as_mut()).is_pending() {
                 env.spawn(closing);
             }
         }

@@ -173,9 +173,11 @@ mod tests {
         assert_eq!(read(b"abc", 3).unwrap(), "abc");
         assert_eq!(read(b"abc", 0).unwrap(), "");
         assert_eq!(read(b"abc\0def", COORD_NUL).unwrap(), "abc");
-        for (bytes, length, message) in
-            [(&b"a\xff"[..], 2, "not UTF-8 (at byte 1)"), (b"", usize::MAX - 1, "more than"), (b"", MAX_TEXT + 1, "more")]
-        {
+        for (bytes, length, message) in [
+            (&b"a\xff"[..], 2, "not UTF-8 (at byte 1)"),
+            (b"", usize::MAX - 1, "more than"),
+            (b"", MAX_TEXT + 1, "more"),
+        ] {
             let error = read(bytes, length).unwrap_err();
             assert!(error.message().contains(message), "{error}");
         }

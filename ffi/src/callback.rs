@@ -60,7 +60,6 @@ pub unsafe extern "C" fn coord_queue_set_callback(
             drop(user_data);
         };
         static THREADS: AtomicU64 = AtomicU64::new(0);
-        spawn_thread(&format!("coord-cb-{}", THREADS.fetch_add(1, Relaxed)), deliver)
-            .inspect_err(|_| queue.unclaim())
+        spawn_thread(&format!("coord-cb-{}", THREADS.fetch_add(1, Relaxed)), deliver).inspect_err(|_| queue.unclaim())
     })
 }

@@ -203,10 +203,7 @@ pub unsafe extern "C" fn coord_client_close_start(
     })
 }
 
-fn close(
-    handle: *mut coord_client_t,
-    timeout_ms: i64,
-) -> Result<impl Future<Output = Result<()>> + Send + 'static> {
+fn close(handle: *mut coord_client_t, timeout_ms: i64) -> Result<impl Future<Output = Result<()>> + Send + 'static> {
     let client = client(handle)?;
     let limit = timeout(timeout_ms)?.unwrap_or(Duration::MAX);
     Ok(async move { client.close(limit).await })

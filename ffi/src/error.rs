@@ -379,7 +379,10 @@ mod tests {
         let error = FORKED as *mut coord_error_t;
         assert_eq!(coord_error_code(error), COORD_E_FORKED);
         assert_eq!(coord_error_loss(error), COORD_LOSS_FORKED);
-        assert_eq!(text(coord_error_message(error)), Error::forked().message().replace("processes by spawn or forkserver", "a new program"));
+        assert_eq!(
+            text(coord_error_message(error)),
+            Error::forked().message().replace("processes by spawn or forkserver", "a new program")
+        );
         coord_error_destroy(error);
         assert_eq!(coord_error_code(error), COORD_E_FORKED);
     }

@@ -11,7 +11,9 @@ use coord_core::lock::{Held, LockInfo};
 use crate::boundary::{fallible, quiet, value};
 use crate::bytes::Out;
 use crate::client::{ClientObject, coord_client_t};
-use crate::error::{COORD_E_HANDLE, COORD_LOSS_NONE, COORD_OK, ErrorObject, coord_error_t, coord_status_t, loss_number};
+use crate::error::{
+    COORD_E_HANDLE, COORD_LOSS_NONE, COORD_OK, ErrorObject, coord_error_t, coord_status_t, loss_number,
+};
 use crate::handle::{self, Owned, object};
 use crate::held::{HeldObject, coord_held_t};
 use crate::listing::{LockListObject, coord_lock_list_t};

@@ -153,18 +153,14 @@ pub unsafe extern "C" fn coord_held_ensure_start(
     let (op, err) = unsafe { (Out::lent(op), Out::lent(err)) };
     fallible(err, || {
         let limit = timeout(timeout_ms)?;
-        Report { queue, tag, op }
-            .start(COORD_EVENT_DONE, limit, ensure(held, duration_ms)?, |()| Payload::Nothing)
+        Report { queue, tag, op }.start(COORD_EVENT_DONE, limit, ensure(held, duration_ms)?, |()| Payload::Nothing)
     })
 }
 
-fn ensure(
-    held: *mut coord_held_t,
-    duration_ms: i64,
-) -> Result<impl Future<Output = Result<()>> + Send + 'static> {
+fn ensure(held: *mut coord_held_t, duration_ms: i64) -> Result<impl Future<Output = Result<()>> + Send + 'static> {
     let held = handle::get::<HeldObject>(held)?.shared();
-    let millis =
-        u64::try_from(duration_ms).map_err(|_| Error::invalid(format!("duration_ms is 0 or more, not {duration_ms}")))?;
+    let millis = u64::try_from(duration_ms)
+        .map_err(|_| Error::invalid(format!("duration_ms is 0 or more, not {duration_ms}")))?;
     Ok(async move { held.ensure(Duration::from_millis(millis)).await })
 }
 

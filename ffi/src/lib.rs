@@ -18,9 +18,9 @@
 compile_error!("a handle needs 64 bits");
 
 mod boundary;
-mod bytes;
+pub mod bytes;
 mod handle;
-mod sys;
+pub mod sys;
 
 pub mod version;
 

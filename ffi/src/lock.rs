@@ -132,15 +132,10 @@ pub unsafe extern "C" fn coord_lock_acquire_start(
 ) -> coord_status_t {
     // SAFETY: as every export, see lib.rs.
     let (op, err) = unsafe { (Out::lent(op), Out::lent(err)) };
-    fallible(err, || {
-        Report { queue, tag, op }.start(COORD_EVENT_HELD, None, acquire(lock, timeout_ms)?, Payload::Held)
-    })
+    fallible(err, || Report { queue, tag, op }.start(COORD_EVENT_HELD, None, acquire(lock, timeout_ms)?, Payload::Held))
 }
 
-fn acquire(
-    lock: *mut coord_lock_t,
-    timeout_ms: i64,
-) -> Result<impl Future<Output = Result<Held>> + Send + 'static> {
+fn acquire(lock: *mut coord_lock_t, timeout_ms: i64) -> Result<impl Future<Output = Result<Held>> + Send + 'static> {
     let lock = handle::get::<LockObject>(lock)?.lock.clone();
     let limit = timeout(timeout_ms)?;
     Ok(async move {

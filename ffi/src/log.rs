@@ -35,9 +35,8 @@ pub const COORD_LOG_TRACE: i32 = 5;
 ///
 /// Comes from any thread, also from several at once. MUST return soon, MUST NOT throw, and MUST NOT call this library,
 /// which answers COORD_E_REENTRANT.
-pub type coord_log_cb = Option<
-    unsafe extern "C" fn(level: i32, target: *const c_char, message: *const c_char, user_data: *mut c_void),
->;
+pub type coord_log_cb =
+    Option<unsafe extern "C" fn(level: i32, target: *const c_char, message: *const c_char, user_data: *mut c_void)>;
 
 /// Gives every line of the library's log up to `level` to `callback`; NULL or COORD_LOG_OFF ends that. One callback
 /// serves the whole process: a later one replaces it. `destroy`, which may be NULL, gets `user_data` exactly once:
@@ -96,7 +95,8 @@ fn install() -> Result<()> {
     if *INSTALLED.get_or_init(|| tracing::subscriber::set_global_default(Forwarder).is_ok()) {
         return Ok(());
     }
-    let message = "the program that this library is linked into has a tracing subscriber of its own, which gets the log";
+    let message =
+        "the program that this library is linked into has a tracing subscriber of its own, which gets the log";
     Err(Error::new(Code::AlreadyExists, message))
 }
 

@@ -130,19 +130,13 @@ impl Report {
 /// @owns the caller owns `*out`, and ends it with coord_queue_destroy
 /// @since 0.1
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn coord_queue_new(
-    out: *mut *mut coord_queue_t,
-    err: *mut *mut coord_error_t,
-) -> coord_status_t {
+pub unsafe extern "C" fn coord_queue_new(out: *mut *mut coord_queue_t, err: *mut *mut coord_error_t) -> coord_status_t {
     // SAFETY: as every export, see lib.rs.
     let (out, err) = unsafe { (Out::lent(out), Out::lent(err)) };
     fallible(err, || {
         let out = out.required("out")?;
-        let queue = QueueObject {
-            events: EventQueue::new()?,
-            ended: CancelToken::new(),
-            has_callback: AtomicBool::new(false),
-        };
+        let queue =
+            QueueObject { events: EventQueue::new()?, ended: CancelToken::new(), has_callback: AtomicBool::new(false) };
         out.put(handle::issue(queue));
         Ok(())
     })

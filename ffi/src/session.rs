@@ -129,8 +129,7 @@ pub unsafe extern "C" fn coord_client_session_wait_start(
     let (op, err) = unsafe { (Out::lent(op), Out::lent(err)) };
     fallible(err, || {
         let changed = changed(client, seen)?;
-        Report { queue, tag, op }
-            .start(COORD_EVENT_SESSION, None, changed, |status| Payload::Session(Box::new(status)))
+        Report { queue, tag, op }.start(COORD_EVENT_SESSION, None, changed, |status| Payload::Session(Box::new(status)))
     })
 }
 

@@ -2,11 +2,12 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 
 use futures::FutureExt;
 use tokio::sync::{oneshot, watch};
 
+use super::inline::poll_once;
 use crate::env::Env;
 
 /// Runs futures to their end. Each is polled once on the caller's thread first, so that what a store serves without
@@ -36,11 +37,11 @@ impl Background {
             return result;
         }
         let mut future = future.boxed();
-        let _context = self.env.tasks.runtime().enter();
-        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(value) => {
+        match poll_once(self.env.tasks.runtime(), future.as_mut()) {
+            Poll::Ready(Ok(value)) => {
                 let _ = done.send(value);
             }
+            Poll::Ready(Err(panic)) => tracing::error!("{panic}"),
             Poll::Pending => {
                 let running = Running::begin(&self.running);
                 self.env.spawn(async move {

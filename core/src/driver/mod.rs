@@ -1,5 +1,35 @@
 //! The tokio runtime, blocking waits, event queues and shutdown: the only place that starts threads.
+//!
+//! Three ways to use an asynchronous operation from outside the runtime, all of which poll it once on the calling
+//! thread first, because a hop to the runtime costs more than many operations do:
+//! - [`Runtime::wait`] blocks the calling thread;
+//! - [`Runtime::drive`] is a future for any executor;
+//! - [`Runtime::start`] reports to an [`EventQueue`], which C, Go and Python poll.
+//!
+//! Invariants: no thread of ours ever runs foreign code; an operation that is given up is dropped, and its `Drop`
+//! (or its result's) gives back what it owned; a forked child touches nothing that its parent made.
+//!
+//! Lacks on purpose: any concept, any backend, and signal handlers.
+
 mod background;
+mod cancel;
+mod drive;
+mod inline;
+mod operation;
+mod queue;
 mod runtime;
+mod sys;
+mod thread;
+mod wait;
+
 pub(crate) use background::Background;
-pub use runtime::Runtime;
+pub use cancel::CancelToken;
+pub use drive::Driven;
+pub(crate) use inline::poll_once;
+pub use operation::Op;
+pub use queue::EventQueue;
+pub use runtime::{Runtime, thread_count};
+pub use thread::spawn_thread;
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,7 @@ use crate::protocol::session::{
     KillProof, Observations, SessionId, SessionInfo, SessionRecord, SessionStep, Sighting, Vitality,
 };
 use crate::store::{ClaimQuery, SessionQuery, Store};
+use crate::time::Timestamp;
 
 /// How many in a queue look after the holder and those before them. More than one, so that several deaths in a row
 /// cost one ttl and not one each.
@@ -43,6 +44,9 @@ struct State {
     seen: Observations,
     infos: BTreeMap<SessionId, SessionInfo>,
     watches: BTreeMap<SessionId, Task>,
+    /// Dead sessions after which is cleared up once more: a request that was still on its way when they died may have
+    /// been granted since.
+    again: BTreeMap<SessionId, Timestamp>,
     stopped: bool,
 }
 
@@ -98,7 +102,7 @@ pub(super) async fn run(session: Arc<Session>) {
     loop {
         let (anything, eligible_at) = session.observer.with(|state| {
             let now = session.env().now();
-            (!state.seen.to_read(now).is_empty(), state.seen.next_deadline())
+            (!state.seen.to_read(now).is_empty() || !state.again.is_empty(), state.seen.next_deadline())
         });
         let wake = session.observer.wake.notified();
         if anything {
@@ -117,7 +121,21 @@ pub(super) async fn run(session: Arc<Session>) {
         if let Err(error) = read(&session).await {
             tracing::debug!(%error, "the sessions of others could not be read");
         }
+        if let Err(error) = clear_up_again(&session).await {
+            tracing::debug!(%error, "what dead sessions may have left could not be read");
+        }
     }
+}
+
+async fn clear_up_again(session: &Arc<Session>) -> Result<()> {
+    let now = session.env().now();
+    let due: Vec<SessionId> =
+        session.observer.with(|state| state.again.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect());
+    for id in due {
+        sweep(session, id).await?;
+        session.observer.with(|state| state.again.remove(&id));
+    }
+    Ok(())
 }
 
 /// Reads all sessions of interest once, and buries those that turn out to be dead.
@@ -180,10 +198,16 @@ async fn clear_up(session: &Arc<Session>, id: SessionId) -> Result<()> {
             // This very task may be the one that runs here; it ends after its last await.
             drop(task);
         }
+        let later = session.env().now() + session.timing().ttl;
+        state.again.insert(id, later);
     });
     if let Some(directory) = &session.setup.run_directory {
         super::kernel_lock::remove_file_of_dead(directory, id);
     }
+    sweep(session, id).await
+}
+
+async fn sweep(session: &Arc<Session>, id: SessionId) -> Result<()> {
     let claims = session.store().claims(ClaimQuery::Of(id)).await?;
     let waiting = session.claims().waiting_since(session.env().now() + Duration::from_nanos(1));
     for claim in claims {

@@ -20,6 +20,8 @@ use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 pub(crate) mod counted;
+#[cfg(any(test, feature = "testing"))]
+pub mod faulty;
 pub mod memory;
 #[cfg(feature = "mongodb")]
 pub mod mongodb;

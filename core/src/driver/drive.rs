@@ -1,0 +1,116 @@
+//! A future of ours on somebody else's executor: what it needs of tokio it gets from our runtime.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::task::JoinHandle;
+
+use super::inline::{drop_here, panicked, poll_once};
+use super::runtime::{Runtime, shut_down};
+use crate::error::Result;
+
+impl Runtime {
+    /// Awaits `future` on any executor. Its first poll happens on the awaiting thread; what is not ready then goes
+    /// on as a task of the runtime.
+    ///
+    /// Dropping the returned future drops `future` on the runtime, or the result that was not fetched. A panic of
+    /// `future` is `Panic`, a forked child gets `Forked`.
+    pub fn drive<T: Send + 'static>(&self, future: impl Future<Output = Result<T>> + Send + 'static) -> Driven<T> {
+        Driven { runtime: self.clone(), state: State::New(Box::pin(future)) }
+    }
+}
+
+/// The future that [`Runtime::drive`] returns.
+#[must_use = "futures do nothing unless awaited"]
+pub struct Driven<T: Send + 'static> {
+    runtime: Runtime,
+    state: State<T>,
+}
+
+enum State<T> {
+    New(BoxFuture<'static, Result<T>>),
+    Running(JoinHandle<Result<T>>),
+    Done,
+}
+
+impl<T: Send + 'static> Driven<T> {
+    /// Ends the future at its next await. Then [`Driven::poll_end`] tells how it ended.
+    pub(super) fn abort(&mut self) {
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::New(future) => drop_here(self.runtime.handle(), future),
+            State::Running(task) => {
+                task.abort();
+                self.state = State::Running(task);
+            }
+            State::Done => {}
+        }
+    }
+
+    /// Ready when the future is gone: with its result, or none if it was dropped before it had one.
+    pub(super) fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<T>>> {
+        let State::Running(task) = &mut self.state else { return Poll::Ready(None) };
+        let ended = std::task::ready!(task.poll_unpin(context));
+        self.state = State::Done;
+        Poll::Ready(match ended {
+            Ok(outcome) => Some(outcome),
+            Err(failure) => failure.try_into_panic().ok().map(|payload| Err(panicked(&*payload))),
+        })
+    }
+
+    fn begin(&mut self, mut future: BoxFuture<'static, Result<T>>) -> Poll<Result<T>> {
+        match poll_once(self.runtime.handle(), future.as_mut()) {
+            Poll::Ready(outcome) => {
+                drop_here(self.runtime.handle(), future);
+                Poll::Ready(outcome.flatten())
+            }
+            Poll::Pending => {
+                self.state = State::Running(self.runtime.handle().spawn(future));
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<T: Send + 'static> Future for Driven<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
+        self.runtime.check()?;
+        if let State::New(_) = self.state {
+            let State::New(future) = std::mem::replace(&mut self.state, State::Done) else { unreachable!() };
+            if let Poll::Ready(outcome) = self.begin(future) {
+                return Poll::Ready(outcome);
+            }
+        }
+        self.poll_end(context).map(|outcome| outcome.unwrap_or_else(|| Err(shut_down())))
+    }
+}
+
+impl<T: Send + 'static> Drop for Driven<T> {
+    fn drop(&mut self) {
+        let state = std::mem::replace(&mut self.state, State::Done);
+        if !Runtime::is_ours() {
+            std::mem::forget(state);
+            return;
+        }
+        match state {
+            State::New(future) => drop_here(self.runtime.handle(), future),
+            State::Running(task) => {
+                task.abort();
+                // If it has ended already, this drops its result.
+                drop_here(self.runtime.handle(), task);
+            }
+            State::Done => {}
+        }
+    }
+}
+
+impl<T: Send + 'static> fmt::Debug for Driven<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driven").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,142 @@
+//! The calls that have no safe form: signal masks, and the hook that a fork runs.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether this process is a child of the one that installed the hook.
+static FORKED: AtomicBool = AtomicBool::new(false);
+
+/// Signals that a thread raises by its own instruction, where blocking would turn a report into a silent death, and
+/// the one that profilers need on every thread.
+const NEVER_BLOCKED: [libc::c_int; 8] = [
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGILL,
+    libc::SIGTRAP,
+    libc::SIGSYS,
+    libc::SIGABRT,
+    libc::SIGPROF,
+];
+
+/// Whether this process was forked, at whatever distance, from the one that installed the hook.
+#[inline]
+pub(super) fn forked() -> bool {
+    FORKED.load(Ordering::Relaxed)
+}
+
+/// From now on, [`forked`] is true in every child. Not seen: a raw `clone` system call, or `_Fork`, which run no hooks.
+pub(super) fn install_fork_hook() -> io::Result<()> {
+    extern "C" fn in_child() {
+        FORKED.store(true, Ordering::Relaxed);
+    }
+    // SAFETY: the hook is a plain function that lives as long as the process (the library is never unloaded), and an
+    // atomic store is all that it does, which is allowed between fork and exec.
+    match unsafe { libc::pthread_atfork(None, None, Some(in_child)) } {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
+}
+
+/// Blocks signals on this thread for good.
+pub(super) fn block_signals() {
+    std::mem::forget(SignalsBlocked::new());
+}
+
+/// While it lives, this thread gets no signal, and writing to a broken connection fails instead of killing the
+/// process. Dropping it restores the mask as it was.
+pub(super) struct SignalsBlocked {
+    before: libc::sigset_t,
+    /// A mask belongs to a thread, so the guard stays on it.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl SignalsBlocked {
+    pub(super) fn new() -> Self {
+        let mut set = MaybeUninit::uninit();
+        let mut before = MaybeUninit::uninit();
+        // SAFETY: both sets are valid for writing; `sigfillset` and a successful `pthread_sigmask` initialize them.
+        // None of the calls can fail with a valid set, a valid `how` and valid signal numbers.
+        let before = unsafe {
+            libc::sigfillset(set.as_mut_ptr());
+            for signal in NEVER_BLOCKED {
+                libc::sigdelset(set.as_mut_ptr(), signal);
+            }
+            libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), before.as_mut_ptr());
+            before.assume_init()
+        };
+        Self { before, _not_send: PhantomData }
+    }
+}
+
+impl Drop for SignalsBlocked {
+    fn drop(&mut self) {
+        // SAFETY: `before` was initialized by `pthread_sigmask`; the other sets are initialized before they are read.
+        unsafe {
+            // A SIGPIPE that our own write raised waits for this thread; unblocking would deliver it. One that
+            // was blocked before is the caller's business.
+            if libc::sigismember(&self.before, libc::SIGPIPE) == 0 {
+                discard_pending(libc::SIGPIPE);
+            }
+            libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, std::ptr::null_mut());
+        }
+    }
+}
+
+/// Takes a pending, blocked signal away from this thread.
+///
+/// # Safety
+/// None beyond being allowed to lose the signal; unsafe only because its parts are.
+unsafe fn discard_pending(signal: libc::c_int) {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: `sigpending` and `sigemptyset` initialize the set before it is read; null asks for no details.
+    unsafe {
+        libc::sigpending(set.as_mut_ptr());
+        if libc::sigismember(set.as_ptr(), signal) != 1 {
+            return;
+        }
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), signal);
+        let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        while libc::sigtimedwait(set.as_ptr(), std::ptr::null_mut(), &at_once) == -1
+            && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+        {}
+    }
+}
+
+/// What only tests do: fork, and be a host that lets SIGPIPE kill it.
+#[cfg(test)]
+pub(super) mod testing {
+    /// Runs `child` in a forked child, which then exits with its answer; returns the child's wait status.
+    pub(in crate::driver) fn in_forked_child(child: impl FnOnce() -> i32) -> i32 {
+        // SAFETY: the child runs code that a host may run after a fork, which is what is tested, and leaves by
+        // `_exit`, so that nothing of the parent's is destroyed in it.
+        unsafe {
+            match libc::fork() {
+                -1 => panic!("fork failed: {}", std::io::Error::last_os_error()),
+                0 => libc::_exit(child()),
+                pid => {
+                    let mut status = 0;
+                    assert_eq!(libc::waitpid(pid, &mut status, 0), pid);
+                    status
+                }
+            }
+        }
+    }
+
+    /// Gives SIGPIPE its default action, as in a C host; Rust programs ignore it.
+    pub(in crate::driver) fn let_sigpipe_kill() {
+        // SAFETY: installs no handler.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    }
+
+    /// Writes to a pipe that nobody reads: raises SIGPIPE on this thread.
+    pub(in crate::driver) fn write_to_broken_pipe() -> std::io::Error {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        std::io::Write::write(&mut &writer, b"x").expect_err("nobody reads")
+    }
+}

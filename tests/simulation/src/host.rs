@@ -1,0 +1,127 @@
+//! A simulated process: a clock of its own, and tasks that can be stopped and continued all at once.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use coord_core::env::{Env, Spawn, Task, TaskFuture};
+use coord_core::time::{Clock, Timestamp, WallTime};
+use tokio::time::Instant;
+
+use crate::random::Random;
+
+/// A clock that runs at its own rate and shows its own date.
+#[derive(Debug)]
+pub struct SimClock {
+    start: Instant,
+    /// Parts per thousand.
+    rate: u64,
+    offset: Duration,
+    wall_offset_ms: AtomicI64,
+}
+
+/// What the date is when a simulation begins.
+const EPOCH_MS: i64 = 1_800_000_000_000;
+
+impl SimClock {
+    /// A clock with this rate in parts per thousand, that shows `offset` now.
+    pub fn new(rate: u64, offset: Duration) -> Self {
+        Self { start: Instant::now(), rate, offset, wall_offset_ms: AtomicI64::new(0) }
+    }
+
+    /// Sets the date off by this much, as a wrong NTP server does.
+    pub fn set_wall_offset(&self, milliseconds: i64) {
+        self.wall_offset_ms.store(milliseconds, Relaxed);
+    }
+}
+
+impl Clock for SimClock {
+    fn now(&self) -> Timestamp {
+        let elapsed = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        Timestamp::from_nanos(elapsed / 1000 * self.rate) + self.offset
+    }
+
+    fn wall(&self) -> WallTime {
+        let elapsed = i64::try_from(self.start.elapsed().as_millis()).unwrap_or(i64::MAX);
+        WallTime(EPOCH_MS + elapsed + self.wall_offset_ms.load(Relaxed))
+    }
+}
+
+/// Stops and continues everything that a process does.
+#[derive(Debug, Default)]
+pub struct Gate {
+    closed: AtomicBool,
+    waiting: Mutex<Vec<Waker>>,
+}
+
+impl Gate {
+    /// Stops all tasks of the process.
+    pub fn stop(&self) {
+        self.closed.store(true, Relaxed);
+    }
+
+    /// Continues them.
+    pub fn resume(&self) {
+        self.closed.store(false, Relaxed);
+        for waker in std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner)) {
+            waker.wake();
+        }
+    }
+
+    fn blocks(&self, waker: &Waker) -> bool {
+        let closed = self.closed.load(Relaxed);
+        if closed {
+            self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(waker.clone());
+        }
+        closed
+    }
+}
+
+/// A future that does nothing while its process is stopped.
+pub struct Gated<F> {
+    gate: Arc<Gate>,
+    inner: Pin<Box<F>>,
+}
+
+impl<F: Future> Gated<F> {
+    /// A future of the process with this gate.
+    pub fn new(gate: Arc<Gate>, inner: F) -> Self {
+        Self { gate, inner: Box::pin(inner) }
+    }
+}
+
+impl<F: Future> Future for Gated<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        if self.gate.blocks(context.waker()) {
+            return Poll::Pending;
+        }
+        self.inner.as_mut().poll(context)
+    }
+}
+
+#[derive(Debug)]
+struct GatedSpawn {
+    gate: Arc<Gate>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Spawn for GatedSpawn {
+    fn spawn(&self, future: TaskFuture) -> Task {
+        Spawn::spawn(&self.runtime, Box::pin(Gated::new(self.gate.clone(), future)))
+    }
+
+    fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.runtime
+    }
+}
+
+/// The world of a process that `gate` stops. Call it inside the simulation's runtime.
+pub fn env(clock: Arc<SimClock>, random: Random, gate: Arc<Gate>) -> Env {
+    let runtime = tokio::runtime::Handle::current();
+    Env { clock, rng: Arc::new(random), tasks: Arc::new(GatedSpawn { gate, runtime }) }
+}

@@ -1,0 +1,91 @@
+//! Plays seeds and prints what was seen.
+//!
+//! - `coord-simulation seed N [safety|liveness]` plays one; with `COORD_SIM_LOG=1` every decision is printed too.
+//! - `coord-simulation seeds FIRST COUNT` plays many, every second one in the other mode.
+//! - `coord-simulation minutes N [FIRST]` plays as many as there is time for.
+
+#![expect(clippy::print_stdout, reason = "this program's output")]
+
+use std::time::{Duration, Instant};
+
+use coord_simulation::{Mode, Report, run};
+
+/// The simulated time of one seed.
+const LENGTH: Duration = Duration::from_secs(600);
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let number = |text: &str| text.parse::<u64>().ok();
+    let good = match words[..] {
+        ["seed", seed] => number(seed).map(|seed| one(seed, Mode::of(seed))),
+        ["seed", seed, mode] => {
+            number(seed).map(|seed| one(seed, if mode == "safety" { Mode::Safety } else { Mode::Liveness }))
+        }
+        ["seeds", first, count] => {
+            number(first).zip(number(count)).map(|(first, count)| many(first..first.saturating_add(count), None))
+        }
+        ["minutes", minutes] => number(minutes).map(|minutes| many(0..u64::MAX, Some(minutes))),
+        ["minutes", minutes, first] => {
+            number(minutes).zip(number(first)).map(|(minutes, first)| many(first..u64::MAX, Some(minutes)))
+        }
+        _ => None,
+    };
+    match good {
+        Some(true) => {}
+        Some(false) => std::process::exit(1),
+        None => {
+            println!("usage: coord-simulation seed N [safety|liveness] | seeds FIRST COUNT | minutes N [FIRST]");
+            std::process::exit(2);
+        }
+    }
+}
+
+fn one(seed: u64, mode: Mode) -> bool {
+    if std::env::var_os("COORD_SIM_LOG").is_some() {
+        let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).without_time().finish();
+        // Nobody else sets one in this program.
+        let _ = tracing::subscriber::set_global_default(subscriber);
+    }
+    let report = run(seed, mode, LENGTH);
+    println!("{report:#?}");
+    report.seen.violations.is_empty()
+}
+
+fn many(seeds: impl Iterator<Item = u64>, minutes: Option<u64>) -> bool {
+    let begin = Instant::now();
+    let end = minutes.map(|minutes| begin + Duration::from_secs(minutes * 60));
+    let mut played = 0u64;
+    let mut simulated = Duration::ZERO;
+    let mut grants = 0;
+    let mut faults = 0;
+    let mut bad = 0u64;
+    for seed in seeds {
+        if end.is_some_and(|end| Instant::now() >= end) {
+            break;
+        }
+        let report = run(seed, Mode::of(seed), LENGTH);
+        played += 1;
+        simulated += report.simulated;
+        grants += report.seen.grants;
+        faults += report.faults.values().sum::<u64>();
+        bad += u64::from(!report.seen.violations.is_empty());
+        print_if_bad(&report);
+        if played.is_multiple_of(500) {
+            println!("{played} seeds, {:.1} simulated hours …", simulated.as_secs_f64() / 3600.0);
+        }
+    }
+    println!(
+        "{played} seeds: {:.1} simulated hours, {grants} grants, {faults} faults, {bad} seeds with violations, in {:.0} s",
+        simulated.as_secs_f64() / 3600.0,
+        begin.elapsed().as_secs_f64()
+    );
+    bad == 0
+}
+
+fn print_if_bad(report: &Report) {
+    if let Some(first) = report.seen.violations.first() {
+        let count = report.seen.violations.len();
+        println!("seed {} in {:?} mode: {count} violations, first: {first}", report.seed, report.mode);
+    }
+}

@@ -1,0 +1,255 @@
+//! A simulated replica set: one record at a time, majority commits with a lag, fail-overs that lose what was not
+//! committed, reads from the past, and a date that jumps.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use coord_core::env::Env;
+use coord_core::error::{Error, Result};
+use coord_core::protocol::claim::{self, ClaimKey, ClaimRecord, ClaimStep, Stepped, StoreNow};
+use coord_core::protocol::session::{self, SessionId, SessionRecord, SessionStep, Vitality};
+use coord_core::store::{Applied, Capabilities, ClaimQuery, Notice, Notices, SessionQuery, Store};
+use coord_core::time::WallTime;
+use futures::FutureExt;
+use futures::channel::mpsc;
+use futures::future::BoxFuture;
+
+use crate::host::SimClock;
+use crate::random::Random;
+
+/// The records at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Records {
+    /// Sessions by id.
+    pub sessions: BTreeMap<SessionId, SessionRecord>,
+    /// Claims by key.
+    pub claims: BTreeMap<ClaimKey, ClaimRecord>,
+}
+
+/// The replica set.
+#[derive(Debug)]
+pub struct Server {
+    env: Env,
+    clock: Arc<SimClock>,
+    random: Random,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What the primary has applied.
+    applied: Records,
+    /// What a majority has, and no fail-over can take away.
+    committed: Records,
+    /// Older states, latest last: what a stale read may show.
+    history: VecDeque<Records>,
+    uncommitted: VecDeque<Uncommitted>,
+    next: u64,
+    /// The time of the cluster, which never goes back; in milliseconds.
+    cluster_ms: i64,
+    listeners: BTreeMap<SessionId, Vec<mpsc::UnboundedSender<Notice>>>,
+    commit_lag: Duration,
+}
+
+#[derive(Debug)]
+struct Uncommitted {
+    number: u64,
+    records: Records,
+    notice: Option<(SessionId, Notice)>,
+    /// Told when a majority has it; still false when a fail-over took it away.
+    committed: Arc<AtomicBool>,
+}
+
+/// How many older states a stale read can show.
+const HISTORY: usize = 20;
+
+/// How likely a read that may be stale is.
+const STALE: f64 = 0.05;
+
+impl Server {
+    /// An empty replica set. `env` is its own world: it runs on when clients are stopped.
+    pub fn new(env: Env, clock: Arc<SimClock>, random: Random) -> Self {
+        let state = State { commit_lag: Duration::from_millis(4), ..State::default() };
+        Self { env, clock, random, state: Mutex::new(state) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The longest time that a majority takes to have a write. With a very long one nothing is acknowledged.
+    pub fn set_commit_lag(&self, lag: Duration) {
+        self.lock().commit_lag = lag;
+    }
+
+    /// Another node becomes primary: uncommitted writes are gone, and the date is that of its clock.
+    pub fn fail_over(&self, wall_offset_ms: i64) {
+        let mut state = self.lock();
+        state.applied = state.committed.clone();
+        state.uncommitted.clear();
+        self.clock.set_wall_offset(wall_offset_ms);
+    }
+
+    /// What a majority has now.
+    pub fn committed(&self) -> Records {
+        self.lock().committed.clone()
+    }
+
+    /// Looks at what a majority has, without copying it.
+    pub fn with_committed<T>(&self, look: impl FnOnce(&Records) -> T) -> T {
+        look(&self.lock().committed)
+    }
+
+    fn store_now(&self, state: &mut State) -> StoreNow {
+        let wall = coord_core::time::Clock::wall(&*self.clock);
+        // A logical clock follows the date, and never goes back.
+        state.cluster_ms = state.cluster_ms.max(wall.0 / 1000 * 1000);
+        StoreNow { wall, floor: claim::token_floor(wall, WallTime(state.cluster_ms)) }
+    }
+
+    /// Applies a write, waits until a majority has it, and answers; an error if a fail-over came first.
+    async fn write<T>(&self, apply: impl FnOnce(&Self, &mut State) -> (T, Option<(SessionId, Notice)>)) -> Result<T> {
+        let committed = Arc::new(AtomicBool::new(false));
+        let (result, number, lag) = {
+            let mut state = self.lock();
+            let (result, notice) = apply(self, &mut state);
+            let number = state.next;
+            state.next += 1;
+            let records = state.applied.clone();
+            state.uncommitted.push_back(Uncommitted { number, records, notice, committed: committed.clone() });
+            (result, number, self.random.up_to(state.commit_lag))
+        };
+        self.env.sleep(lag).await;
+        self.lock().commit(number);
+        if committed.load(Relaxed) { Ok(result) } else { Err(Error::unavailable("not primary any more")) }
+    }
+
+    fn read<T>(&self, may_be_stale: bool, look: impl FnOnce(&Records) -> T) -> T {
+        let state = self.lock();
+        let stale = may_be_stale && !state.history.is_empty() && self.random.chance(STALE);
+        if stale {
+            let place = self.random.below(state.history.len() as u64) as usize;
+            look(&state.history[place])
+        } else {
+            look(&state.committed)
+        }
+    }
+}
+
+impl State {
+    /// A majority has every write up to this one.
+    fn commit(&mut self, number: u64) {
+        while self.uncommitted.front().is_some_and(|write| write.number <= number) {
+            let Some(write) = self.uncommitted.pop_front() else { return };
+            let before = std::mem::replace(&mut self.committed, write.records);
+            self.history.push_back(before);
+            if self.history.len() > HISTORY {
+                self.history.pop_front();
+            }
+            write.committed.store(true, Relaxed);
+            if let Some((session, notice)) = write.notice
+                && let Some(listeners) = self.listeners.get_mut(&session)
+            {
+                listeners.retain(|listener| listener.unbounded_send(notice.clone()).is_ok());
+            }
+        }
+    }
+
+    fn step_claim(
+        &mut self,
+        key: &ClaimKey,
+        step: &ClaimStep,
+        now: StoreNow,
+    ) -> (Applied, Option<(SessionId, Notice)>) {
+        let before = self.applied.claims.get(key).cloned();
+        let holder_before = before.as_ref().and_then(|r| r.holder);
+        let added = match step {
+            ClaimStep::Step(step) => step.add,
+            _ => None,
+        };
+        match claim::apply(key, before, step, now) {
+            Stepped::Refused => (None, None),
+            Stepped::Collected => (self.applied.claims.remove(key).map(|r| r.view(None)), None),
+            Stepped::Written(record) => {
+                let notice = match (step, record.holder) {
+                    (ClaimStep::AnnounceBreak { token }, Some(entry)) => {
+                        Some((entry.session, Notice::Breaking { key: key.clone(), entry, token: *token }))
+                    }
+                    (_, Some(entry)) if Some(entry) != holder_before => {
+                        Some((entry.session, Notice::Granted { key: key.clone(), entry, token: record.token }))
+                    }
+                    _ => None,
+                };
+                let view = record.view(added.as_ref());
+                self.applied.claims.insert(key.clone(), record);
+                (Some(view), notice)
+            }
+        }
+    }
+}
+
+impl Store for Server {
+    fn apply_session(&self, id: SessionId, step: SessionStep) -> BoxFuture<'_, Result<Option<SessionRecord>>> {
+        self.write(move |server, state| {
+            let now = server.store_now(state);
+            let after = session::apply(id, state.applied.sessions.get(&id).cloned(), &step, now.wall);
+            if let Some(record) = &after {
+                state.applied.sessions.insert(id, record.clone());
+            }
+            (after, None)
+        })
+        .boxed()
+    }
+
+    fn apply_claim(&self, key: ClaimKey, step: ClaimStep) -> BoxFuture<'_, Result<Applied>> {
+        self.write(move |server, state| {
+            let now = server.store_now(state);
+            state.step_claim(&key, &step, now)
+        })
+        .boxed()
+    }
+
+    fn sessions(&self, query: SessionQuery) -> BoxFuture<'_, Result<Vec<SessionRecord>>> {
+        let found = self.read(true, |records| match query {
+            SessionQuery::Ids(ids) => ids.iter().filter_map(|id| records.sessions.get(id).cloned()).collect(),
+            SessionQuery::Live => records.sessions.values().filter(|s| s.vitality == Vitality::Live).cloned().collect(),
+        });
+        futures::future::ready(Ok(found)).boxed()
+    }
+
+    fn claims(&self, query: ClaimQuery) -> BoxFuture<'_, Result<Vec<ClaimRecord>>> {
+        let may_be_stale = matches!(query, ClaimQuery::Keys(_) | ClaimQuery::Prefix(_));
+        let found = self.read(may_be_stale, |records| {
+            let wanted = |claim: &&ClaimRecord| match &query {
+                ClaimQuery::Keys(keys) => keys.contains(&claim.key),
+                ClaimQuery::Of(id) => claim.holder.iter().chain(&claim.waiters).any(|entry| entry.session == *id),
+                ClaimQuery::HeldBy(id) => claim.holder.is_some_and(|holder| holder.session == *id),
+                ClaimQuery::Prefix(prefix) => claim.key.as_str().starts_with(prefix),
+            };
+            records.claims.values().filter(wanted).cloned().collect()
+        });
+        futures::future::ready(Ok(found)).boxed()
+    }
+
+    fn notices(&self, id: SessionId) -> BoxFuture<'_, Result<Notices>> {
+        let (sender, receiver) = mpsc::unbounded();
+        // The receiver is alive, so this cannot fail.
+        let _ = sender.unbounded_send(Notice::Gap);
+        self.lock().listeners.entry(id).or_default().push(sender);
+        futures::future::ready(Ok(Box::pin(receiver) as Notices)).boxed()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { multi_process: false, multi_host: true, kernel_locks_trusted: false }
+    }
+
+    fn health(&self) -> BoxFuture<'_, Result<()>> {
+        futures::future::ready(Ok(())).boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        futures::future::ready(()).boxed()
+    }
+}

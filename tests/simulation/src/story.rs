@@ -1,0 +1,419 @@
+//! One history: who does what, what goes wrong, and what must hold in the end.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use coord_core::client::Client;
+use coord_core::config::Options;
+use coord_core::env::{Env, Rng};
+use coord_core::error::Code;
+use coord_core::lock::Held;
+use coord_core::protocol::session::Vitality;
+use coord_core::store::faulty::{Faults, FaultyStore};
+use tokio::time::Instant;
+
+use crate::checks::{Checks, Seen};
+use crate::host::{self, Gate, Gated, SimClock};
+use crate::random::Random;
+use crate::server::Server;
+
+/// Whether faults ever stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They do not; only what must never happen is checked.
+    Safety,
+    /// They do after two thirds of the time, and then everybody must be served.
+    Liveness,
+}
+
+impl Mode {
+    /// The mode in which a seed is played when many are.
+    pub fn of(seed: u64) -> Self {
+        if seed.is_multiple_of(2) { Self::Liveness } else { Self::Safety }
+    }
+}
+
+/// What came of one seed.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// The mode.
+    pub mode: Mode,
+    /// How much time went by in the simulation.
+    pub simulated: Duration,
+    /// What the checks saw.
+    pub seen: Seen,
+    /// Faults, by kind.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// A number that two runs of one seed have in common, and two histories almost never.
+    pub fingerprint: u64,
+}
+
+const TTL: Duration = Duration::from_secs(6);
+const PROCESSES: usize = 4;
+const WORKERS: u64 = 2;
+const LOCKS: u64 = 3;
+
+/// How long after healing a live waiter may still wait: two deaths in a row, and what is in flight.
+const SERVED_WITHIN: Duration = Duration::from_secs(2 * TTL.as_secs() + 20);
+
+/// How long after everybody has left a bystander may take to clear up: it becomes keeper after up to 1.25 ttl, and then
+/// looks for one ttl and a little more.
+const CLEARED_WITHIN: Duration = Duration::from_secs(4 * TTL.as_secs());
+
+/// Plays one seed to its end.
+pub fn run(seed: u64, mode: Mode, duration: Duration) -> Report {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime of one thread");
+    let report = runtime.block_on(Story::play(seed, mode, duration));
+    // Tasks that wait for ever go down with the runtime.
+    runtime.shutdown_background();
+    report
+}
+
+struct Story {
+    random: Random,
+    server: Arc<Server>,
+    checks: Arc<Checks>,
+    processes: Mutex<Vec<Process>>,
+    faults: Mutex<BTreeMap<&'static str, u64>>,
+    history: Mutex<u64>,
+    begin: Instant,
+    /// From then on nothing goes wrong and nobody starts anything new.
+    healed_at: Instant,
+}
+
+/// One simulated process: a client, and workers that use it.
+struct Process {
+    number: usize,
+    gate: Arc<Gate>,
+    store: Arc<FaultyStore>,
+    workers: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Story {
+    async fn play(seed: u64, mode: Mode, duration: Duration) -> Report {
+        let random = Random::new(seed);
+        let server_clock = Arc::new(SimClock::new(1000, Duration::from_secs(1000)));
+        let server_env = host::env(server_clock.clone(), random.fork(), Arc::default());
+        let server = Arc::new(Server::new(server_env, server_clock, random.fork()));
+        let begin = Instant::now();
+        let healed_after = match mode {
+            Mode::Safety => duration,
+            Mode::Liveness => duration * 2 / 3,
+        };
+        let story = Arc::new(Self {
+            random,
+            server,
+            checks: Arc::default(),
+            processes: Mutex::default(),
+            faults: Mutex::default(),
+            history: Mutex::new(seed),
+            begin,
+            healed_at: begin + healed_after,
+        });
+        for number in 0..PROCESSES {
+            story.clone().start_process(number).await;
+        }
+        let watcher = tokio::spawn(story.clone().watch());
+        story.clone().go_wrong().await;
+        if mode == Mode::Liveness {
+            story.heal().await;
+            story.expect_everybody_served().await;
+        }
+        watcher.abort();
+        Report {
+            seed,
+            mode,
+            simulated: begin.elapsed(),
+            seen: story.checks.seen(),
+            faults: story.faults.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            fingerprint: *story.history.lock().unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
+    /// Mixes an event into the history's fingerprint.
+    fn note(&self, what: &str, number: u64) {
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        let time = u64::try_from(self.begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        for part in what.bytes().map(u64::from).chain([number, time]) {
+            *history = (*history ^ part).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(17);
+        }
+    }
+
+    fn count(&self, fault: &'static str) {
+        self.note(fault, 0);
+        *self.faults.lock().unwrap_or_else(PoisonError::into_inner).entry(fault).or_default() += 1;
+    }
+
+    fn healed(&self) -> bool {
+        Instant::now() >= self.healed_at
+    }
+
+    fn faults_of_a_bad_day(&self) -> Faults {
+        Faults {
+            delay: Duration::from_millis(3),
+            slow: 0.01,
+            lost_request: 0.01,
+            lost_reply: 0.01,
+            duplicate: 0.01,
+            lost_notice: 0.02,
+            limit: Duration::from_millis(1500),
+        }
+    }
+
+    async fn start_process(self: Arc<Self>, number: usize) {
+        let gate: Arc<Gate> = Arc::default();
+        // At most 5 % between any two clocks: what the margin is made for.
+        let clock = SimClock::new(975 + self.random.below(51), self.random.up_to(Duration::from_secs(100_000)));
+        let env = host::env(Arc::new(clock), self.random.fork(), gate.clone());
+        let network_clock = Arc::new(SimClock::new(1000, Duration::ZERO));
+        let network = host::env(network_clock, self.random.fork(), Arc::default());
+        let faults = if self.healed() {
+            Faults { limit: Duration::from_secs(2), ..Faults::NONE }
+        } else {
+            self.faults_of_a_bad_day()
+        };
+        let store = Arc::new(FaultyStore::new(self.server.clone(), network, faults));
+        let mut workers = Vec::new();
+        let story = self.clone();
+        let started = Gated::new(gate.clone(), connect(store.clone(), env, number, self.clone()));
+        workers.push(tokio::spawn(Gated::new(gate.clone(), async move {
+            let client = started.await;
+            let work = (0..WORKERS).map(|_| story.clone().work(client.clone(), number));
+            futures::future::join_all(work).await;
+        })));
+        let mut processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
+        processes.retain(|process| process.number != number);
+        processes.push(Process { number, gate, store, workers });
+        drop(processes);
+    }
+
+    /// What one thread of a process does, again and again.
+    async fn work(self: Arc<Self>, client: Client, process: usize) {
+        while !self.healed() {
+            tokio::time::sleep(self.random.up_to(Duration::from_millis(800))).await;
+            let lock = format!("l{}", self.random.below(LOCKS));
+            let Ok(lock) = client.lock(&lock) else { return };
+            let held = match self.random.below(10) {
+                0 | 1 => lock.try_acquire().await,
+                2 | 3 => lock.acquire_timeout(self.random.up_to(TTL * 2)).await,
+                4 => {
+                    // Changes its mind at a random moment: the future is dropped.
+                    let patience = self.random.up_to(Duration::from_millis(60));
+                    match tokio::time::timeout(patience, lock.acquire()).await {
+                        Ok(held) => held,
+                        Err(_) => continue,
+                    }
+                }
+                _ => lock.acquire().await,
+            };
+            match held {
+                Ok(held) => self.hold(process, Arc::new(held)).await,
+                Err(error) => self.expect_allowed(&error.code()),
+            }
+        }
+    }
+
+    fn expect_allowed(&self, code: &Code) {
+        self.note("error", code.number() as u64);
+        let allowed = [Code::Contended, Code::Timeout, Code::Lost, Code::Unavailable, Code::QueueFull];
+        if !allowed.contains(code) {
+            self.checks.violation(format!("an acquire ended with {code:?}"));
+        }
+    }
+
+    async fn hold(&self, process: usize, held: Arc<Held>) {
+        let number = self.checks.granted(process, &held, &self.server);
+        self.note("granted", held.token() as u64);
+        // Some holds are short; some are longer than a ttl, for those are the ones that can overlap.
+        let longest = if self.random.chance(0.3) { TTL * 2 } else { Duration::from_millis(300) };
+        let until = Instant::now() + self.random.up_to(longest);
+        while Instant::now() < until && held.check().is_ok() {
+            tokio::time::sleep(self.random.up_to(Duration::from_millis(200))).await;
+            if self.random.chance(0.05) {
+                let _ = held.ensure(TTL / 3).await;
+            }
+        }
+        self.note("gives up", held.token() as u64);
+        self.checks.forget(number);
+        if self.random.chance(0.8) {
+            let _ = held.release().await;
+        }
+    }
+
+    /// Looks at everything every few milliseconds.
+    async fn watch(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            self.checks.look(&self.server);
+        }
+    }
+
+    /// One fault after another, until everything heals.
+    async fn go_wrong(self: Arc<Self>) {
+        while !self.healed() {
+            tokio::time::sleep(self.random.up_to(Duration::from_secs(8))).await;
+            let victim = self.random.below(PROCESSES as u64) as usize;
+            match self.random.below(12) {
+                0..=2 => self.stop_for_a_while(victim, TTL * 2).await,
+                3 | 4 => self.stop_for_a_while(victim, Duration::from_millis(700)).await,
+                5 | 6 => self.clone().crash(victim).await,
+                7 | 8 => self.cut_off(victim).await,
+                9 => self.fail_over().await,
+                10 => self.lag().await,
+                _ => self.break_something().await,
+            }
+        }
+    }
+
+    fn process<T>(&self, number: usize, f: impl FnOnce(&Process) -> T) -> Option<T> {
+        let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
+        processes.iter().find(|process| process.number == number).map(f)
+    }
+
+    async fn stop_for_a_while(&self, victim: usize, longest: Duration) {
+        self.count(if longest > TTL { "long stop" } else { "short stop" });
+        let gate = self.process(victim, |process| process.gate.clone());
+        let Some(gate) = gate else { return };
+        gate.stop();
+        tokio::time::sleep(self.random.up_to(longest)).await;
+        gate.resume();
+    }
+
+    /// The process is gone in the middle of whatever it did; another takes its place.
+    async fn crash(self: Arc<Self>, victim: usize) {
+        self.count("crash");
+        self.checks.forget_process(victim);
+        self.process(victim, |process| {
+            process.gate.stop();
+            process.store.set_cut(true);
+            for worker in &process.workers {
+                worker.abort();
+            }
+        });
+        tokio::time::sleep(self.random.up_to(Duration::from_millis(500))).await;
+        self.start_process(victim).await;
+    }
+
+    async fn cut_off(&self, victim: usize) {
+        self.count("partition");
+        let store = self.process(victim, |process| process.store.clone());
+        let Some(store) = store else { return };
+        store.set_cut(true);
+        tokio::time::sleep(self.random.up_to(TTL * 2)).await;
+        store.set_cut(false);
+    }
+
+    async fn fail_over(&self) {
+        self.count("fail-over");
+        // The new primary's date may be a day off.
+        let day = 86_400_000;
+        self.server.fail_over(self.random.below(2 * day as u64) as i64 - day);
+        tokio::time::sleep(self.random.up_to(Duration::from_secs(1))).await;
+    }
+
+    /// No majority for a while: writes are applied and not acknowledged, and then lost.
+    async fn lag(&self) {
+        self.count("no majority");
+        self.server.set_commit_lag(Duration::from_secs(3600));
+        tokio::time::sleep(self.random.up_to(TTL * 2)).await;
+        self.server.set_commit_lag(Duration::from_millis(4));
+        self.server.fail_over(0);
+    }
+
+    /// An operator breaks a lock by its token.
+    async fn break_something(&self) {
+        self.count("break");
+        let lock = format!("default/default/l{}", self.random.below(LOCKS));
+        let token = self.server.with_committed(|records| {
+            records.claims.values().find(|claim| claim.key.name() == lock).map(|claim| claim.token)
+        });
+        let Some(token) = token else { return };
+        let operator = connect_plainly(&self.server, &self.random).await;
+        let force = self.random.chance(0.5);
+        if force {
+            self.checks.forced(&lock);
+        }
+        let _ = operator.break_lock(&lock, token, force).await;
+        let _ = operator.close(Duration::from_secs(60)).await;
+    }
+
+    /// Everything works again.
+    async fn heal(&self) {
+        let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
+        for process in processes.iter() {
+            process.gate.resume();
+            process.store.set_cut(false);
+            process.store.set_faults(Faults { limit: Duration::from_secs(2), ..Faults::NONE });
+        }
+        self.server.set_commit_lag(Duration::from_millis(4));
+    }
+
+    /// After healing, everybody who waits is served, everything is given up, and the store holds nothing of anybody.
+    async fn expect_everybody_served(&self) {
+        let workers: Vec<_> = {
+            let mut processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
+            processes.iter_mut().flat_map(|process| process.workers.drain(..)).collect()
+        };
+        let served = tokio::time::timeout(SERVED_WITHIN, futures::future::join_all(workers)).await;
+        if served.is_err() {
+            let claims = self.server.committed().claims;
+            self.checks.violation(format!("somebody waits {SERVED_WITHIN:?} after everything has healed: {claims:?}"));
+            return;
+        }
+        // Late duplicates, and sessions of crashed processes that only an observer can bury: somebody must be there.
+        let bystander = connect_plainly(&self.server, &self.random).await;
+        let own = bystander.session().id;
+        tokio::time::sleep(CLEARED_WITHIN).await;
+        for number in 0..LOCKS {
+            // A request of a session that has ended may be applied after its end; whoever comes next clears it away.
+            let lock = bystander.lock(&format!("l{number}")).expect("a valid name");
+            if let Err(error) = lock.acquire_timeout(Duration::from_secs(2)).await {
+                self.checks.violation(format!("lock l{number} after everybody has left: {error}"));
+            }
+        }
+        self.server.with_committed(|records| {
+            for claim in records.claims.values().filter(|claim| !claim.waiters.is_empty()) {
+                self.checks.violation(format!("waits after everybody has left: {claim:?}"));
+            }
+            for session in records.sessions.values().filter(|s| s.vitality == Vitality::Live && s.id != own) {
+                self.checks.violation(format!("lives on after everybody has left: {session:?}"));
+            }
+        });
+    }
+}
+
+async fn connect(store: Arc<FaultyStore>, env: Env, number: usize, story: Arc<Story>) -> Client {
+    loop {
+        let options = options(&format!("p{number}"));
+        match Client::with_store(store.clone(), options, env.clone()).await {
+            Ok(client) => return client,
+            Err(error) => {
+                story.note("connect", error.code().number() as u64);
+                tokio::time::sleep(story.random.up_to(Duration::from_millis(500))).await;
+            }
+        }
+    }
+}
+
+async fn connect_plainly(server: &Arc<Server>, random: &Random) -> Client {
+    let clock = Arc::new(SimClock::new(1000, Duration::from_secs(5)));
+    let env = host::env(clock, Random::new(random.bits()), Arc::default());
+    loop {
+        match Client::with_store(server.clone(), options("operator"), env.clone()).await {
+            Ok(client) => return client,
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+fn options(name: &str) -> Options {
+    let options = Options::parse("memory:").and_then(|options| options.ttl(TTL)).and_then(|options| options.name(name));
+    options.expect("valid options")
+}

@@ -1,0 +1,41 @@
+//! Some seeds of the simulation, each to its end. `COORD_SIM_SEEDS` sets how many fresh ones, `COORD_SIM_SEED` runs one.
+
+use std::time::Duration;
+
+use coord_simulation::{Mode, run};
+
+const LENGTH: Duration = Duration::from_secs(600);
+
+fn play(seed: u64, mode: Mode) {
+    let report = run(seed, mode, LENGTH);
+    assert!(
+        report.seen.violations.is_empty(),
+        "seed {seed} in {mode:?} mode: {} violations, first: {}\n{:?}",
+        report.seen.violations.len(),
+        report.seen.violations[0],
+        report.faults
+    );
+    assert!(report.seen.grants > 50, "seed {seed} has no power: {report:?}");
+}
+
+#[test]
+fn one_seed_is_one_history() {
+    for seed in 0..3 {
+        let runs: Vec<u64> = (0..3).map(|_| run(seed, Mode::Liveness, LENGTH).fingerprint).collect();
+        assert!(runs.iter().all(|fingerprint| *fingerprint == runs[0]), "seed {seed}: {runs:?}");
+    }
+}
+
+#[test]
+fn fixed_seeds_are_safe() {
+    for seed in 100..110 {
+        play(seed, Mode::Safety);
+    }
+}
+
+#[test]
+fn fixed_seeds_are_live() {
+    for seed in 200..210 {
+        play(seed, Mode::Liveness);
+    }
+}
