@@ -11,13 +11,11 @@
 
 #include <stddef.h>
 #include <stdint.h>
-#if defined(__GNUC__)
-#define COORD_NODISCARD __attribute__((warn_unused_result))
-#else
-#define COORD_NODISCARD
-#endif
 
-
+/**
+ * The length of a text that ends with a zero byte.
+ */
+#define COORD_NUL ((size_t)-1)
 
 /**
  * The interface that this header describes: major number << 16 | minor number. Pass it to `coord_config_new`.

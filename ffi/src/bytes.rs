@@ -5,8 +5,8 @@ use std::ffi::{CStr, CString, c_char};
 
 use coord_core::error::{Error, Result};
 
-/// The length of a text that ends with a zero byte.
-pub const COORD_NUL: usize = usize::MAX;
+/// The length of a text that ends with a zero byte; in the header by `cbindgen.toml`, which cannot translate it.
+const COORD_NUL: usize = usize::MAX;
 
 /// The longest text that is looked at. Everything that is asked for is far shorter; a longer one is a mistake such as
 /// a negative length, and must not be read.

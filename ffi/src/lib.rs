@@ -18,7 +18,7 @@
 compile_error!("a handle needs 64 bits");
 
 mod boundary;
-pub mod bytes;
+mod bytes;
 mod handle;
 pub mod sys;
 
