@@ -19,6 +19,7 @@ mod operation;
 mod queue;
 mod runtime;
 mod sys;
+mod thread;
 mod wait;
 
 pub(crate) use background::Background;
@@ -31,6 +32,7 @@ pub use runtime::{Runtime, thread_count};
 pub(crate) use sys::awaitable;
 #[cfg(test)]
 pub(crate) use sys::testing;
+pub use thread::spawn_thread;
 
 #[cfg(test)]
 mod tests;
