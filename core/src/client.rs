@@ -9,7 +9,7 @@ use futures::FutureExt;
 use tokio::sync::watch;
 
 use crate::config::{HostLiveness, Location, Options};
-use crate::driver::{Background, Runtime, poll_once};
+use crate::driver::{Background, Begun, Runtime, begin};
 use crate::env::{Env, Task};
 use crate::error::{Code, Error, LossReason, Result};
 use crate::lock::Lock;
@@ -412,10 +412,13 @@ impl Core {
         });
         if first {
             let env = self.setup.env.clone();
-            let mut closing = self.run_close().boxed();
             // Inline first: on a store without I/O everything is released when this returns.
-            if poll_once(env.tasks.runtime(), closing.as_mut()).is_pending() {
-                env.spawn(closing);
+            match begin(env.tasks.runtime(), self.run_close().boxed()) {
+                Begun::Ended(Ok(())) => {}
+                Begun::Ended(Err(panic)) => tracing::error!("{panic}"),
+                Begun::GoesOn(closing) => {
+                    env.spawn(closing);
+                }
             }
         }
     }

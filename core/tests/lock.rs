@@ -14,8 +14,13 @@ const BOUND: Duration = Duration::from_secs(30);
 /// The URL of a store that no other test uses. In memory, or on what `COORD_TEST_STORE` says.
 fn url(name: &str) -> String {
     match std::env::var("COORD_TEST_STORE").as_deref() {
-        Ok("sqlite") => format!("sqlite:///{}/{name}-{}.db", std::env::temp_dir().display(), std::process::id()),
-        _ => format!("memory:{name}"),
+        Ok("sqlite") => format!("sqlite:///{}/{name}-{}.db?", std::env::temp_dir().display(), std::process::id()),
+        Ok("mongodb") => {
+            let uri = std::env::var("COORD_TEST_MONGODB_URI").expect("the URI of a replica set");
+            let separator = if uri.contains('?') { '&' } else { '?' };
+            format!("{uri}{separator}coord.prefix={name}{}_", std::process::id())
+        }
+        _ => format!("memory:{name}?"),
     }
 }
 
@@ -267,7 +272,7 @@ async fn an_operator_breaks_a_hold_by_its_token() {
 
 #[tokio::test]
 async fn a_full_queue_refuses() {
-    let url = url("full") + "?coord.max_queue=1";
+    let url = url("full") + "&coord.max_queue=1";
     let (a, b) = (connect(&url).await.unwrap(), connect(&url).await.unwrap());
     let _held = a.lock("x").unwrap().acquire().await.unwrap();
     let waiter = tokio::spawn({

@@ -18,6 +18,7 @@ use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep, ClaimView, Entry}
 use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
 
 #[cfg(any(test, feature = "testing"))]
+#[allow(clippy::disallowed_methods, reason = "a test's patience is not the protocol's time")]
 pub mod conformance;
 pub(crate) mod counted;
 #[cfg(any(test, feature = "testing"))]
