@@ -531,6 +531,14 @@ impl Observations {
             .collect()
     }
 
+    /// How long to wait from one read to the next, at most `regular`. Whoever has a shorter ttl than the observer must
+    /// be read in its own rhythm: a gap of half its ttl starts its count anew, and it would never be found dead.
+    pub fn period(&self, regular: Duration) -> Duration {
+        let living = self.seen.values().filter(|seen| !seen.dead);
+        let shortest = living.filter_map(|seen| seen.sight.map(|sight| sight.ttl)).min();
+        shortest.map_or(regular, |ttl| regular.min(ttl / 4))
+    }
+
     /// When the next read is worth most: as soon as some session could be eligible. None if nothing is observed.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.seen

@@ -97,12 +97,13 @@ pub(super) fn want(session: &Arc<Session>, ids: impl IntoIterator<Item = Session
 
 /// Observes until it is aborted.
 pub(super) async fn run(session: Arc<Session>) {
-    let period = (session.timing().ttl / 15).max(Duration::from_secs(1));
+    let regular = (session.timing().ttl / 15).max(Duration::from_secs(1));
     let mut last_read = session.env().now();
     loop {
-        let (anything, eligible_at) = session.observer.with(|state| {
+        let (anything, period, eligible_at) = session.observer.with(|state| {
             let now = session.env().now();
-            (!state.seen.to_read(now).is_empty() || !state.again.is_empty(), state.seen.next_deadline())
+            let anything = !state.seen.to_read(now).is_empty() || !state.again.is_empty();
+            (anything, state.seen.period(regular), state.seen.next_deadline())
         });
         let wake = session.observer.wake.notified();
         if anything {

@@ -517,7 +517,8 @@ mod observation {
                 if !table.eligible().is_empty() {
                     break;
                 }
-                now = (now + ttl / 4).min(Timestamp::ZERO + due);
+                // However seldom the observer would read by itself.
+                now = (now + table.period(default)).min(Timestamp::ZERO + due);
             }
         }
 
