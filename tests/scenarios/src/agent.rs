@@ -73,7 +73,7 @@ impl Agent {
                 let code = code.to_owned();
                 Ok(Answer::Error(answer.with("code", code)))
             }
-            _ => Err(format!("the agent cannot do that: {}", answer.get("message").unwrap_or("(no message)"))),
+            _ => Err(format!("the agent cannot do that: {}", answer.get("message").unwrap_or(&answer.to_string()))),
         }
     }
 

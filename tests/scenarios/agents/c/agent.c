@@ -72,12 +72,12 @@ static void say_coord_error(const coord_error_t *error) {
 }
 
 /* Answers a call that has nothing to say but success, and ends its error. 1 if it succeeded. */
-static int say_status(coord_status_t status, coord_error_t *error) {
+static int say_status(coord_status_t status, coord_error_t **error) {
     if (status == COORD_OK) {
         say_ok();
     } else {
-        say_coord_error(error);
-        coord_error_destroy(error);
+        say_coord_error(*error);
+        coord_error_destroy(*error);
     }
     return status == COORD_OK;
 }
@@ -153,7 +153,7 @@ static int64_t number_of(const words_t *words, const char *name, int64_t otherwi
 static void say_session(coord_client_t *client) {
     coord_session_t *session = NULL;
     coord_error_t *error = NULL;
-    if (!say_status(coord_client_session(client, &session, &error), error)) {
+    if (!say_status(coord_client_session(client, &session, &error), &error)) {
         return;
     }
     static const char *const states[] = {"opening", "live", "suspended", "lost"};
@@ -189,7 +189,7 @@ static void do_connect(const words_t *words) {
     }
     coord_config_destroy(config);
     if (status != COORD_OK) {
-        say_status(status, error);
+        say_status(status, &error);
         return;
     }
     thing_t *thing = add(CLIENT, words_get(words, "client", NULL));
@@ -220,7 +220,7 @@ static void do_info(const words_t *words, coord_client_t *client) {
     coord_error_t *error = NULL;
     size_t length = 0;
     const char *lock = words_get(words, "lock", &length);
-    if (!say_status(coord_client_lock_info(client, lock, length, BOUND_MS, NULL, &list, &error), error)) {
+    if (!say_status(coord_client_lock_info(client, lock, length, BOUND_MS, NULL, &list, &error), &error)) {
         return;
     }
     if (coord_lock_list_count(list) == 0) {
@@ -245,7 +245,7 @@ static void do_locks(const words_t *words, coord_client_t *client) {
     coord_error_t *error = NULL;
     size_t length = 0;
     const char *prefix = words_get(words, "prefix", &length);
-    if (!say_status(coord_client_locks(client, prefix, length, BOUND_MS, NULL, &list, &error), error)) {
+    if (!say_status(coord_client_locks(client, prefix, length, BOUND_MS, NULL, &list, &error), &error)) {
         return;
     }
     char names[8192] = "";
@@ -263,7 +263,7 @@ static void do_break(const words_t *words, coord_client_t *client) {
     const char *lock = words_get(words, "lock", &length), *force = words_get(words, "force", NULL);
     int forced = force != NULL && strcmp(force, "true") == 0;
     int64_t token = number_of(words, "token", 0);
-    say_status(coord_client_break_lock(client, lock, length, token, forced, BOUND_MS, NULL, &error), error);
+    say_status(coord_client_break_lock(client, lock, length, token, forced, BOUND_MS, NULL, &error), &error);
 }
 
 static void do_sanitize(const words_t *words) {
@@ -271,7 +271,7 @@ static void do_sanitize(const words_t *words) {
     coord_error_t *error = NULL;
     size_t length = 0;
     const char *text = words_get(words, "text", &length);
-    if (say_status(coord_name_sanitize(text, length, name, sizeof name, &error), error)) {
+    if (say_status(coord_name_sanitize(text, length, name, sizeof name, &error), &error)) {
         say("name", name);
     }
 }
@@ -288,7 +288,7 @@ static void do_acquire(const words_t *words, coord_lock_t *lock) {
     if (status == COORD_OK) {
         keep(words_get(words, "as", NULL), held);
     } else {
-        say_status(status, error);
+        say_status(status, &error);
     }
 }
 
@@ -351,7 +351,7 @@ static void start_acquire(const words_t *words, coord_lock_t *lock) {
     }
     uint64_t tag = (uint64_t)(thing - things);
     int64_t timeout_ms = number_of(words, "timeout_ms", -1);
-    if (!say_status(coord_lock_acquire_start(lock, timeout_ms, queue, tag, &thing->op, &error), error)) {
+    if (!say_status(coord_lock_acquire_start(lock, timeout_ms, queue, tag, &thing->op, &error), &error)) {
         forget(thing);
     }
     coord_lock_destroy(lock);
@@ -369,7 +369,7 @@ static void do_races(const words_t *words, coord_client_t *client, coord_lock_t 
     }
     coord_queue_destroy(own);
     coord_lock_destroy(lock);
-    if (say_status(status, error)) {
+    if (say_status(status, &error)) {
         say_number("granted", granted);
         say_number("cancelled", cancelled);
     }
@@ -382,7 +382,7 @@ static void do_with_lock(const words_t *words, coord_client_t *client) {
     const char *name = words_get(words, "lock", &length);
     coord_status_t status = coord_lock_new(client, name, length, &lock, &error);
     if (status != COORD_OK) {
-        say_status(status, error);
+        say_status(status, &error);
     } else if (strcmp(words->verb, "start") == 0) {
         start_acquire(words, lock);
     } else if (strcmp(words->verb, "run") == 0) {
@@ -446,7 +446,7 @@ static void await_acquire(thing_t *thing) {
     if (status == COORD_OK) {
         keep(name, held);
     } else {
-        say_status(status, error);
+        say_status(status, &error);
     }
 }
 
@@ -461,7 +461,7 @@ static void await_thread(thing_t *thing) {
     if (thing->problem != NULL) {
         say_fail(thing->problem);
     } else {
-        say_status(thing->status, thing->error);
+        say_status(thing->status, &thing->error);
     }
     thing->held = NULL;
     forget(thing);
@@ -525,7 +525,7 @@ static void do_with_operation(const words_t *words) {
 static void do_lost(coord_held_t *held) {
     coord_error_t *error = NULL;
     int32_t loss = COORD_LOSS_NONE;
-    if (say_status(coord_held_wait_lost(held, BOUND_MS, NULL, &loss, &error), error)) {
+    if (say_status(coord_held_wait_lost(held, BOUND_MS, NULL, &loss, &error), &error)) {
         say("reason", coord_loss_name(loss));
     }
 }
@@ -548,13 +548,13 @@ static int do_with_hold(const words_t *words, coord_held_t *held) {
         say_granted(held);
         say_number("remaining_ms", coord_held_remaining_ms(held));
     } else if (strcmp(words->verb, "check") == 0) {
-        say_status(coord_held_check(held, &error), error);
+        say_status(coord_held_check(held, &error), &error);
     } else if (strcmp(words->verb, "ensure") == 0) {
-        say_status(coord_held_ensure(held, number_of(words, "ms", 0), BOUND_MS, NULL, &error), error);
+        say_status(coord_held_ensure(held, number_of(words, "ms", 0), BOUND_MS, NULL, &error), &error);
     } else if (strcmp(words->verb, "lost") == 0) {
         do_lost(held);
     } else if (strcmp(words->verb, "release") == 0) {
-        say_status(coord_held_release(held, BOUND_MS, NULL, &error), error);
+        say_status(coord_held_release(held, BOUND_MS, NULL, &error), &error);
     } else {
         return 0;
     }
@@ -573,7 +573,7 @@ static int is_one_of(const char *verb, const char *const *verbs) {
 static void do_with_client(const words_t *words, coord_client_t *client) {
     coord_error_t *error = NULL;
     if (strcmp(words->verb, "close") == 0) {
-        say_status(coord_client_close(client, number_of(words, "timeout_ms", CLOSE_MS), &error), error);
+        say_status(coord_client_close(client, number_of(words, "timeout_ms", CLOSE_MS), &error), &error);
     } else if (strcmp(words->verb, "session") == 0) {
         say_session(client);
     } else if (strcmp(words->verb, "info") == 0) {
