@@ -275,8 +275,8 @@ fn open_watch(session: &Session, id: SessionId, info: &SessionInfo) -> Option<De
 /// if its process ran on this host.
 pub(super) async fn look_at(session: &Arc<Session>, id: SessionId) -> Result<(SessionInfo, HolderState, Duration)> {
     want(session, [id]);
-    let known = session.observer.with(|state| state.infos.get(&id).cloned());
-    let info = match known {
+    let cached = session.observer.with(|state| state.infos.get(&id).cloned());
+    let info = match cached {
         Some(info) => info,
         None => {
             let sent = session.env().now();
@@ -294,9 +294,15 @@ pub(super) async fn look_at(session: &Arc<Session>, id: SessionId) -> Result<(Se
     if let Some(ring) = proof {
         bury(session, id, KillProof::KernelLock(ring)).await?;
     }
+    Ok(known(session, id).unwrap_or((info, HolderState::Live, Duration::ZERO)))
+}
+
+/// What is known of a session without asking anybody; none before it was read for the first time.
+pub(super) fn known(session: &Session, id: SessionId) -> Option<(SessionInfo, HolderState, Duration)> {
     let now = session.env().now();
-    let sighting = session.observer.with(|state| state.seen.sighting(now, id));
-    Ok(match sighting {
+    let (info, sighting) = session.observer.with(|state| (state.infos.get(&id).cloned(), state.seen.sighting(now, id)));
+    let info = info?;
+    Some(match sighting {
         Sighting::Dead => (info, HolderState::Dead, Duration::ZERO),
         Sighting::Unchanged(time) if time > session.timing().renew_every * 3 / 2 => (info, HolderState::Silent, time),
         Sighting::Unchanged(time) => (info, HolderState::Live, time),
