@@ -401,7 +401,7 @@ async fn break_hold(lock: Lock, token: i64, force: bool) -> Result<()> {
         return Ok(());
     }
     let ttl = store.sessions(SessionQuery::Ids(vec![holder.session])).await?.pop().map(|record| record.ttl);
-    let patience = ttl.unwrap_or(core.setup().timing.ttl) * 2;
+    let patience = ttl.unwrap_or_else(|| core.setup().timing.ttl) * 2;
     let until = core.setup().env.now() + patience;
     while core.setup().env.now() < until {
         core.setup().env.sleep(BREAK_POLL).await;
