@@ -230,8 +230,8 @@ impl Client {
     /// What this client has done, and how near it came to losing its session. No I/O.
     pub fn stats(&self) -> StatsSnapshot {
         let core = self.core();
-        let counts = core.current_session().claims().counts();
-        core.setup.stats.snapshot(counts.held, counts.waiting, core.setup.store.calls())
+        let session = core.current_session();
+        core.setup.stats.snapshot(session.claims().counts(), session.watched(), core.setup.store.calls())
     }
 
     /// Asks the store whether it could be written to now.

@@ -122,6 +122,7 @@ async fn a_timeout_leaves_no_waiter() {
     let held = a.lock("x").unwrap().acquire().await.unwrap();
     let error = b.lock("x").unwrap().acquire_timeout(Duration::from_millis(20)).await.unwrap_err();
     assert_eq!(error.code(), Code::Timeout);
+    assert_eq!(error.holder().map(|holder| holder.token), Some(held.token()), "{error}");
     no_waiters(&a, "x").await;
     held.release().await.unwrap();
     b.lock("x").unwrap().try_acquire().await.unwrap();
