@@ -95,7 +95,7 @@ lint-features: ## Check that each backend of the core builds alone, and the core
 
 .PHONY: lint-docs
 lint-docs: ## Check that every public item is documented and every link leads somewhere
-	RUSTDOCFLAGS="-D warnings -D missing_docs" cargo doc --quiet --workspace --no-deps --locked
+	RUSTDOCFLAGS="-D warnings -D missing_docs -A rustdoc::private_intra_doc_links" cargo doc --quiet --workspace --no-deps --locked
 
 .PHONY: lint-deps
 lint-deps: ## Check the dependencies' licences, sources, TLS stack and, where reachable, advisories

