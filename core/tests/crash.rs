@@ -1,4 +1,5 @@
 //! What happens to a lock when its holder's process dies, is stopped, or goes on: with real processes.
+#![allow(clippy::disallowed_methods, reason = "tests have clocks and threads of their own")]
 #![cfg(feature = "sqlite")]
 
 use std::io::{BufRead, BufReader, Read};

@@ -1,5 +1,6 @@
 //! Locks through the public interface, on the memory store: what they promise when nothing goes wrong, and when
 //! callers change their minds.
+#![allow(clippy::disallowed_methods, reason = "tests have clocks and threads of their own")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,5 @@
 //! Threads and descriptors of the library are gone when its last client is.
+#![allow(clippy::disallowed_methods, reason = "tests have clocks and threads of their own")]
 
 use std::time::{Duration, Instant};
 
