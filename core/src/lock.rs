@@ -95,7 +95,7 @@ impl Lock {
         let (info, state, silent_for) = if entry.session == session.id() {
             (session.info().clone(), HolderState::Live, Duration::ZERO)
         } else {
-            session.known(entry.session).unwrap_or((SessionInfo::default(), HolderState::Live, Duration::ZERO))
+            session.known(entry.session).unwrap_or_else(|| (SessionInfo::default(), HolderState::Live, Duration::ZERO))
         };
         Some(holder(&entry, token, granted_at, &info, state, silent_for, session.id()))
     }
