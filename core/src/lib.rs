@@ -14,6 +14,7 @@ pub mod driver;
 pub mod env;
 pub mod error;
 pub mod lock;
+pub mod mutants;
 pub mod name;
 pub mod protocol;
 pub mod session;
