@@ -168,7 +168,7 @@ impl Lock {
         Fut: Future<Output = T>,
     {
         let held = Arc::new(self.acquire().await?);
-        held.hold.set_managed();
+        held.manage();
         let result = f(held.clone()).await;
         match held.release().await {
             // f released it itself.
@@ -279,6 +279,13 @@ impl Held {
         }
         let hold = self.hold.clone();
         self.client.core().drive(async move { hold.release().await }).await
+    }
+
+    /// Says that code runs under this hold, which ends with its release and not before: when the hold is lost, the
+    /// store keeps the lock for this session until then, and closing the client waits for it. [`Lock::run`] does this
+    /// by itself; it is for other languages' `run`.
+    pub fn manage(&self) {
+        self.hold.set_managed();
     }
 
     /// The client that holds it.
