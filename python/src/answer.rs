@@ -31,7 +31,9 @@ impl Answer {
             Self::Session(status) => Ok(make_session(py, &status)?.unbind()),
             Self::Lock(None) => Ok(py.None()),
             Self::Lock(Some(info)) => Ok(make_lock(py, &info)?.unbind()),
-            Self::Locks(infos) => infos.iter().map(|info| make_lock(py, info)).collect::<PyResult<Vec<_>>>()?.into_py_any(py),
+            Self::Locks(infos) => {
+                infos.iter().map(|info| make_lock(py, info)).collect::<PyResult<Vec<_>>>()?.into_py_any(py)
+            }
             Self::Loss(reason) => (reason as i32).into_py_any(py),
         }
     }
@@ -102,7 +104,8 @@ pub(crate) fn make_holder<'py>(py: Python<'py>, holder: &Holder) -> PyResult<Bou
 
 fn make_lock<'py>(py: Python<'py>, info: &LockInfo) -> PyResult<Bound<'py, PyAny>> {
     let holder = info.holder.as_ref().map(|holder| make_holder(py, holder)).transpose()?;
-    let waiters: Vec<_> = info.waiters.iter().map(|waiter| (&waiter.name, &waiter.session, &waiter.host, waiter.pid)).collect();
+    let waiters: Vec<_> =
+        info.waiters.iter().map(|waiter| (&waiter.name, &waiter.session, &waiter.host, waiter.pid)).collect();
     make(py, "_lock_info", (&info.name, info.token, holder, waiters, info.breaking))
 }
 

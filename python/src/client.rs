@@ -72,7 +72,13 @@ impl Client {
         Ok(Call::new(async move { client.locks(&prefix).await.map(Answer::Locks) }))
     }
 
-    fn break_lock(&self, py: Python<'_>, name: &Bound<'_, PyAny>, token: &Bound<'_, PyAny>, force: bool) -> PyResult<Call> {
+    fn break_lock(
+        &self,
+        py: Python<'_>,
+        name: &Bound<'_, PyAny>,
+        token: &Bound<'_, PyAny>,
+        force: bool,
+    ) -> PyResult<Call> {
         let client = self.get(py)?;
         let (name, token) = (args::text("the name of a lock", name)?, args::token(token)?);
         Ok(Call::new(async move { client.break_lock(&name, token, force).await.map(|()| Answer::Nothing) }))

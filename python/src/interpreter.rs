@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use coord_core::driver::Runtime;
-use pyo3::marker::Ungil;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
@@ -21,7 +20,7 @@ static FINISHED: AtomicBool = AtomicBool::new(false);
 static RETURNING: AtomicUsize = AtomicUsize::new(0);
 
 /// Runs `wait` without the interpreter. `main` says whether this is the main thread, which must always come back.
-pub(crate) fn detached<T: Ungil>(py: Python<'_>, main: bool, wait: impl Ungil + FnOnce() -> T) -> T {
+pub(crate) fn detached<T: Send>(py: Python<'_>, main: bool, wait: impl Send + FnOnce() -> T) -> T {
     let (value, returned) = py.detach(|| {
         let value = wait();
         (value, Returning::begin(main))

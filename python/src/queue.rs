@@ -40,11 +40,14 @@ impl Queue {
         self.0.fd().as_raw_fd()
     }
 
-    /// Starts an operation; its end comes out of the queue under this tag, possibly at once.
-    fn start(&self, py: Python<'_>, tag: u64, call: &Call) -> PyResult<Op> {
+    /// Starts an operation; its end comes out of the queue under this tag, possibly at once, and `Timeout` after so
+    /// many seconds.
+    #[pyo3(signature = (tag, call, timeout=None))]
+    fn start(&self, py: Python<'_>, tag: u64, call: &Call, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Op> {
+        let timeout = args::seconds_or_none("timeout", timeout)?;
         let operation = raised(py, call.take())?;
         let runtime = raised(py, Runtime::shared())?;
-        let started = runtime.start(&self.0, operation, None, None, move |outcome| Event { tag, outcome });
+        let started = runtime.start(&self.0, operation, timeout, None, move |outcome| Event { tag, outcome });
         Ok(Op(raised(py, started)?))
     }
 
