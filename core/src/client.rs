@@ -9,7 +9,7 @@ use futures::FutureExt;
 use tokio::sync::watch;
 
 use crate::config::{HostLiveness, Location, Options};
-use crate::driver::{Background, Runtime, poll_once};
+use crate::driver::{Background, Begun, Runtime, begin};
 use crate::env::{Env, Task};
 use crate::error::{Code, Error, LossReason, Result};
 use crate::lock::Lock;
@@ -79,8 +79,7 @@ impl Client {
         let on = runtime.clone();
         on.drive(async move {
             let env = Env::system(runtime.handle().clone());
-            let timing = options.timing()?;
-            let store = open_store(&options, timing, &env).await?;
+            let store = open_store(&options, &env).await?;
             Self::start(Some(runtime), store, options, env).await
         })
         .await
@@ -231,8 +230,8 @@ impl Client {
     /// What this client has done, and how near it came to losing its session. No I/O.
     pub fn stats(&self) -> StatsSnapshot {
         let core = self.core();
-        let counts = core.current_session().claims().counts();
-        core.setup.stats.snapshot(counts.held, counts.waiting, core.setup.store.calls())
+        let session = core.current_session();
+        core.setup.stats.snapshot(session.claims().counts(), session.watched(), core.setup.store.calls())
     }
 
     /// Asks the store whether it could be written to now.
@@ -413,10 +412,13 @@ impl Core {
         });
         if first {
             let env = self.setup.env.clone();
-            let mut closing = self.run_close().boxed();
             // Inline first: on a store without I/O everything is released when this returns.
-            if poll_once(env.tasks.runtime(), closing.as_mut()).is_pending() {
-                env.spawn(closing);
+            match begin(env.tasks.runtime(), self.run_close().boxed()) {
+                Begun::Ended(Ok(())) => {}
+                Begun::Ended(Err(panic)) => tracing::error!("{panic}"),
+                Begun::GoesOn(closing) => {
+                    env.spawn(closing);
+                }
             }
         }
     }
@@ -487,8 +489,11 @@ async fn reopen(core: &Arc<Core>) -> Arc<Session> {
 }
 
 /// The only place that names the backends.
-async fn open_store(options: &Options, timing: Timing, env: &Env) -> Result<SharedStore> {
-    let _ = timing;
+#[cfg_attr(
+    not(any(feature = "sqlite", feature = "mongodb")),
+    expect(clippy::unused_async, reason = "only the stores that reach out take time and options")
+)]
+async fn open_store(options: &Options, env: &Env) -> Result<SharedStore> {
     match options.location() {
         Location::Memory { name } => Ok(Arc::new(MemoryStore::open(name, env.clone()))),
         #[cfg(feature = "sqlite")]
@@ -498,8 +503,8 @@ async fn open_store(options: &Options, timing: Timing, env: &Env) -> Result<Shar
         }
         #[cfg(feature = "mongodb")]
         Location::MongoDb { uri } => {
-            let (prefix, pool) = (&options.prefix, options.pool);
-            let store = crate::store::mongodb::MongoStore::open(uri, prefix, pool, timing.ttl, env.clone()).await?;
+            let (prefix, pool, ttl) = (&options.prefix, options.pool, options.timing()?.ttl);
+            let store = crate::store::mongodb::MongoStore::open(uri, prefix, pool, ttl, env.clone()).await?;
             Ok(Arc::new(store))
         }
         #[cfg(not(all(feature = "sqlite", feature = "mongodb")))]

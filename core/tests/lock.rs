@@ -1,5 +1,6 @@
 //! Locks through the public interface, on the memory store: what they promise when nothing goes wrong, and when
 //! callers change their minds.
+#![allow(clippy::disallowed_methods, reason = "a test is a program of its own")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,8 +15,13 @@ const BOUND: Duration = Duration::from_secs(30);
 /// The URL of a store that no other test uses. In memory, or on what `COORD_TEST_STORE` says.
 fn url(name: &str) -> String {
     match std::env::var("COORD_TEST_STORE").as_deref() {
-        Ok("sqlite") => format!("sqlite:///{}/{name}-{}.db", std::env::temp_dir().display(), std::process::id()),
-        _ => format!("memory:{name}"),
+        Ok("sqlite") => format!("sqlite:///{}/{name}-{}.db?", std::env::temp_dir().display(), std::process::id()),
+        Ok("mongodb") => {
+            let uri = std::env::var("COORD_TEST_MONGODB_URI").expect("the URI of a replica set");
+            let separator = if uri.contains('?') { '&' } else { '?' };
+            format!("{uri}{separator}coord.prefix={name}{}_", std::process::id())
+        }
+        _ => format!("memory:{name}?"),
     }
 }
 
@@ -117,6 +123,7 @@ async fn a_timeout_leaves_no_waiter() {
     let held = a.lock("x").unwrap().acquire().await.unwrap();
     let error = b.lock("x").unwrap().acquire_timeout(Duration::from_millis(20)).await.unwrap_err();
     assert_eq!(error.code(), Code::Timeout);
+    assert_eq!(error.holder().map(|holder| holder.token), Some(held.token()), "{error}");
     no_waiters(&a, "x").await;
     held.release().await.unwrap();
     b.lock("x").unwrap().try_acquire().await.unwrap();
@@ -267,7 +274,7 @@ async fn an_operator_breaks_a_hold_by_its_token() {
 
 #[tokio::test]
 async fn a_full_queue_refuses() {
-    let url = url("full") + "?coord.max_queue=1";
+    let url = url("full") + "&coord.max_queue=1";
     let (a, b) = (connect(&url).await.unwrap(), connect(&url).await.unwrap());
     let _held = a.lock("x").unwrap().acquire().await.unwrap();
     let waiter = tokio::spawn({

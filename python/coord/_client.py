@@ -173,7 +173,7 @@ class ClientBase(ProcessBound):
         try:
             if self._native.is_closed():
                 return
-            warnings.warn(f"{self!r} was never closed; it is closed now", ResourceWarning, source=self)
+            warnings.warn(f"{self!r} was never closed; it is closed now", ResourceWarning, stacklevel=1, source=self)
             # Not only by the native object's end: a listener may have another part of the client.
             _native.Queue().start(0, self._native.close(None))
         except Forked:

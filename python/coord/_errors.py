@@ -241,9 +241,7 @@ class _ByCode:
     }
 
 
-def _from_core(
-    code: int, message: str, holder: Holder | None, reason: int | None, cause: str | None
-) -> CoordError:
+def _from_core(code: int, message: str, holder: Holder | None, reason: int | None, cause: str | None) -> CoordError:
     """The exception for an error of the core."""
     error = _ByCode.classes.get(code, CoordError)(message)
     if type(error).code != code:

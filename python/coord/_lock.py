@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 from coord import _native
-from coord._errors import CoordError, Lost, LossReason, Timeout, _note
+from coord._errors import CoordError, LossReason, Lost, Timeout, _note
 from coord._types import LockInfo
 
 if TYPE_CHECKING:
@@ -109,7 +109,9 @@ class HeldBase(ProcessBound):
     def __del__(self) -> None:
         # The native object releases the lock when it goes; here it is only told.
         if hasattr(self, "_token") and self._is_open():
-            warnings.warn(f"{self!r} was never released; it is released now", ResourceWarning, source=self)
+            warnings.warn(
+                f"{self!r} was never released; it is released now", ResourceWarning, stacklevel=1, source=self
+            )
 
 
 class LockBase(ProcessBound):

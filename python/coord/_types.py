@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import html
 from collections.abc import Iterable
@@ -236,11 +237,9 @@ def _holder(
     is_self: bool,
 ) -> Holder:
     since = datetime(1970, 1, 1, tzinfo=timezone.utc)
-    try:
+    # A store's date that no calendar has stays at the epoch: it decides nothing.
+    with contextlib.suppress(OverflowError):
         since += timedelta(milliseconds=since_ms)
-    except OverflowError:
-        # A store's date that no calendar has stays at the epoch: it decides nothing.
-        pass
     return Holder(name, session, host, pid, token, since, HolderState(state), silent_for, is_self)
 
 
@@ -250,8 +249,10 @@ def _lock_info(
     return LockInfo(name, token, holder, tuple(Waiter(*waiter) for waiter in waiters), breaking)
 
 
-def _stats(counts: list[int], calls: list[int], slack: tuple[float | None, float | None]) -> Stats:
-    return Stats(*counts, StoreCalls(*calls), *slack)
+def _stats(
+    counts: list[tuple[str, int]], calls: list[tuple[str, int]], slack: tuple[float | None, float | None]
+) -> Stats:
+    return Stats(**dict(counts), store=StoreCalls(**dict(calls)), last_slack=slack[0], least_slack=slack[1])
 
 
 def _who(name: str, session: str, host: str, pid: int) -> str:

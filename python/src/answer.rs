@@ -67,19 +67,23 @@ pub(crate) fn make_session<'py>(py: Python<'py>, status: &SessionStatus) -> PyRe
 
 pub(crate) fn make_stats<'py>(py: Python<'py>, stats: &StatsSnapshot) -> PyResult<Bound<'py, PyAny>> {
     let counts = [
-        stats.renewals,
-        stats.failed_renewals,
-        stats.suspensions,
-        stats.losses,
-        stats.grants,
-        stats.unknown_grants,
-        stats.timeouts,
-        stats.notice_gaps,
-        stats.kills,
-        stats.held,
-        stats.waiting,
+        ("renewals", stats.renewals),
+        ("failed_renewals", stats.failed_renewals),
+        ("suspensions", stats.suspensions),
+        ("losses", stats.losses),
+        ("grants", stats.grants),
+        ("unknown_grants", stats.unknown_grants),
+        ("timeouts", stats.timeouts),
+        ("notice_gaps", stats.notice_gaps),
+        ("kills", stats.kills),
+        ("held", stats.held),
+        ("waiting", stats.waiting),
     ];
-    let calls = [stats.store.session_steps, stats.store.claim_steps, stats.store.reads];
+    let calls = [
+        ("session_steps", stats.store.session_steps),
+        ("claim_steps", stats.store.claim_steps),
+        ("reads", stats.store.reads),
+    ];
     let slack = (stats.last_slack.map(|slack| slack.as_secs_f64()), stats.least_slack.map(|slack| slack.as_secs_f64()));
     make(py, "_stats", (counts, calls, slack))
 }

@@ -61,7 +61,7 @@ where
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
     let steps: u64 = number("COORD_DIFF_STEPS").unwrap_or(20_000);
     let seed: u64 = number("COORD_DIFF_SEED").unwrap_or_else(|| super::support::env().rng.bits());
-    println!("COORD_DIFF_SEED={seed} COORD_DIFF_STEPS={steps}");
+    eprintln!("COORD_DIFF_SEED={seed} COORD_DIFF_STEPS={steps}");
     let client = Client::with_uri_str(uri).await.unwrap();
     let collection = prefix() + "walk";
     let database = client.database("coord_differential");

@@ -57,6 +57,10 @@ fn an_acquire_that_no_majority_has_acknowledged_is_an_error() {
         let error = store.health().await.unwrap_err();
         assert_eq!(error.code(), Code::Unavailable, "{error}");
 
+        let other = prefix();
+        let opening = MongoStore::open(&uri, &other, 20, ttl, env());
+        assert_eq!(opening.await.err().map(|error| error.code()), Some(Code::Unavailable), "nor does a new one open");
+
         set.members().iter().filter(|member| frozen.contains(&member.port())).for_each(|member| member.thaw());
         let held = until("an acknowledged acquire", async || {
             let acquire = Step::acquire(me, true, 256, Vec::new());

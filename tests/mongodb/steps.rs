@@ -178,11 +178,7 @@ fn a_closed_store_gives_everything_back() {
             .await;
         drop(store);
         until("the end of every connection", async || (ours().await == 0).then_some(())).await;
-        until("the end of every task", async || {
-            println!("{} tasks, {before} before", tasks());
-            (tasks() <= before).then_some(())
-        })
-        .await;
+        until("the end of every task", async || (tasks() <= before).then_some(())).await;
     });
 }
 

@@ -14,13 +14,13 @@ use futures::StreamExt;
 use once_cell::sync::Lazy;
 
 /// The bound of every wait for an event.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Long enough for a busy machine; failovers of these sets take a second or two.
-pub const TTL: Duration = Duration::from_secs(30);
+pub(crate) const TTL: Duration = Duration::from_secs(30);
 
 /// Runs a test's future on a runtime of its own.
-pub fn run<T>(test: impl Future<Output = T>) -> T {
+pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
     Lazy::force(&LOG);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let result = runtime.block_on(test);
@@ -28,54 +28,54 @@ pub fn run<T>(test: impl Future<Output = T>) -> T {
     result
 }
 
-pub fn env() -> Env {
+pub(crate) fn env() -> Env {
     Env::system(tokio::runtime::Handle::current())
 }
 
 /// A collection prefix that no other test uses, also not one of another run on the same servers.
-pub fn prefix() -> String {
+pub(crate) fn prefix() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("t{}_{}_", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-pub async fn open(uri: &str) -> MongoStore {
+pub(crate) async fn open(uri: &str) -> MongoStore {
     MongoStore::open(uri, &prefix(), 20, TTL, env()).await.expect("the store opens")
 }
 
-pub fn session() -> SessionId {
+pub(crate) fn session() -> SessionId {
     env().session_id()
 }
 
-pub fn entry(session: SessionId, attempt: u64) -> Entry {
+pub(crate) fn entry(session: SessionId, attempt: u64) -> Entry {
     Entry { session, attempt, priority: Priority::default() }
 }
 
-pub fn key(name: &str) -> ClaimKey {
+pub(crate) fn key(name: &str) -> ClaimKey {
     ClaimKey::new(format!("lock/default/default/{name}"))
 }
 
-pub fn open_step(nonce: i64) -> SessionStep {
+pub(crate) fn open_step(nonce: i64) -> SessionStep {
     SessionStep::Open { nonce: Nonce(nonce), ttl: TTL, info: SessionInfo::default() }
 }
 
-pub async fn opened(store: &MongoStore) -> SessionRecord {
+pub(crate) async fn opened(store: &MongoStore) -> SessionRecord {
     store.apply_session(session(), open_step(1)).await.unwrap().expect("an opened session")
 }
 
-pub async fn step(store: &MongoStore, key: &ClaimKey, step: Step) -> Applied {
+pub(crate) async fn step(store: &MongoStore, key: &ClaimKey, step: Step) -> Applied {
     store.apply_claim(key.clone(), ClaimStep::Step(step)).await.unwrap()
 }
 
-pub async fn acquire(store: &MongoStore, key: &ClaimKey, entry: Entry) -> ClaimView {
+pub(crate) async fn acquire(store: &MongoStore, key: &ClaimKey, entry: Entry) -> ClaimView {
     step(store, key, Step::acquire(entry, true, 256, Vec::new())).await.expect("an acquire always applies")
 }
 
-pub async fn release(store: &MongoStore, key: &ClaimKey, entry: Entry) -> Applied {
+pub(crate) async fn release(store: &MongoStore, key: &ClaimKey, entry: Entry) -> Applied {
     step(store, key, Step::remove(entry, Vec::new())).await
 }
 
 /// The next notice that is no gap.
-pub async fn next_notice(notices: &mut Notices) -> Notice {
+pub(crate) async fn next_notice(notices: &mut Notices) -> Notice {
     loop {
         match next(notices).await {
             Notice::Gap => {}
@@ -84,12 +84,12 @@ pub async fn next_notice(notices: &mut Notices) -> Notice {
     }
 }
 
-pub async fn next(notices: &mut Notices) -> Notice {
+pub(crate) async fn next(notices: &mut Notices) -> Notice {
     tokio::time::timeout(PATIENCE, notices.next()).await.expect("a notice in time").expect("a stream without end")
 }
 
 /// Calls `attempt` until it gives something.
-pub async fn until<T>(what: &str, mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = tokio::time::Instant::now() + PATIENCE * 2;
     loop {
         if let Some(value) = attempt().await {
@@ -101,12 +101,12 @@ pub async fn until<T>(what: &str, mut attempt: impl AsyncFnMut() -> Option<T>) -
 }
 
 /// Runs what blocks beside the test's other tasks.
-pub async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(f).await.unwrap()
 }
 
 /// The warnings of this library that this thread, which is this test, has logged and that contain this text.
-pub fn warnings(text: &str) -> Vec<String> {
+pub(crate) fn warnings(text: &str) -> Vec<String> {
     let log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
     let me = std::thread::current().id();
     log.iter().filter(|(thread, line)| *thread == me && line.contains(text)).map(|(_, line)| line.clone()).collect()

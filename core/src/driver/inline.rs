@@ -11,24 +11,38 @@ use tokio::runtime::Handle;
 use super::{runtime, sys};
 use crate::error::{Code, Error, Result};
 
+/// What became of a future that was polled once.
+pub(crate) enum Begun<F: Future + ?Sized> {
+    /// It has ended and is dropped; a panic is an error.
+    Ended(Result<F::Output>),
+    /// It must be polled again elsewhere: the waker that it has been given wakes nobody.
+    GoesOn(Pin<Box<F>>),
+}
+
 /// Polls a future once on this thread, in the context of a runtime, with signals blocked: its first step may write
-/// to a connection. If it is not ready it must be polled again elsewhere, since this poll's waker wakes nobody.
-/// A panic is an error, and must not be polled again.
-pub(crate) fn poll_once<F: Future + ?Sized>(handle: &Handle, future: Pin<&mut F>) -> Poll<Result<F::Output>> {
+/// to a connection.
+pub(crate) fn begin<F: Future + ?Sized>(handle: &Handle, mut future: Pin<Box<F>>) -> Begun<F> {
     // A thread whose end has begun has no context any more, and tokio panics; the runtime's own threads have.
-    let Ok(_context) = catch_unwind(|| handle.enter()) else { return Poll::Pending };
+    let Ok(_context) = catch_unwind(|| handle.enter()) else { return Begun::GoesOn(future) };
     let _blocked = block_foreign();
-    let mut context = Context::from_waker(Waker::noop());
-    match catch_unwind(AssertUnwindSafe(|| future.poll(&mut context))) {
-        Ok(poll) => poll.map(Ok),
-        Err(payload) => Poll::Ready(Err(panicked(&*payload))),
-    }
+    let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut Context::from_waker(Waker::noop()))));
+    let outcome = match polled {
+        Ok(Poll::Pending) => return Begun::GoesOn(future),
+        Ok(Poll::Ready(value)) => Ok(value),
+        Err(payload) => Err(panicked(&*payload)),
+    };
+    drop_caught(future);
+    Begun::Ended(outcome)
 }
 
 /// Drops on this thread what was polled here or made by the runtime. A panic in it is logged.
 pub(crate) fn drop_here<T>(handle: &Handle, value: T) {
     let _context = catch_unwind(|| handle.enter());
     let _blocked = block_foreign();
+    drop_caught(value);
+}
+
+fn drop_caught<T>(value: T) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
         tracing::error!("{}", panicked(&*payload));
     }

@@ -19,12 +19,20 @@ mod operation;
 mod queue;
 mod runtime;
 mod sys;
+mod thread;
 mod wait;
 
 pub(crate) use background::Background;
 pub use cancel::CancelToken;
 pub use drive::Driven;
-pub(crate) use inline::poll_once;
+pub(crate) use inline::{Begun, begin};
 pub use operation::Op;
 pub use queue::EventQueue;
 pub use runtime::{Runtime, thread_count};
+pub(crate) use sys::awaitable;
+#[cfg(test)]
+pub(crate) use sys::testing;
+pub use thread::spawn_thread;
+
+#[cfg(test)]
+mod tests;

@@ -3,13 +3,12 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt;
 
 use super::cancel::{self, CancelToken};
-use super::inline::{drop_here, panicked, poll_once};
+use super::inline::{Begun, begin, panicked};
 use super::queue::EventQueue;
 use super::runtime::{Runtime, shut_down};
 use super::wait::{cancelled, timed_out};
@@ -43,10 +42,8 @@ impl Runtime {
         let op = Op(CancelToken::new());
         let terminal = Terminal { queue: Arc::clone(queue), map: Some(map), _outcome: std::marker::PhantomData };
         let outcome = outcome(future, timeout, op.0.clone(), cancel.cloned());
-        let mut task = Box::pin(async move { terminal.deliver(outcome.await) });
-        match poll_once(self.handle(), task.as_mut()) {
-            Poll::Ready(_) => drop_here(self.handle(), task),
-            Poll::Pending => drop(self.handle().spawn(task)),
+        if let Begun::GoesOn(task) = begin(self.handle(), Box::pin(async move { terminal.deliver(outcome.await) })) {
+            self.handle().spawn(task);
         }
         Ok(op)
     }

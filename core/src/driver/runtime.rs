@@ -36,7 +36,7 @@ static CURRENT: Mutex<Current> = Mutex::new(Current { hooked: false, runtime: We
 /// midst of that never waits for a mutex whose holder it does not have.
 static STARTED_BY: AtomicU32 = AtomicU32::new(0);
 
-static THREADS: AtomicUsize = AtomicUsize::new(0);
+pub(super) static THREADS: AtomicUsize = AtomicUsize::new(0);
 
 /// The shared runtime serves I/O and timers; what computes belongs elsewhere.
 const WORKERS: usize = 2;

@@ -1,10 +1,14 @@
-//! The calls that have no safe form: signal masks, and the hook that a fork runs.
+//! The calls that have no safe form: signal masks, the hook that a fork runs, and awaiting a descriptor.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Whether this process is a child of the one that installed the hook.
 static FORKED: AtomicBool = AtomicBool::new(false);
@@ -107,11 +111,17 @@ unsafe fn discard_pending(signal: libc::c_int) {
     }
 }
 
+/// A descriptor whose readability can be awaited. Must be called in the context of a runtime with I/O.
+pub(crate) fn awaitable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is an open descriptor that nobody else closes, and gives the same number every time.
+    unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }.map_err(io::Error::from)
+}
+
 /// What only tests do: fork, and be a host that lets SIGPIPE kill it.
 #[cfg(test)]
-pub(super) mod testing {
+pub(crate) mod testing {
     /// Runs `child` in a forked child, which then exits with its answer; returns the child's wait status.
-    pub(in crate::driver) fn in_forked_child(child: impl FnOnce() -> i32) -> i32 {
+    pub(crate) fn in_forked_child(child: impl FnOnce() -> i32) -> i32 {
         // SAFETY: the child runs code that a host may run after a fork, which is what is tested, and leaves by
         // `_exit`, so that nothing of the parent's is destroyed in it.
         unsafe {
@@ -128,13 +138,13 @@ pub(super) mod testing {
     }
 
     /// Gives SIGPIPE its default action, as in a C host; Rust programs ignore it.
-    pub(in crate::driver) fn let_sigpipe_kill() {
+    pub(crate) fn let_sigpipe_kill() {
         // SAFETY: installs no handler.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     }
 
     /// Writes to a pipe that nobody reads: raises SIGPIPE on this thread.
-    pub(in crate::driver) fn write_to_broken_pipe() -> std::io::Error {
+    pub(crate) fn write_to_broken_pipe() -> std::io::Error {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
         std::io::Write::write(&mut &writer, b"x").expect_err("nobody reads")

@@ -18,6 +18,7 @@ use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep, ClaimView, Entry}
 use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
 
 #[cfg(any(test, feature = "testing"))]
+#[allow(clippy::disallowed_methods, reason = "a test's patience is not the protocol's time")]
 pub mod conformance;
 pub(crate) mod counted;
 #[cfg(any(test, feature = "testing"))]
@@ -26,6 +27,7 @@ pub mod memory;
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
 #[cfg(feature = "sqlite")]
+#[allow(clippy::disallowed_methods, reason = "SQLite blocks, so it has threads of its own, which may sleep")]
 pub mod sqlite;
 
 /// What the core has to know about a store. Only flags on which it branches; each is tested.

@@ -2,8 +2,8 @@
 //!
 //! Modelled: the session of a holder from its opening, its claim, an observer that kills and takes over; writes that
 //! are applied at once and committed later, in order; a failover that drops what is not committed; requests that
-//! arrive late and twice; replies that come with the commit or never; reads of the committed state, or of one that
-//! is older; tokens from the primary's date and the cluster's logical time.
+//! arrive late and twice; replies that come with the commit or never; reads of the committed state, or of
+//! that before the opening (any other old read is what a late kill is); tokens from the primary's date and the cluster's logical time.
 //!
 //! Abstracted: time. The holder's deadline for a nonce passes at some moment; an observer can be patient enough for
 //! a nonce only after that (this is what the lease model shows). Missing sessions may be declared dead at any time.
@@ -70,7 +70,7 @@ pub enum Request {
 }
 
 /// What the request did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reply {
     /// The session as it is: live or not.
     Opened(bool),
@@ -88,13 +88,11 @@ pub enum Reply {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World {
     committed: Records,
-    /// The committed state before the latest commit: what a stale read shows.
-    older: Records,
     /// Applied and not committed, each with its reply.
     log: Vec<(Records, Reply)>,
     sent: BTreeSet<Request>,
     accept: Vec<SessionStep>,
-    replies: Vec<Reply>,
+    replies: BTreeSet<Reply>,
     view: SessionView,
     /// The nonce of the latest renewal that is acknowledged, and that whose deadline has passed.
     acknowledged: Option<u8>,
@@ -119,10 +117,10 @@ pub enum Action {
     /// Another primary takes over, without the uncommitted writes.
     Failover,
     /// A reply arrives.
-    Answer(usize),
+    Answer(Reply),
     /// The deadline of the holder's latest renewal passes.
     Expire,
-    /// The observer reads the committed state, or the older one.
+    /// The observer reads the committed state, or the empty one from before the opening.
     Read(bool),
 }
 
@@ -177,7 +175,7 @@ impl Failover {
             }
         };
         if self.is(Mutant::LocalWrite) || (records == before && world.log.is_empty()) {
-            world.reply(reply);
+            world.replies.insert(reply);
         }
         if records != before || !world.log.is_empty() {
             world.log.push((records, reply));
@@ -214,10 +212,9 @@ impl Failover {
     }
 
     fn read(&self, world: &mut World, stale: bool) -> Option<()> {
-        let present = Self::present(world);
         let records = match stale {
-            _ if self.is(Mutant::LocalRead) && !stale => present,
-            true => world.older.clone(),
+            true => Records::default(),
+            false if self.is(Mutant::LocalRead) => Self::present(world),
             false => world.committed.clone(),
         };
         match &records.session {
@@ -239,13 +236,6 @@ impl Failover {
 }
 
 impl World {
-    fn reply(&mut self, reply: Reply) {
-        if !self.replies.contains(&reply) {
-            self.replies.push(reply);
-            self.replies.sort_by_key(|reply| format!("{reply:?}"));
-        }
-    }
-
     /// Whether the holder's session is live by its own view and clock.
     fn lives(&self) -> bool {
         self.view.state() == SessionState::Live && self.acknowledged > self.expired && !self.suspended
@@ -264,11 +254,10 @@ impl Model for Failover {
         let timing = Timing { ttl: TTL, margin: std::time::Duration::ZERO, renew_every: TICK };
         vec![World {
             committed: Records::default(),
-            older: Records::default(),
             log: Vec::new(),
             sent: BTreeSet::from([Request::Open]),
             accept: Vec::new(),
-            replies: Vec::new(),
+            replies: BTreeSet::new(),
             view: SessionView::begin_open(timing, nonce(0), Timestamp::ZERO),
             acknowledged: None,
             expired: None,
@@ -304,7 +293,7 @@ impl Model for Failover {
         if world.failovers < self.failovers {
             actions.push(Action::Failover);
         }
-        actions.extend((0..world.replies.len()).map(Action::Answer));
+        actions.extend(world.replies.iter().copied().map(Action::Answer));
         if !world.knows_dead {
             actions.extend([Action::Read(false), Action::Read(true)]);
         }
@@ -323,15 +312,15 @@ impl Model for Failover {
             Action::Apply(request) => self.apply(&mut world, &request),
             Action::Commit => {
                 let (records, reply) = world.log.remove(0);
-                world.older = std::mem::replace(&mut world.committed, records);
-                world.reply(reply);
+                world.committed = records;
+                world.replies.insert(reply);
             }
             Action::Failover => {
                 world.failovers += 1;
                 world.log.clear();
             }
-            Action::Answer(place) => {
-                let reply = world.replies.remove(place);
+            Action::Answer(reply) => {
+                world.replies.remove(&reply);
                 Self::answer(&mut world, reply);
             }
             Action::Expire => {

@@ -234,11 +234,8 @@ impl Model for Lease {
         }
         if !world.killed {
             actions.push(Action::Read);
-            if let Some(seen) = self.eligible(world) {
-                if !world.network.contains(&Message::Kill(seen)) {
-                    actions.push(Action::SendKill(seen));
-                }
-            }
+            let proven = self.eligible(world).filter(|seen| !world.network.contains(&Message::Kill(*seen)));
+            actions.extend(proven.map(Action::SendKill));
         }
         if world.killed {
             actions.push(Action::Contend);

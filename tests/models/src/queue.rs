@@ -158,10 +158,8 @@ impl Model for Queue {
             Action::Acquire(who) => {
                 if !world.arrived.contains(&who) {
                     world.arrived.push(who);
-                } else if self.is(Mutant::ResendRequeues) {
-                    if let Some(record) = world.claim.as_mut() {
-                        record.waiters.retain(|w| *w != entry(who, 1));
-                    }
+                } else if let (true, Some(record)) = (self.is(Mutant::ResendRequeues), world.claim.as_mut()) {
+                    record.waiters.retain(|w| *w != entry(who, 1));
                 }
                 self.step(&mut world, Step::acquire(entry(who, 1), true, 10, vec![]));
             }

@@ -251,9 +251,7 @@ fn due(record: Option<&ClaimRecord>, step: &ClaimStep, now: StoreNow) -> bool {
         },
         ClaimStep::AnnounceBreak { token } => record.is_some_and(|r| r.holder.is_some() && r.token == *token),
         ClaimStep::Publish { holder, token, .. } => holds(holder, *token),
-        ClaimStep::Collect => {
-            record.is_some_and(|r| r.holder.is_none() && r.waiters.is_empty() && now.floor > r.token)
-        }
+        ClaimStep::Collect => record.is_some_and(|r| r.holder.is_none() && r.waiters.is_empty() && now.floor > r.token),
     }
 }
 

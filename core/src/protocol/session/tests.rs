@@ -206,7 +206,6 @@ mod view {
         requests: Vec<SessionStep>,
         replies: Vec<(Nonce, bool)>,
         first_sent: BTreeMap<i64, u64>,
-        applied: Vec<i64>,
         /// The longest that a hold could last, by the renewals that the store has applied.
         allowed_until: u64,
         epoch: u64,
@@ -225,7 +224,6 @@ mod view {
                 requests: vec![open(nonce)],
                 replies: Vec::new(),
                 first_sent: BTreeMap::from([(0, 5)]),
-                applied: Vec::new(),
                 allowed_until: 0,
                 epoch: 0,
                 was_live: false,
@@ -267,13 +265,9 @@ mod view {
             let step = self.requests[pick % self.requests.len()].clone();
             let after = apply(ID, self.record.clone(), &step, WallTime(0));
             let alive = after.as_ref().is_some_and(|r| r.vitality == Vitality::Live);
-            let nonce = match step {
-                SessionStep::Open { nonce, .. } | SessionStep::Renew { nonce, .. } => nonce,
-                _ => unreachable!("the holder sends nothing else"),
+            let (SessionStep::Open { nonce, .. } | SessionStep::Renew { nonce, .. }) = step else {
+                unreachable!("the holder sends nothing else")
             };
-            if alive {
-                self.applied.push(nonce.0);
-            }
             self.replies.push((nonce, alive));
             self.record = after.or_else(|| self.record.take());
         }
@@ -690,5 +684,30 @@ mod together {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn the_period_never_starts_the_count_anew() {
+    // The gap after which a count starts anew is half the ttl of the observed session, whatever the observer's is.
+    for ttl_ms in [1_000, 1_500, 2_000, 6_000, 30_000, 86_400_000] {
+        let mut seen = Observations::default();
+        let id = SessionId::from_random(1);
+        seen.want(Timestamp::ZERO, id, Duration::from_secs(1_000_000));
+        assert_eq!(seen.period(), None);
+        let record = SessionRecord {
+            id,
+            vitality: Vitality::Live,
+            nonce: Some(Nonce(1)),
+            ttl: Duration::from_millis(ttl_ms),
+            seen: WallTime(0),
+            died: None,
+            info: SessionInfo::default(),
+        };
+        seen.on_read(Timestamp::ZERO, Timestamp::ZERO, id, Some(&record), Duration::from_secs(30));
+        let period = seen.period().unwrap();
+        assert!(period <= record.ttl / 4, "{period:?} of {ttl_ms} ms");
+        seen.on_dead(id);
+        assert_eq!(seen.period(), None);
     }
 }

@@ -51,7 +51,7 @@ pub(super) async fn connect(
     override_options(&mut options, pool, limits);
 
     let reach = Reach::default();
-    let client = open(options.clone(), Some(&reach))?;
+    let client = open(options.clone(), Some(&reach), env)?;
     let connected = async {
         let hello = first_contact(&client, &options, &reach, limits, tasks).await?;
         let sharded = inspect(&hello, env)?;
@@ -67,11 +67,13 @@ pub(super) async fn connect(
     };
     options.max_pool_size = Some(RENEWAL_POOL);
     options.min_pool_size = Some(1);
-    let renewals = open(options, None)?;
+    let renewals = open(options, None, env)?;
     Ok(Connection { main: client.database(&database), renewals: renewals.database(&database), sharded })
 }
 
-fn open(mut options: ClientOptions, reach: Option<&Reach>) -> Result<Client> {
+fn open(mut options: ClientOptions, reach: Option<&Reach>, env: &Env) -> Result<Client> {
+    // The driver starts its own tasks where it is created.
+    let _runtime = env.tasks.runtime().enter();
     options.sdam_event_handler = reach.map(Reach::handler);
     Client::with_options(options).map_err(|error| match &*error.kind {
         ErrorKind::InvalidArgument { message, .. } => Error::invalid(format!("the MongoDB URI is wrong: {message}")),

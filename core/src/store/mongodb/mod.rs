@@ -135,13 +135,7 @@ impl Inner {
             SessionStep::Renew { .. } => (&self.own_session, self.limits.renewal),
             SessionStep::Open { .. } | SessionStep::Close => (&self.own_session, self.limits.operation),
         };
-        let request = write(
-            collection.clone(),
-            pipeline::session(id, &step),
-            pipeline::session_fields(),
-            self.limits.operation,
-            None,
-        );
+        let request = write(collection.clone(), pipeline::session(id, &step), pipeline::session_fields(), limit, None);
         let after = self.tasks.run(limit, CHANGE_SESSION, request, &self.sessions.namespace().to_string()).await?;
         after.as_ref().map(codec::session).transpose()
     }
@@ -245,7 +239,8 @@ impl Inner {
 
     async fn close(&self) {
         self.closing.send_replace(true);
-        self.tasks.close(self.limits.operation).await;
+        // Whoever closes has waited for what matters to him; a request that hangs is ended with its connection.
+        self.tasks.close(self.limits.operation.min(connect::CONNECT_TIMEOUT)).await;
         self.lanes.clear();
         self.own_session.client().clone().shutdown().immediate(true).await;
         self.locks.client().clone().shutdown().immediate(true).await;

@@ -156,7 +156,10 @@ impl Supervisor {
             match watch(&self.inner, self.id, self.token.clone()).await {
                 Ok(changes) => return changes,
                 Err(error) => {
-                    tracing::warn!("the locks cannot be watched, waiting clients poll until they can: {error}");
+                    // Once per outage.
+                    if pause == FIRST_PAUSE {
+                        tracing::warn!("the locks cannot be watched, waiting clients poll until they can: {error}");
+                    }
                     if !matches!(error.code(), crate::error::Code::Unavailable) {
                         self.token = None;
                     }

@@ -17,7 +17,7 @@ use super::{fault, schema};
 use crate::env::Env;
 use crate::time::Timestamp;
 
-/// A checkpoint is due after this many commits; three pages each, so the log has some 12 MB at most per process.
+/// A checkpoint is due after this many commits; some three pages each, so the log grows to a few MB per process.
 const MANY: u32 = 1_000;
 
 /// It is also due after this many, if the last one was this long ago, so that many processes that write little do
@@ -25,8 +25,8 @@ const MANY: u32 = 1_000;
 const SOME: u32 = 64;
 const LONG: Duration = Duration::from_secs(5);
 
-/// With this many pages the log is long: 32 MB.
-const LONG_LOG: i64 = 8_000;
+/// With this many pages the log is long: 16 MB.
+const LONG_LOG: i64 = 16_000;
 
 /// How long the second checkpoint tries to have its turn, and, when it has it, waits for those who read.
 const TURN_PATIENCE: Duration = Duration::from_secs(2);

@@ -46,7 +46,7 @@ pub(super) fn apply(db: &Connection, key: &ClaimKey, step: &ClaimStep, wall: Wal
         ClaimStep::Step(step) => advance(db, key, claim, step, marks, wall),
         ClaimStep::AnnounceBreak { token } => announce_break(db, key, claim, *token),
         ClaimStep::Publish { holder, token, value } => publish(db, key, claim, holder, *token, value),
-        ClaimStep::Collect => collect(db, key, claim, marks, wall),
+        ClaimStep::Collect => collect(db, key, claim),
     }
 }
 
@@ -296,16 +296,11 @@ fn publish(
     Ok(Stepped::applied(view(db, key, &claim, None)?))
 }
 
-fn collect(
-    db: &Connection,
-    key: &ClaimKey,
-    claim: Option<Claim>,
-    marks: Marks,
-    wall: WallTime,
-) -> Result<Stepped, Fault> {
-    let unused = |claim: &Claim| claim.holder.is_none() && claim.waiting == 0 && marks.floor(wall) > claim.token;
+fn collect(db: &Connection, key: &ClaimKey, claim: Option<Claim>) -> Result<Stepped, Fault> {
+    let unused = |claim: &Claim| claim.holder.is_none() && claim.waiting == 0;
     let Some(claim) = claim.filter(unused) else { return Ok(Stepped::refused()) };
-    // Its token is remembered in the same transaction, so that the name never begins below it again.
+    // Its token is remembered in the same transaction, so that the name never begins below it again. With that the
+    // floor has passed it, whatever the date is.
     db.prepare_cached("UPDATE meta SET hlc = max(hlc, ?1) WHERE id = 1")?.execute([claim.token])?;
     db.prepare_cached("DELETE FROM lock WHERE name = ?1")?.execute([key.as_str()])?;
     Ok(Stepped::applied(view(db, key, &claim, None)?))

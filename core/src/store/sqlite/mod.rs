@@ -1,6 +1,6 @@
 //! A store in one SQLite file, for the processes of one machine.
 //!
-//! - [`file`](self::file), `run`, `schema`: the file and what lies beside it: where it may be, whose it is, its layout.
+//! - [`file`], `run`, `schema`: the file and what lies beside it: where it may be, whose it is, its layout.
 //! - `claims`, `sessions`, `tokens`: the protocol's steps as statements.
 //! - `writer`, `gate`, `checkpoint`: who writes when, in this process and among all.
 //! - `reader`, `wake`: reading, and being told.
@@ -105,7 +105,8 @@ impl Open {
     fn new(path: &Path, durability: Durability, env: Env) -> Result<Self> {
         let file = DatabaseFile::prepare(path)?;
         let path = file.path().to_owned();
-        let writing = schema::open(&path, &boot_id())?;
+        let boot = boot_id();
+        let writing = schema::open(&path, &boot)?;
         let reading = schema::connect(&path).map_err(|error| fault::explain(&path, error))?;
         // SQLite opens the path by itself; what it found is the pinned file only if that is still there.
         file.check_in_place()?;
@@ -118,7 +119,7 @@ impl Open {
         let wakes = Arc::new(Wakes::new(env.clone(), run.clone(), reader.clone()).map_err(system)?);
         let checkpoints = Arc::new(Checkpoints::new(env.clone(), path.clone(), gate.clone()));
         let around = Surroundings { run: run.clone(), wakes: wakes.clone(), checkpoints: checkpoints.clone() };
-        let writer = Arc::new(Writer::new(env.clone(), path.clone(), durability, gate, around, writing));
+        let writer = Arc::new(Writer::new(env.clone(), path.clone(), durability, gate, around, writing, boot));
         Ok(Self { env, file, run, reader, wakes, checkpoints, writer })
     }
 

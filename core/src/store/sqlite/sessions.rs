@@ -9,10 +9,25 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::claims::entries_of;
 use super::fault::Fault;
 use crate::protocol::session::{self, Nonce, SessionId, SessionRecord, SessionStep, Vitality};
-use crate::time::WallTime;
+use crate::time::{Timestamp, WallTime};
 
 /// The columns that [`record`] reads, in its order.
 pub(super) const COLUMNS: &str = "id, st, n, ttl, seen, died, info";
+
+/// When a transaction runs, by the clocks that the store knows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment<'a> {
+    pub(super) wall: WallTime,
+    pub(super) now: Timestamp,
+    /// The boot that `now` counts from.
+    pub(super) boot: &'a str,
+}
+
+impl Moment<'_> {
+    fn seconds(&self) -> i64 {
+        i64::try_from(self.now.nanos() / 1_000_000_000).unwrap_or(i64::MAX)
+    }
+}
 
 /// What a step on a session did.
 #[derive(Debug)]
@@ -24,9 +39,9 @@ pub(super) struct Stepped {
 
 /// Applies one step to one session. When it dies, its places in queues are marked, so that the next step on each
 /// claim removes them without looking for them.
-pub(super) fn apply(db: &Connection, id: SessionId, step: &SessionStep, wall: WallTime) -> Result<Stepped, Fault> {
+pub(super) fn apply(db: &Connection, id: SessionId, step: &SessionStep, at: Moment<'_>) -> Result<Stepped, Fault> {
     let before = load(db, id)?;
-    let Some(after) = session::apply(id, before.clone(), step, wall) else {
+    let Some(after) = session::apply(id, before.clone(), step, at.wall) else {
         return Ok(Stepped { record: None, died: false });
     };
     match &before {
@@ -38,23 +53,38 @@ pub(super) fn apply(db: &Connection, id: SessionId, step: &SessionStep, wall: Wa
     if died {
         let (from, to) = entries_of(id);
         db.prepare_cached("UPDATE q SET gone = 1 WHERE who >= ?1 AND who < ?2")?.execute([from, to])?;
+        db.prepare_cached("UPDATE sess SET died_up = ?2, died_boot = ?3 WHERE id = ?1")?.execute(params![
+            id.to_string(),
+            at.seconds(),
+            at.boot
+        ])?;
     }
     Ok(Stepped { record: Some(after), died })
 }
 
-/// Removes records of sessions that died before this date and that no claim mentions any more.
-pub(super) fn purge(db: &Connection, before: WallTime) -> Result<(), Fault> {
+/// Removes records of sessions that died more than a day ago and that no claim mentions any more.
+///
+/// Not by the date alone, which may have been set forward a moment ago: whoever has seen that a session is dead
+/// relies on it, and a session without a record could be opened once more by a message that was late.
+pub(super) fn purge(db: &Connection, at: Moment<'_>) -> Result<(), Fault> {
     // In parts, since others want to write too.
     db.prepare_cached(
         "DELETE FROM sess WHERE id IN (
-             SELECT id FROM sess AS s WHERE died < ?1
+             SELECT id FROM sess AS s WHERE died < ?1 AND (died_boot != ?2 OR died_up < ?3)
              AND NOT EXISTS (SELECT 1 FROM lock WHERE own >= s.id || '/' AND own < s.id || '0')
              AND NOT EXISTS (SELECT 1 FROM q WHERE who >= s.id || '/' AND who < s.id || '0')
              LIMIT 1000)",
     )?
-    .execute([before.0])?;
+    .execute(params![
+        at.wall.0.saturating_sub(1_000 * KEEP_DEAD),
+        at.boot,
+        at.seconds().saturating_sub(KEEP_DEAD)
+    ])?;
     Ok(())
 }
+
+/// How long a tombstone is kept, in seconds: a day.
+const KEEP_DEAD: i64 = 86_400;
 
 /// The record in a row of [`COLUMNS`].
 pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<SessionRecord> {

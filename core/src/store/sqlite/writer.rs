@@ -22,6 +22,7 @@ use super::checkpoint::Checkpoints;
 use super::fault::{self, Fault};
 use super::gate::{Entry, Gate};
 use super::run::RunDirectory;
+use super::sessions::Moment;
 use super::tokens::Marks;
 use super::wake::Wakes;
 use super::{claims, sessions};
@@ -42,8 +43,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// How many steps share a transaction.
 const BATCH: usize = 64;
 
-/// Tombstones of sessions are kept for a day, and looked through every hour.
-const KEEP_DEAD_MS: i64 = 86_400_000;
+/// How often old tombstones of sessions are looked for.
 const PURGE_EVERY: Duration = Duration::from_secs(3_600);
 
 /// One piece of work, done in one transaction, perhaps together with others.
@@ -125,6 +125,7 @@ impl Writer {
         gate: Arc<Gate>,
         around: Surroundings,
         db: Connection,
+        boot: String,
     ) -> Self {
         Self {
             purged: AtomicU64::new(env.now().nanos()),
@@ -133,7 +134,7 @@ impl Writer {
             durability,
             gate,
             around,
-            engine: Mutex::new(Some(Engine { db, synced: None, warned: false })),
+            engine: Mutex::new(Some(Engine { db, boot, synced: None, warned: false })),
             queue: Mutex::default(),
             idle: Notify::new(),
             raising: AtomicBool::new(false),
@@ -219,7 +220,7 @@ impl Writer {
         }
         let Some(db) = engine.as_mut() else { return Some(Err(Error::closed("the store"))) };
         let result = match db.set_synced(false).and_then(|()| db.begin()) {
-            Ok(true) => db.finish(&[work], None, self.env.clock.wall()),
+            Ok(true) => db.finish(&[work], None, &self.env),
             Ok(false) => return None,
             Err(fault) => Err(fault),
         };
@@ -291,7 +292,7 @@ impl Writer {
             if self.gate.enter(deadline, || engine.begin())? == Entry::TimedOut {
                 return Err(Fault::TimedOut);
             }
-            let result = engine.finish(works, above, self.env.clock.wall());
+            let result = engine.finish(works, above, &self.env);
             self.gate.leave();
             match result {
                 Err(Fault::CeilingTooLow(token)) => above = Some(token.max(above.unwrap_or(token))),
@@ -416,6 +417,7 @@ impl Work {
 #[derive(Debug)]
 struct Engine {
     db: Connection,
+    boot: String,
     /// Whether commits are synced now; none if it was never set.
     synced: Option<bool>,
     /// It was said that the date is wrong.
@@ -451,8 +453,8 @@ impl Engine {
 
     /// Does the works in the transaction that was begun, and ends it: all or nothing. The ceiling is raised above
     /// `above` first.
-    fn finish(&mut self, works: &[&Work], above: Option<i64>, wall: WallTime) -> Result<Vec<Finished>, Fault> {
-        let result = self.perform_all(works, above, wall).and_then(|finished| {
+    fn finish(&mut self, works: &[&Work], above: Option<i64>, env: &Env) -> Result<Vec<Finished>, Fault> {
+        let result = self.perform_all(works, above, env).and_then(|finished| {
             self.db.prepare_cached("COMMIT")?.execute([])?;
             Ok(finished)
         });
@@ -463,18 +465,20 @@ impl Engine {
         result
     }
 
-    fn perform_all(&mut self, works: &[&Work], above: Option<i64>, wall: WallTime) -> Result<Vec<Finished>, Fault> {
+    fn perform_all(&mut self, works: &[&Work], above: Option<i64>, env: &Env) -> Result<Vec<Finished>, Fault> {
+        let (wall, now) = (env.clock.wall(), env.now());
         if let Some(token) = above {
             self.raise_ceiling(token, wall)?;
         }
-        works.iter().map(|work| self.perform(work, wall)).collect()
+        works.iter().map(|work| self.perform(work, wall, now)).collect()
     }
 
-    fn perform(&mut self, work: &Work, wall: WallTime) -> Result<Finished, Fault> {
+    fn perform(&mut self, work: &Work, wall: WallTime, now: Timestamp) -> Result<Finished, Fault> {
+        let at = Moment { wall, now, boot: &self.boot };
         let nothing = Finished { done: Done::Nothing, notice: None, died: None, ceiling_is_near: false };
         match work {
             Work::Session(id, step) => {
-                let stepped = sessions::apply(&self.db, *id, step, wall)?;
+                let stepped = sessions::apply(&self.db, *id, step, at)?;
                 let died = stepped.died.then_some(*id);
                 Ok(Finished { done: Done::Session(stepped.record), died, ..nothing })
             }
@@ -487,7 +491,7 @@ impl Engine {
                 Ok(Finished { done: Done::Claim(applied), notice, ceiling_is_near, ..nothing })
             }
             Work::RaiseCeiling(token) => self.raise_ceiling(*token, wall).map(|()| nothing),
-            Work::Purge => sessions::purge(&self.db, WallTime(wall.0.saturating_sub(KEEP_DEAD_MS))).map(|()| nothing),
+            Work::Purge => sessions::purge(&self.db, at).map(|()| nothing),
             Work::Probe => {
                 self.db.prepare_cached("UPDATE meta SET probe = probe + 1 WHERE id = 1")?.execute([])?;
                 Ok(nothing)

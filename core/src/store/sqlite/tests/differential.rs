@@ -2,7 +2,6 @@
 //! `COORD_DIFF_SEED` which.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
@@ -132,7 +131,12 @@ impl Model {
 
     fn step_claim(&mut self, key: &ClaimKey, step: &ClaimStep, wall: WallTime) -> Applied {
         let before = self.claims.get(key).cloned();
-        let now = StoreNow { wall, floor: (self.collected + 1).max(wall.0 * TOKENS_PER_MS) };
+        let floor = match (step, &before) {
+            // The highest token of all that is gone, this record included: it is remembered in the same transaction.
+            (ClaimStep::Collect, Some(record)) => self.collected.max(record.token) + 1,
+            _ => (self.collected + 1).max(wall.0 * TOKENS_PER_MS),
+        };
+        let now = StoreNow { wall, floor };
         let (step, add) = match step.clone() {
             ClaimStep::Step(mut step) => {
                 step.dead.extend(self.dead());
@@ -190,7 +194,7 @@ async fn compare(seed: u64, steps: u64) {
     let mut model = Model::default();
     for number in 0..steps {
         match dice.below(40) {
-            0 => clock.advance(Duration::from_millis(dice.below(5_000))),
+            0 => clock.advance(Duration::from_millis(dice.below(50))),
             1 => clock.set_wall(WallTime(START + dice.below(30 * 86_400_000) as i64)),
             2..=9 => {
                 let id = dice.session();

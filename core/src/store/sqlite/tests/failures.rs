@@ -1,7 +1,6 @@
 //! Everything that can be wrong with the file, or become so.
 
 use std::os::unix::fs::PermissionsExt;
-use std::sync::Arc;
 
 use super::*;
 use crate::error::{Code, Error, LossReason};

@@ -6,6 +6,7 @@ mod processes;
 mod together;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -15,7 +16,7 @@ use crate::config::Durability;
 use crate::env::{Env, Rng, SystemRng};
 use crate::protocol::claim::{ClaimKey, ClaimStep, ClaimView, Entry, Priority, Step};
 use crate::protocol::session::{Nonce, SessionId, SessionInfo, SessionRecord, SessionStep};
-use crate::store::{Notice, Notices, Store};
+use crate::store::{Notice, Notices, SharedStore, Store};
 
 /// A directory that goes with the test.
 #[derive(Debug)]
@@ -99,4 +100,17 @@ async fn next_notice(notices: &mut Notices) -> Notice {
             notice => return notice,
         }
     }
+}
+
+#[test]
+fn it_passes_the_suite_of_every_store() {
+    runtime().block_on(async {
+        let scratch = Scratch::new();
+        let path = scratch.db();
+        crate::store::conformance::run(move || {
+            let path = path.clone();
+            Box::pin(async move { Arc::new(open(&path).await) as SharedStore })
+        })
+        .await;
+    });
 }

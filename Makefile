@@ -1,0 +1,154 @@
+# What a developer, a user and CI call; each target with `##` shows in `make help`. CI calls nothing else.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PREFIX ?= /usr/local
+# A release is built for the machine's users, tests are built once for all languages.
+STAGE := $(CURDIR)/target/stage
+WITH_MONGODB := tests/setup/with-mongodb.sh
+
+# The tools of the checkout come first, and everything that they cache stays in it.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/.venv
+export GOCACHE := $(CURDIR)/target/go/build
+export GOMODCACHE := $(CURDIR)/target/go/modules
+export GOTOOLCHAIN := local
+export PYTHONDONTWRITEBYTECODE := 1
+export MYPY_CACHE_DIR := $(CURDIR)/target/mypy
+export RUFF_CACHE_DIR := $(CURDIR)/target/ruff
+
+# C and Go find the library where `make stage` installs it, by pkg-config as a user's build does.
+export PKG_CONFIG_PATH := $(STAGE)/lib/pkgconfig$(if $(PKG_CONFIG_PATH),:$(PKG_CONFIG_PATH))
+IN_STAGE := LD_LIBRARY_PATH=$(STAGE)/lib$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}
+
+# The suites of `make test`, in the order in which they are most likely to fail.
+SUITES := test-rust test-models \
+  $(if $(wildcard tests/c/run),test-c) \
+  $(if $(wildcard go/go.mod),test-go) \
+  $(if $(wildcard python/pyproject.toml),test-python) \
+  $(if $(wildcard tests/scenarios/run),test-scenarios) \
+  $(if $(and $(wildcard ffi/install.sh),$(wildcard go/go.mod),$(wildcard python/pyproject.toml)),test-readme)
+
+# What runs beside Rust's own tests: models need speed, the Python extension has no main program.
+RUST_APART := coord-models coord-python
+
+.PHONY: help
+help: ## Show this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
+
+##@ For users
+
+.PHONY: demo
+demo: setup-demo ## Run the main job: C, Go and Python share one lock (URL=… or STORE=mongodb for others than SQLite)
+	URL='$(URL)' STORE='$(STORE)' examples/demo/run
+
+.PHONY: install
+install: ## Install the C library, header, pkg-config and CMake files under PREFIX (default /usr/local)
+	ffi/install.sh '$(PREFIX)' release
+
+.PHONY: wheel
+wheel: ## Build the Python wheel into dist/
+	tests/setup/setup.sh wheel
+	maturin build --release --locked --manifest-path python/Cargo.toml --out dist
+
+##@ For developers
+
+.PHONY: setup
+setup: ## Check the tools, and install what can be had without asking into .venv
+	tests/setup/setup.sh test
+
+.PHONY: test
+test: setup ## Run lint and every suite of every language on real servers
+	$(WITH_MONGODB) tests/setup/suites.sh lint $(SUITES)
+
+.PHONY: bench
+bench: setup ## Measure against the stores' floors and real peers (ONLY=… for a part)
+	ONLY='$(ONLY)' benches/run
+
+.PHONY: fmt
+fmt: ## Format the sources of every language
+	cargo fmt --all
+	$(if $(wildcard go/go.mod),gofmt -w go)
+	$(if $(wildcard python/pyproject.toml),ruff format python && ruff check --fix python)
+
+.PHONY: clean
+clean: ## Remove what was built; .venv stays
+	rm -rf target dist
+
+##@ Parts of lint
+
+.PHONY: lint
+lint: lint-rust lint-features lint-docs lint-deps lint-go lint-python ## Check formats, lints, types, docs and dependencies
+
+.PHONY: lint-rust
+lint-rust: ## Check Rust's format and lints
+	cargo fmt --all --check
+	cargo clippy --quiet --workspace --all-targets --locked -- -D warnings
+
+.PHONY: lint-features
+lint-features: ## Check that each backend of the core builds alone, and the core without any
+	for features in "" sqlite mongodb testing; do \
+	  cargo clippy --quiet --locked -p coord-core --no-default-features --features "$$features" -- -D warnings; \
+	done
+
+.PHONY: lint-docs
+lint-docs: ## Check that every public item is documented and every link leads somewhere
+	RUSTDOCFLAGS="-D warnings -D missing_docs -A rustdoc::private_intra_doc_links" cargo doc --quiet --workspace --no-deps --locked
+
+.PHONY: lint-deps
+lint-deps: ## Check the dependencies' licences, sources, TLS stack and, where reachable, advisories
+	tests/setup/cargo-deny.sh
+
+.PHONY: lint-go
+lint-go: $(if $(wildcard go/go.mod),stage) ## Check Go's format, and vet it
+	$(if $(wildcard go/go.mod),cd go && test -z "$$(gofmt -l . | tee /dev/stderr)" && $(IN_STAGE) go vet ./...)
+
+.PHONY: lint-python
+lint-python: $(if $(wildcard python/pyproject.toml),extension) ## Check Python's format, lints and types
+	$(if $(wildcard python/pyproject.toml),cd python && ruff check . && ruff format --check . && mypy --strict coord)
+
+##@ Parts of test: each starts the servers that it needs
+
+.PHONY: test-rust
+test-rust: ## Run Rust's suites: core, stores on real servers, ABI, simulation, the tree itself
+	$(WITH_MONGODB) cargo test --quiet --workspace $(addprefix --exclude ,$(RUST_APART)) --locked
+
+.PHONY: test-models
+test-models: ## Check the models of the protocol, and that they refute its mutants
+	cargo test --quiet --release -p coord-models --locked
+
+.PHONY: test-c
+test-c: stage ## Run the C suite, with sanitizers and valgrind
+	$(IN_STAGE) $(WITH_MONGODB) tests/c/run
+
+.PHONY: test-go
+test-go: stage ## Run the Go suite under the race detector
+	cd go && $(IN_STAGE) ../$(WITH_MONGODB) go test -race ./...
+
+.PHONY: test-python
+test-python: extension ## Run the Python suite
+	$(WITH_MONGODB) python -m pytest -q -p no:cacheprovider python/tests
+
+.PHONY: test-scenarios
+test-scenarios: stage extension ## Play the stories in Rust, C, Go and Python on every store
+	$(IN_STAGE) $(WITH_MONGODB) tests/scenarios/run
+
+.PHONY: test-readme
+test-readme: stage extension ## Run the examples of the README
+	$(IN_STAGE) tests/readme/run
+
+##@ What these are built on
+
+.PHONY: setup-demo
+setup-demo: ## Check the tools that the demo needs
+	tests/setup/setup.sh demo
+
+.PHONY: stage
+stage: ## Install the C library, built for tests, under target/stage
+	ffi/install.sh '$(STAGE)' dev
+
+.PHONY: extension
+extension: ## Build the Python package for tests into .venv
+	maturin develop --quiet --locked --manifest-path python/Cargo.toml

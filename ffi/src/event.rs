@@ -1,0 +1,308 @@
+//! Started operations and their events.
+#![allow(unsafe_code)]
+
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use coord_core::client::{Client, SessionStatus};
+use coord_core::driver::Op;
+use coord_core::error::{Code, Error, LossReason, Result};
+use coord_core::lock::{Held, LockInfo};
+
+use crate::boundary::{fallible, quiet, value};
+use crate::bytes::Out;
+use crate::client::{ClientObject, coord_client_t};
+use crate::error::{
+    COORD_E_HANDLE, COORD_LOSS_NONE, COORD_OK, ErrorObject, coord_error_t, coord_status_t, loss_number,
+};
+use crate::handle::{self, Owned, object};
+use crate::held::{HeldObject, coord_held_t};
+use crate::listing::{LockListObject, coord_lock_list_t};
+use crate::session::{SessionObject, coord_session_t};
+
+/// No event.
+pub const COORD_EVENT_NONE: i32 = 0;
+/// An operation ended that gives nothing: a release, a close, a health check, an ensure, a break.
+pub const COORD_EVENT_DONE: i32 = 1;
+/// A client was to be connected, or a session opened; coord_event_take_client.
+pub const COORD_EVENT_CLIENT: i32 = 2;
+/// A lock was to be acquired; coord_event_take_held.
+pub const COORD_EVENT_HELD: i32 = 3;
+/// Locks were to be listed; coord_event_take_locks.
+pub const COORD_EVENT_LOCKS: i32 = 4;
+/// A hold is lost; coord_event_loss says why.
+pub const COORD_EVENT_LOST: i32 = 5;
+/// The session has changed; coord_event_take_session.
+pub const COORD_EVENT_SESSION: i32 = 6;
+
+/// An operation that was started. Needed only to cancel it.
+pub struct coord_op_t;
+
+pub(crate) struct OpObject(pub(crate) Op);
+
+object!(OpObject, coord_op_t, 5, "operation");
+
+/// The outcome of an operation. What it carries and nobody takes is given back when it is destroyed: a lock is
+/// released, a client is closed.
+pub struct coord_event_t;
+
+/// What a successful operation gives.
+pub(crate) enum Payload {
+    Nothing,
+    Client(Client),
+    Held(Held),
+    Locks(Vec<LockInfo>),
+    Loss(LossReason),
+    Session(Box<SessionStatus>),
+}
+
+pub(crate) struct EventObject {
+    kind: i32,
+    tag: u64,
+    error: Option<Error>,
+    lent_error: OnceLock<Owned<ErrorObject>>,
+    loss: i32,
+    payload: Mutex<Payload>,
+}
+
+object!(EventObject, coord_event_t, 6, "event");
+
+impl EventObject {
+    pub(crate) fn new(kind: i32, tag: u64, outcome: Result<Payload>) -> Self {
+        let (payload, error) = match outcome {
+            Ok(payload) => (payload, None),
+            Err(error) => (Payload::Nothing, Some(error)),
+        };
+        let loss = match (&payload, &error) {
+            (Payload::Loss(reason), _) => *reason as i32,
+            (_, Some(error)) => loss_number(error.loss()),
+            _ => COORD_LOSS_NONE,
+        };
+        Self { kind, tag, error, lent_error: OnceLock::new(), loss, payload: Mutex::new(payload) }
+    }
+
+    /// Takes what `pick` accepts; the operation's own error if it failed.
+    fn take<T>(&self, what: &str, pick: impl FnOnce(Payload) -> Result<T, Payload>) -> Result<T> {
+        if let Some(error) = &self.error {
+            return Err(error.clone());
+        }
+        let mut payload = self.payload.lock().unwrap_or_else(PoisonError::into_inner);
+        pick(std::mem::replace(&mut *payload, Payload::Nothing)).map_err(|other| {
+            *payload = other;
+            Error::new(Code::NotFound, format!("the event carries no {what}, or it was taken before"))
+        })
+    }
+
+    fn lend_error(&self) -> *const coord_error_t {
+        match &self.error {
+            Some(error) => self.lent_error.get_or_init(|| Owned::new(ErrorObject::new(error.clone()))).handle(),
+            None => std::ptr::null(),
+        }
+    }
+}
+
+/// Cancels an operation, unless it has ended. Its one event still comes: with COORD_E_CANCELLED, or with the outcome
+/// that was faster.
+///
+/// @threadsafe yes
+/// @blocks no
+/// @callback_safe yes
+/// @owns nothing
+/// @since 0.1
+#[unsafe(no_mangle)]
+pub extern "C" fn coord_op_cancel(op: *mut coord_op_t) {
+    quiet(|| {
+        handle::get::<OpObject>(op)?.0.cancel();
+        Ok(())
+    });
+}
+
+/// Forgets an operation, which goes on; it is not cancelled. NULL is allowed.
+///
+/// @threadsafe yes
+/// @blocks no
+/// @callback_safe yes
+/// @owns frees `op`
+/// @since 0.1
+#[unsafe(no_mangle)]
+pub extern "C" fn coord_op_destroy(op: *mut coord_op_t) {
+    quiet(|| handle::take::<OpObject>(op).map(drop));
+}
+
+/// What kind of operation ended (COORD_EVENT_...), well or not; COORD_EVENT_NONE for NULL.
+///
+/// @threadsafe yes
+/// @blocks no
+/// @callback_safe yes
+/// @owns nothing
+/// @since 0.1
+#[unsafe(no_mangle)]
+pub extern "C" fn coord_event_type(event: *const coord_event_t) -> i32 {
+    value(COORD_EVENT_NONE, || Ok(handle::get::<EventObject>(event)?.kind))
+}
+
+/// The number that was given when the operation was started; 0 for NULL.
+///
+/// @threadsafe yes
+/// @blocks no
+/// @callback_safe yes
+/// @owns nothing
+/// @since 0.1
+#[unsafe(no_mangle)]
+pub extern "C" fn coord_event_tag(event: *const coord_event_t) -> u64 {
+    value(0, || Ok(handle::get::<EventObject>(event)?.tag))
+}
+
+/// How the operation ended; COORD_E_HANDLE if there is no such event.
+///
+/// @threadsafe yes
+/// @blocks no
+/// @callback_safe yes
+/// @owns nothing
+/// @since 0.1
+#[unsafe(no_mangle)]
+pub extern "C" fn coord_event_status(event: *const coord_event_t) -> coord_status_t {
+    value(COORD_E_HANDLE, || {
+        Ok(handle::get::<EventObject>(event)?.error.as_ref().map_or(COORD_OK, |error| error.code().number()))
+    })
+}
+
+/// The error of an operation that failed, else NULL. It belongs to the event and ends with it.
+///
+/// @threadsafe yes
+/// @blocks no
+/// @callback_safe yes
+/// @owns nothing
+/// @since 0.1
+#[unsafe(no_mangle)]
+pub extern "C" fn coord_event_error(event: *const coord_event_t) -> *const coord_error_t {
+    value(std::ptr::null(), || Ok(handle::get::<EventObject>(event)?.lend_error()))
+}
+
+/// Why a hold is lost (COORD_LOSS_...), for COORD_EVENT_LOST and for operations that failed with COORD_E_LOST; else
+/// COORD_LOSS_NONE.
+///
+/// @threadsafe yes
+/// @blocks no
+/// @callback_safe yes
+/// @owns nothing
+/// @since 0.1
+#[unsafe(no_mangle)]
+pub extern "C" fn coord_event_loss(event: *const coord_event_t) -> i32 {
+    value(COORD_LOSS_NONE, || Ok(handle::get::<EventObject>(event)?.loss))
+}
+
+/// Takes the client out of an event, once. For an operation that failed, its error.
+///
+/// @threadsafe yes
+/// @blocks no
+/// @callback_safe yes
+/// @owns the caller owns `*out`, and ends it with coord_client_destroy
+/// @since 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn coord_event_take_client(
+    event: *mut coord_event_t,
+    out: *mut *mut coord_client_t,
+    err: *mut *mut coord_error_t,
+) -> coord_status_t {
+    // SAFETY: as every export, see lib.rs.
+    let (out, err) = unsafe { (Out::lent(out), Out::lent(err)) };
+    fallible(err, || {
+        let out = out.required("out")?;
+        let client = handle::get::<EventObject>(event)?.take("client", |payload| match payload {
+            Payload::Client(client) => Ok(client),
+            other => Err(other),
+        })?;
+        out.put(handle::issue(ClientObject::new(client)));
+        Ok(())
+    })
+}
+
+/// Takes the held lock out of an event, once. For an operation that failed, its error.
+///
+/// @threadsafe yes
+/// @blocks no
+/// @callback_safe yes
+/// @owns the caller owns `*out`, and ends it with coord_held_destroy
+/// @since 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn coord_event_take_held(
+    event: *mut coord_event_t,
+    out: *mut *mut coord_held_t,
+    err: *mut *mut coord_error_t,
+) -> coord_status_t {
+    // SAFETY: as every export, see lib.rs.
+    let (out, err) = unsafe { (Out::lent(out), Out::lent(err)) };
+    fallible(err, || {
+        let out = out.required("out")?;
+        let held = handle::get::<EventObject>(event)?.take("held lock", |payload| match payload {
+            Payload::Held(held) => Ok(held),
+            other => Err(other),
+        })?;
+        out.put(handle::issue(HeldObject::new(held)));
+        Ok(())
+    })
+}
+
+/// Takes the list of locks out of an event, once. For an operation that failed, its error.
+///
+/// @threadsafe yes
+/// @blocks no
+/// @callback_safe yes
+/// @owns the caller owns `*out`, and ends it with coord_lock_list_destroy
+/// @since 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn coord_event_take_locks(
+    event: *mut coord_event_t,
+    out: *mut *mut coord_lock_list_t,
+    err: *mut *mut coord_error_t,
+) -> coord_status_t {
+    // SAFETY: as every export, see lib.rs.
+    let (out, err) = unsafe { (Out::lent(out), Out::lent(err)) };
+    fallible(err, || {
+        let out = out.required("out")?;
+        let locks = handle::get::<EventObject>(event)?.take("list of locks", |payload| match payload {
+            Payload::Locks(locks) => Ok(locks),
+            other => Err(other),
+        })?;
+        out.put(handle::issue(LockListObject::new(locks)));
+        Ok(())
+    })
+}
+
+/// Takes the state of the session out of an event, once. For an operation that failed, its error.
+///
+/// @threadsafe yes
+/// @blocks no
+/// @callback_safe yes
+/// @owns the caller owns `*out`, and ends it with coord_session_destroy
+/// @since 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn coord_event_take_session(
+    event: *mut coord_event_t,
+    out: *mut *mut coord_session_t,
+    err: *mut *mut coord_error_t,
+) -> coord_status_t {
+    // SAFETY: as every export, see lib.rs.
+    let (out, err) = unsafe { (Out::lent(out), Out::lent(err)) };
+    fallible(err, || {
+        let out = out.required("out")?;
+        let status = handle::get::<EventObject>(event)?.take("session", |payload| match payload {
+            Payload::Session(status) => Ok(*status),
+            other => Err(other),
+        })?;
+        out.put(handle::issue(SessionObject::new(status)));
+        Ok(())
+    })
+}
+
+/// Destroys an event, and gives back what it carries and nobody took. NULL is allowed.
+///
+/// @threadsafe yes
+/// @blocks no
+/// @callback_safe yes
+/// @owns frees `event`
+/// @since 0.1
+#[unsafe(no_mangle)]
+pub extern "C" fn coord_event_destroy(event: *mut coord_event_t) {
+    quiet(|| handle::take::<EventObject>(event).map(drop));
+}
