@@ -122,7 +122,9 @@ impl Checks {
             inner.grants += 1;
             let number = inner.next;
             inner.next += 1;
-            inner.holds.insert(number, Registered { process, lock, held: held.clone(), gate: gate.clone(), lost: false });
+            inner
+                .holds
+                .insert(number, Registered { process, lock, held: held.clone(), gate: gate.clone(), lost: false });
             number
         });
         self.look(server);

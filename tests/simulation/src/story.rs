@@ -499,7 +499,8 @@ impl Story {
 async fn connect(store: Arc<FaultyStore>, env: Env, number: usize, story: Arc<Story>) -> Client {
     loop {
         // Every second process is silent for longer than the others' own ttl before it may be called dead.
-        let ttl = if number % 2 == 0 || story.mode == Mode::Quiet { story.ttl() } else { story.ttl().mul_f64(1.5) };
+        let ttl =
+            if number.is_multiple_of(2) || story.mode == Mode::Quiet { story.ttl() } else { story.ttl().mul_f64(1.5) };
         let options = options(&format!("p{number}"), ttl);
         match Client::with_store(store.clone(), options, env.clone()).await {
             Ok(client) => return client,
