@@ -78,7 +78,8 @@ mod tests {
 
     #[test]
     fn a_good_ledger_is_read() {
-        let text = "entry 1 C 7 100 200 end\nentry 2 Go 8 250 torn\nentry 5 C 7 400 500 end\nentry 6 Go 9 600 601 end\n";
+        let text =
+            "entry 1 C 7 100 200 end\nentry 2 Go 8 250 torn\nentry 5 C 7 400 500 end\nentry 6 Go 9 600 601 end\n";
         let entries = read(text).unwrap();
         assert_eq!(entries.len(), 4);
         assert_eq!((entries[1].end, entries[1].pid), (None, 8));

@@ -43,7 +43,11 @@ fn play(url: &str, duration: Duration, path: &Path, commands: &[(&str, &str)]) -
     let begin = now();
     let at = |share: f64| begin + u64::try_from(duration.mul_f64(share).as_nanos()).unwrap_or(u64::MAX);
     let names: Vec<&str> = commands.iter().map(|(name, _)| *name).collect();
-    println!("demo: {} append to one ledger for {} s, each entry under one lock", names.join(", "), duration.as_secs_f64());
+    println!(
+        "demo: {} append to one ledger for {} s, each entry under one lock",
+        names.join(", "),
+        duration.as_secs_f64()
+    );
     let mut workers = Vec::new();
     for (index, (name, command)) in commands.iter().enumerate() {
         let stuck = (index + 1 == commands.len()).then(|| at(0.5));
@@ -98,7 +102,12 @@ fn report(entries: &[Entry], everybody: &[(String, u32)], blocked: Duration) {
     }
     let times = ledger::hand_overs(entries);
     let at = |share: f64| times.get(((times.len() - 1) as f64 * share) as usize).copied().unwrap_or_default();
-    println!("\n  hand-over to another process: p50 {}, p99 {}, longest {}", show(at(0.5)), show(at(0.99)), show(at(1.0)));
+    println!(
+        "\n  hand-over to another process: p50 {}, p99 {}, longest {}",
+        show(at(0.5)),
+        show(at(0.99)),
+        show(at(1.0))
+    );
     println!("  the killed holder blocked the others for {}", show(blocked));
     println!(
         "  the ledger: {whole} entries, none written by two at once, tokens strictly increasing; 1 cut short by the kill"
