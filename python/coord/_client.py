@@ -167,17 +167,12 @@ class ClientBase(ProcessBound):
             ("waiting", waiting),
         ]
 
-    def __del__(self) -> None:
-        if not hasattr(self, "_holds"):
-            return
-        try:
-            if self._native.is_closed():
-                return
+    def __del__(self, _forked: Callable[[], bool] = _native.forked) -> None:
+        # A forked child owns nothing; and when the interpreter ends, nothing is left to be closed.
+        if hasattr(self, "_holds") and not _forked() and not self._native.is_closed():
             warnings.warn(f"{self!r} was never closed; it is closed now", ResourceWarning, stacklevel=1, source=self)
-            # Not only by the native object's end: a listener may have another part of the client.
+            # Not left to the native object's end: a listener may have another part of the client.
             _native.Queue().start(0, self._native.close(None))
-        except Forked:
-            return
 
 
 class Client(ClientBase):

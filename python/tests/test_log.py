@@ -23,8 +23,10 @@ def test_records_come_with_level_and_logger(caplog: pytest.LogCaptureFixture) ->
         eventually(opened, "the opening was logged")
         assert opened()[0].levelno == logging.DEBUG
         assert opened()[0].name == "coord.session"
-        client.lock("a").acquire()
-    eventually(lambda: any(r.levelno == logging.WARNING for r in caplog.records), "the loss was logged")
+        held = client.lock("a").acquire()
+        client.break_lock("a", held.token, force=True)
+        assert held.lost.wait(30)
+        eventually(lambda: any(r.levelno == logging.WARNING for r in caplog.records), "the loss was logged")
 
 
 def test_a_filter_that_fails_ends_nothing(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:

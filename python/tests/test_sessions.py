@@ -27,7 +27,7 @@ try:
 except coord.Lost as error:
     say("lost", error.reason.name)
 until(lambda: client.session.state == "live" and client.session.id != first)
-until(lambda: states and states[-1].state is coord.SessionState.LIVE)
+until(lambda: states and (states[-1].id, states[-1].state) == (client.session.id, 'live'))
 assert len({session.id for session in states} - {first}) == 1
 say(client.stats().losses)
 del held
@@ -50,10 +50,9 @@ async def main():
         held.check()
     except coord.Lost as error:
         say("lost", error.reason.name)
-    async for session in client.session_changes():
-        if session.state == "live" and session.id != first:
-            break
-    while not (states and states[-1].state is coord.SessionState.LIVE):
+    while client.session.state != "live" or client.session.id == first:
+        await asyncio.sleep(0.005)
+    while not states or (states[-1].id, states[-1].state) != (client.session.id, 'live'):
         await asyncio.sleep(0.005)
     assert len({session.id for session in states} - {first}) == 1
     say(client.stats().losses)

@@ -318,7 +318,7 @@ def test_threads_exclude_each_other(url: str) -> None:
     for thread in threads:
         thread.join(PATIENCE * 2)
     assert len(tokens) == 120
-    assert all(earlier < later for earlier, later in zip(tokens, tokens[1:], strict=False))
+    assert tokens == sorted(set(tokens))
 
 
 def test_reprs_say_what_it_is(client: coord.Client) -> None:
