@@ -170,9 +170,10 @@ class ClientBase(ProcessBound):
     def __del__(self, _forked: Callable[[], bool] = _native.forked) -> None:
         # A forked child owns nothing; and when the interpreter ends, nothing is left to be closed.
         if hasattr(self, "_holds") and not _forked() and not self._native.is_closed():
-            warnings.warn(f"{self!r} was never closed; it is closed now", ResourceWarning, stacklevel=1, source=self)
-            # Not left to the native object's end: a listener may have another part of the client.
+            text = f"{self!r} was never closed; it is closed now"
+            # Before the warning, which may be an error; and explicitly, since a listener may keep the native client.
             _native.Queue().start(0, self._native.close(None))
+            warnings.warn(text, ResourceWarning, stacklevel=1, source=self)
 
 
 class Client(ClientBase):

@@ -198,7 +198,7 @@ def test_a_client_serves_several_loops(url: str) -> None:
 def test_a_grant_for_a_loop_that_was_closed_is_given_back(url: str, keep: bool) -> None:
     with coord.connect(url) as watcher, coord.connect(url) as holder:
         held = holder.lock("a").acquire()
-        kept = abandon_a_wait(url, lambda: waiters(watcher, "a") == 1)
+        client, kept = abandon_a_wait(url, lambda: waiters(watcher, "a") == 1)
         assert waiters(watcher, "a") == 1
         held.release()
         # A new loop ends what an old one has left, also when somebody keeps that.
@@ -207,10 +207,12 @@ def test_a_grant_for_a_loop_that_was_closed_is_given_back(url: str, keep: bool) 
             gc.collect()
         asyncio.run(use_a_loop())
         eventually(lambda: is_free(watcher, "a"), "it is free")
-        asyncio.run(close(kept))
+        asyncio.run(client.close())
+        kept.clear()
+        gc.collect()
 
 
-def abandon_a_wait(url: str, waits: Callable[[], bool]) -> list[object]:
+def abandon_a_wait(url: str, waits: Callable[[], bool]) -> tuple[aio.Client, list[object]]:
     loop = asyncio.new_event_loop()
     loop.set_exception_handler(lambda *_: None)
     client = loop.run_until_complete(aio.connect(url))
@@ -222,18 +224,12 @@ def abandon_a_wait(url: str, waits: Callable[[], bool]) -> list[object]:
 
     loop.run_until_complete(begun())
     loop.close()
-    return [client, task, loop]
+    return client, [task, loop]
 
 
 async def use_a_loop() -> None:
     async with await aio.connect("memory:"):
         pass
-
-
-async def close(kept: list[object]) -> None:
-    for thing in kept:
-        if isinstance(thing, aio.Client):
-            await thing.close()
 
 
 def test_threads_and_descriptors_return_to_none(url: str) -> None:

@@ -34,6 +34,14 @@ def refused(call: Callable[[], object]) -> str:
 
 def use_what_was_inherited(answer: multiprocessing.connection.Connection) -> None:
     """Runs in a forked child."""
+    answers = ask_everything()
+    inherited.clear()
+    gc.collect()
+    answer.send(answers)
+
+
+def ask_everything() -> tuple[dict[str, str], tuple[Any, ...]]:
+    """What each call answers in a forked child."""
     client, held, lock = inherited["client"], inherited["held"], inherited["lock"]
     calls: dict[str, Callable[[], object]] = {
         "acquire": lock.acquire,
@@ -58,10 +66,7 @@ def use_what_was_inherited(answer: multiprocessing.connection.Connection) -> Non
     }
     answers = {name: refused(call) for name, call in calls.items()}
     facts = (held.remaining, held.lost.is_set(), held.lost.reason, held.token, "forked" in repr(client))
-    inherited.clear()
-    del client, held, lock, calls
-    gc.collect()
-    answer.send((answers, facts))
+    return answers, facts
 
 
 def connect_anew(url: str, answer: multiprocessing.connection.Connection) -> None:

@@ -300,13 +300,14 @@ def test_without_a_url_the_environment_decides(tmp_path: Path, monkeypatch: pyte
         client.lock("a").acquire().release()
 
 
-def test_threads_exclude_each_other(url: str) -> None:
+def test_threads_exclude_each_other(url: str, client: coord.Client) -> None:
+    # The fixture's client keeps a store in memory from ending between two of the threads.
     inside, tokens = [0], []
 
     def work() -> None:
-        with coord.connect(url) as client:
+        with coord.connect(url) as own:
             for _ in range(20):
-                with client.lock("a").acquire(timeout=PATIENCE) as held:
+                with own.lock("a").acquire(timeout=PATIENCE) as held:
                     inside[0] += 1
                     assert inside[0] == 1
                     tokens.append(held.token)
@@ -318,6 +319,7 @@ def test_threads_exclude_each_other(url: str) -> None:
     for thread in threads:
         thread.join(PATIENCE * 2)
     assert len(tokens) == 120
+    assert not client.held()
     assert tokens == sorted(set(tokens))
 
 
