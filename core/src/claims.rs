@@ -558,7 +558,13 @@ impl HoldState {
     fn lose(&self, reason: LossReason) -> bool {
         let news = self.lost.set(reason).is_ok();
         if news {
-            tracing::warn!(claim = %self.key, token = self.token, reason = reason.name(), "a hold is lost");
+            match reason {
+                // The user's own doing, who was told in the documentation.
+                LossReason::Closed => {
+                    tracing::debug!(claim = %self.key, token = self.token, "a hold ends with its client")
+                }
+                _ => tracing::warn!(claim = %self.key, token = self.token, reason = reason.name(), "a hold is lost"),
+            }
             self.changed.notify_waiters();
         }
         news
