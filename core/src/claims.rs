@@ -288,8 +288,10 @@ impl Claims {
             };
             table.attempts.values().filter_map(missing).collect()
         };
+        // Whoever slept through its lease was declared dead, not broken.
+        let reason = if session.is_live() { LossReason::Broken } else { LossReason::Expired };
         for hold in gone {
-            hold.lose(LossReason::Broken);
+            hold.lose(reason);
         }
         unknown
     }
