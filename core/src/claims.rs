@@ -21,7 +21,7 @@ use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep, ClaimView, Entry,
 use crate::protocol::session::{SessionId, SessionState};
 use crate::session::Session;
 use crate::store::Store;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, WallTime};
 
 /// How a session wants to acquire a claim.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +63,7 @@ struct Attempt {
 #[derive(Debug)]
 enum Phase {
     /// Asked for or queued. Told of the grant; dropped when the session is lost.
-    Waiting { granted: Grant, max_queue: u32, queued_since: Option<Timestamp> },
+    Waiting { granted: Grant, max_queue: u32, queued_since: Option<Timestamp>, behind: Option<Behind> },
     /// Granted while the session was not live: told as soon as it is again.
     Pending { granted: Grant, token: i64 },
     /// The waiting future knows its token, and is about to make a hold of it.
@@ -72,6 +72,14 @@ enum Phase {
     Held { hold: Arc<HoldState>, since: Timestamp },
     /// Being withdrawn.
     Ending,
+}
+
+/// Who a waiting attempt is behind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Behind {
+    pub(crate) holder: Entry,
+    pub(crate) token: i64,
+    pub(crate) granted_at: WallTime,
 }
 
 /// Tells a waiting future its token, or why it never gets one.
@@ -107,7 +115,7 @@ impl Claims {
         let attempt = table.next_attempt;
         table.next_attempt += 1;
         let entry = Entry { session: session.id(), attempt, priority: want.priority };
-        let phase = Phase::Waiting { granted, max_queue: want.max_queue, queued_since: None };
+        let phase = Phase::Waiting { granted, max_queue: want.max_queue, queued_since: None, behind: None };
         table.attempts.insert(attempt, Attempt { key: key.clone(), entry, phase });
         (Registered { session: session.clone(), key: key.clone(), entry, armed: true }, receiver)
     }
@@ -158,12 +166,22 @@ impl Claims {
     }
 
     /// The store has queued this entry.
-    fn on_queued(&self, entry: &Entry, now: Timestamp) {
-        if let Some(Attempt { phase: Phase::Waiting { queued_since, .. }, .. }) =
+    pub(crate) fn on_queued(&self, entry: &Entry, now: Timestamp, view: &ClaimView) {
+        if let Some(Attempt { phase: Phase::Waiting { queued_since, behind, .. }, .. }) =
             self.lock().attempts.get_mut(&entry.attempt)
         {
             queued_since.get_or_insert(now);
+            *behind = view.holder.map(|holder| Behind { holder, token: view.token, granted_at: view.granted_at });
         }
+    }
+
+    /// Who held this claim when this session last heard of its queue.
+    pub(crate) fn behind(&self, key: &ClaimKey) -> Option<Behind> {
+        let behind = |attempt: &Attempt| match &attempt.phase {
+            Phase::Waiting { behind, .. } if attempt.key == *key => *behind,
+            _ => None,
+        };
+        self.lock().attempts.values().find_map(behind)
     }
 
     /// The store no longer lets this entry wait.
@@ -342,7 +360,7 @@ pub(crate) async fn acquire(session: &Arc<Session>, key: &ClaimKey, want: &Want)
                     break;
                 }
                 if view.waiting {
-                    session.claims().on_queued(&registered.entry, session.env().now());
+                    session.claims().on_queued(&registered.entry, session.env().now(), &view);
                     session.observe_queue(&registered.entry, &view);
                     break;
                 }
@@ -390,6 +408,7 @@ pub(crate) async fn ask_again(session: &Arc<Session>, attempt: &WaitingAttempt, 
     if view.holder == Some(*entry) {
         session.claims().on_granted(session, key, entry, view.token);
     } else if view.waiting {
+        session.claims().on_queued(entry, session.env().now(), &view);
         session.observe_queue(entry, &view);
     } else {
         session.claims().fail(entry, queue_full(key, view.queue_len));

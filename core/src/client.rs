@@ -15,7 +15,8 @@ use crate::error::{Code, Error, LossReason, Result};
 use crate::lock::Lock;
 use crate::name::Name;
 use crate::protocol::claim::ClaimKey;
-use crate::protocol::session::{SessionId, SessionInfo, SessionState, Timing};
+pub use crate::protocol::session::SessionState;
+use crate::protocol::session::{SessionId, SessionInfo, Timing};
 use crate::session::{Session, Setup, kernel_lock};
 use crate::stats::{Stats, StatsSnapshot};
 use crate::store::SharedStore;
@@ -78,8 +79,7 @@ impl Client {
         let on = runtime.clone();
         on.drive(async move {
             let env = Env::system(runtime.handle().clone());
-            let timing = options.timing()?;
-            let store = open_store(&options, timing, &env).await?;
+            let store = open_store(&options, &env).await?;
             Self::start(Some(runtime), store, options, env).await
         })
         .await
@@ -230,8 +230,8 @@ impl Client {
     /// What this client has done, and how near it came to losing its session. No I/O.
     pub fn stats(&self) -> StatsSnapshot {
         let core = self.core();
-        let counts = core.current_session().claims().counts();
-        core.setup.stats.snapshot(counts.held, counts.waiting, core.setup.store.calls())
+        let session = core.current_session();
+        core.setup.stats.snapshot(session.claims().counts(), session.watched(), core.setup.store.calls())
     }
 
     /// Asks the store whether it could be written to now.
@@ -489,8 +489,11 @@ async fn reopen(core: &Arc<Core>) -> Arc<Session> {
 }
 
 /// The only place that names the backends.
-async fn open_store(options: &Options, timing: Timing, env: &Env) -> Result<SharedStore> {
-    let _ = timing;
+#[cfg_attr(
+    not(any(feature = "sqlite", feature = "mongodb")),
+    expect(clippy::unused_async, reason = "only the stores that reach out take time and options")
+)]
+async fn open_store(options: &Options, env: &Env) -> Result<SharedStore> {
     match options.location() {
         Location::Memory { name } => Ok(Arc::new(MemoryStore::open(name, env.clone()))),
         #[cfg(feature = "sqlite")]
@@ -500,8 +503,8 @@ async fn open_store(options: &Options, timing: Timing, env: &Env) -> Result<Shar
         }
         #[cfg(feature = "mongodb")]
         Location::MongoDb { uri } => {
-            let (prefix, pool) = (&options.prefix, options.pool);
-            let store = crate::store::mongodb::MongoStore::open(uri, prefix, pool, timing.ttl, env.clone()).await?;
+            let (prefix, pool, ttl) = (&options.prefix, options.pool, options.timing()?.ttl);
+            let store = crate::store::mongodb::MongoStore::open(uri, prefix, pool, ttl, env.clone()).await?;
             Ok(Arc::new(store))
         }
         #[cfg(not(all(feature = "sqlite", feature = "mongodb")))]

@@ -329,6 +329,13 @@ impl Error {
         Self::build(Code::Contended, message, Some(holder), None, None)
     }
 
+    /// `what` was not granted in time; `holder` is who had it last, where that is known.
+    pub fn timeout(what: &str, after: Duration, holder: Option<Holder>) -> Self {
+        let behind = holder.as_ref().map(|holder| format!("; it is held by {holder}")).unwrap_or_default();
+        let message = format!("{what} was not granted within {} s{behind}", after.as_secs_f64());
+        Self::build(Code::Timeout, message, holder, None, None)
+    }
+
     /// The client was closed.
     pub fn closed(what: &str) -> Self {
         Self::new(Code::Closed, format!("{what} is closed"))

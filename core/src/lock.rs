@@ -9,10 +9,11 @@
 
 use std::fmt;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::claims::{self, Hold, Outcome, Want};
+use crate::claims::{self, Behind, Hold, Outcome, Want};
 use crate::client::{Client, Core, claim_key};
 use crate::error::{Code, Error, Holder, HolderState, LossReason, Result};
 use crate::name::Name;
@@ -73,20 +74,31 @@ impl Lock {
 
     async fn wait_to_acquire(self, timeout: Option<Duration>) -> Result<Held> {
         let env = self.client.core().setup().env.clone();
-        let work = self.acquire_from_live_session();
+        let mut work = pin!(self.acquire_from_live_session());
         let Some(timeout) = timeout else { return work.await };
         let deadline = env.now() + timeout;
         tokio::select! {
             biased;
-            held = work => held,
+            held = &mut work => held,
             () = env.sleep_until(deadline) => {
                 self.client.core().setup().stats.count_timeout();
-                Err(Error::new(
-                    Code::Timeout,
-                    format!("lock '{}' was not granted within {} s", self.name, timeout.as_secs_f64()),
-                ))
+                let holder = self.last_known_holder();
+                Err(Error::timeout(&format!("lock '{}'", self.name), timeout, holder))
             }
         }
+    }
+
+    /// Who held the lock when this client last heard of its queue. No I/O.
+    fn last_known_holder(&self) -> Option<Holder> {
+        let session = self.client.core().current_session();
+        let Behind { holder: entry, token, granted_at } = session.claims().behind(&self.key)?;
+        let (info, state, silent_for) = if entry.session == session.id() {
+            (session.info().clone(), HolderState::Live, Duration::ZERO)
+        } else {
+            let unknown = || (SessionInfo::default(), HolderState::Live, Duration::ZERO);
+            session.known(entry.session).unwrap_or_else(unknown)
+        };
+        Some(holder(&entry, token, granted_at, &info, state, silent_for, session.id()))
     }
 
     async fn acquire_from_live_session(&self) -> Result<Held> {
@@ -401,7 +413,7 @@ async fn break_hold(lock: Lock, token: i64, force: bool) -> Result<()> {
         return Ok(());
     }
     let ttl = store.sessions(SessionQuery::Ids(vec![holder.session])).await?.pop().map(|record| record.ttl);
-    let patience = ttl.unwrap_or(core.setup().timing.ttl) * 2;
+    let patience = ttl.unwrap_or_else(|| core.setup().timing.ttl) * 2;
     let until = core.setup().env.now() + patience;
     while core.setup().env.now() < until {
         core.setup().env.sleep(BREAK_POLL).await;

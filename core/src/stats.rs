@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::claims::Counts;
 use crate::store::counted::StoreCalls;
 
 /// A snapshot of what a client has done since it was connected.
@@ -35,6 +36,8 @@ pub struct StatsSnapshot {
     pub held: u64,
     /// Waiting acquires at this moment.
     pub waiting: u64,
+    /// Processes on this host whose death would be noticed at once.
+    pub watched: u64,
     /// Operations asked of the store.
     pub store: StoreCalls,
 }
@@ -116,7 +119,7 @@ impl Stats {
         self.kills.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn snapshot(&self, held: usize, waiting: usize, store: StoreCalls) -> StatsSnapshot {
+    pub(crate) fn snapshot(&self, counts: Counts, watched: usize, store: StoreCalls) -> StatsSnapshot {
         let slack = |nanos: &AtomicU64| match nanos.load(Relaxed) {
             NEVER => None,
             nanos => Some(Duration::from_nanos(nanos)),
@@ -133,8 +136,9 @@ impl Stats {
             timeouts: self.timeouts.load(Relaxed),
             notice_gaps: self.notice_gaps.load(Relaxed),
             kills: self.kills.load(Relaxed),
-            held: held as u64,
-            waiting: waiting as u64,
+            held: counts.held as u64,
+            waiting: counts.waiting as u64,
+            watched: watched as u64,
             store,
         }
     }

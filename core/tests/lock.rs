@@ -1,5 +1,6 @@
 //! Locks through the public interface, on the memory store: what they promise when nothing goes wrong, and when
 //! callers change their minds.
+#![allow(clippy::disallowed_methods, reason = "a test is a program of its own")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -122,6 +123,7 @@ async fn a_timeout_leaves_no_waiter() {
     let held = a.lock("x").unwrap().acquire().await.unwrap();
     let error = b.lock("x").unwrap().acquire_timeout(Duration::from_millis(20)).await.unwrap_err();
     assert_eq!(error.code(), Code::Timeout);
+    assert_eq!(error.holder().map(|holder| holder.token), Some(held.token()), "{error}");
     no_waiters(&a, "x").await;
     held.release().await.unwrap();
     b.lock("x").unwrap().try_acquire().await.unwrap();

@@ -1,4 +1,5 @@
 //! Threads and descriptors of the library are gone when its last client is.
+#![allow(clippy::disallowed_methods, reason = "a test is a program of its own")]
 
 use std::time::{Duration, Instant};
 

@@ -4,9 +4,8 @@
 use std::ffi::c_char;
 use std::future::Future;
 
-use coord_core::client::SessionStatus;
+use coord_core::client::{SessionState, SessionStatus};
 use coord_core::error::{Error, Result};
-use coord_core::protocol::session::SessionState;
 
 use crate::boundary::{fallible, quiet, timeout, value};
 use crate::bytes::{Lent, Out, empty};

@@ -531,6 +531,16 @@ impl Observations {
             .collect()
     }
 
+    /// How often to read, so that a death costs little more than a ttl and no two reads are so far apart that the count
+    /// would start anew. The shortest ttl of those observed decides. None if nothing is observed.
+    pub fn period(&self) -> Option<Duration> {
+        self.seen
+            .values()
+            .filter(|seen| !seen.dead)
+            .filter_map(|seen| seen.sight.map(|sight| (sight.ttl / 15).max(SHORTEST_PERIOD).min(sight.ttl / 4)))
+            .min()
+    }
+
     /// When the next read is worth most: as soon as some session could be eligible. None if nothing is observed.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         self.seen
@@ -565,6 +575,9 @@ impl Observations {
         self.seen.get(&id).is_some_and(|seen| seen.dead)
     }
 }
+
+/// Reading more often than this gains nothing that people would notice.
+const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
 
 fn patience(ttl: Duration) -> Duration {
     ttl.saturating_mul(PATIENCE_PERCENT) / 100

@@ -279,6 +279,16 @@ impl Session {
         observer::observe_queue(self, entry, view);
     }
 
+    /// The same without I/O: what is known of it already.
+    pub(crate) fn known(&self, id: SessionId) -> Option<(SessionInfo, HolderState, Duration)> {
+        observer::known(self, id)
+    }
+
+    /// How many processes on this host are watched.
+    pub(crate) fn watched(&self) -> usize {
+        self.observer.watched()
+    }
+
     /// What is observed of the holder of a claim that this session wants; observed from now on.
     pub(crate) async fn look_at(self: &Arc<Self>, id: SessionId) -> Result<(SessionInfo, HolderState, Duration)> {
         observer::look_at(self, id).await

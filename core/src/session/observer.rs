@@ -30,6 +30,9 @@ use crate::time::Timestamp;
 /// cost one ttl and not one each.
 const OBSERVERS: usize = 3;
 
+/// How soon a read that failed is tried again while nothing is known of the sessions of interest.
+const FIRST_PERIOD: Duration = Duration::from_millis(250);
+
 /// The most sessions whose processes are watched through the kernel: each costs a descriptor or two.
 const MAX_WATCHES: usize = 128;
 
@@ -57,6 +60,10 @@ impl Observer {
 
     pub(super) fn known_dead(&self) -> Vec<SessionId> {
         self.with(|state| state.seen.dead())
+    }
+
+    pub(super) fn watched(&self) -> usize {
+        self.with(|state| state.watches.values().filter(|task| !task.is_finished()).count())
     }
 
     pub(super) fn stop(&self) {
@@ -97,12 +104,12 @@ pub(super) fn want(session: &Arc<Session>, ids: impl IntoIterator<Item = Session
 
 /// Observes until it is aborted.
 pub(super) async fn run(session: Arc<Session>) {
-    let period = (session.timing().ttl / 15).max(Duration::from_secs(1));
     let mut last_read = session.env().now();
     loop {
-        let (anything, eligible_at) = session.observer.with(|state| {
+        let (anything, period, eligible_at) = session.observer.with(|state| {
             let now = session.env().now();
-            (!state.seen.to_read(now).is_empty() || !state.again.is_empty(), state.seen.next_deadline())
+            let anything = !state.seen.to_read(now).is_empty() || !state.again.is_empty();
+            (anything, state.seen.period().unwrap_or(FIRST_PERIOD), state.seen.next_deadline())
         });
         let wake = session.observer.wake.notified();
         if anything {
@@ -268,8 +275,8 @@ fn open_watch(session: &Session, id: SessionId, info: &SessionInfo) -> Option<De
 /// if its process ran on this host.
 pub(super) async fn look_at(session: &Arc<Session>, id: SessionId) -> Result<(SessionInfo, HolderState, Duration)> {
     want(session, [id]);
-    let known = session.observer.with(|state| state.infos.get(&id).cloned());
-    let info = match known {
+    let cached = session.observer.with(|state| state.infos.get(&id).cloned());
+    let info = match cached {
         Some(info) => info,
         None => {
             let sent = session.env().now();
@@ -287,9 +294,15 @@ pub(super) async fn look_at(session: &Arc<Session>, id: SessionId) -> Result<(Se
     if let Some(ring) = proof {
         bury(session, id, KillProof::KernelLock(ring)).await?;
     }
+    Ok(known(session, id).unwrap_or((info, HolderState::Live, Duration::ZERO)))
+}
+
+/// What is known of a session without asking anybody; none before it was read for the first time.
+pub(super) fn known(session: &Session, id: SessionId) -> Option<(SessionInfo, HolderState, Duration)> {
     let now = session.env().now();
-    let sighting = session.observer.with(|state| state.seen.sighting(now, id));
-    Ok(match sighting {
+    let (info, sighting) = session.observer.with(|state| (state.infos.get(&id).cloned(), state.seen.sighting(now, id)));
+    let info = info?;
+    Some(match sighting {
         Sighting::Dead => (info, HolderState::Dead, Duration::ZERO),
         Sighting::Unchanged(time) if time > session.timing().renew_every * 3 / 2 => (info, HolderState::Silent, time),
         Sighting::Unchanged(time) => (info, HolderState::Live, time),

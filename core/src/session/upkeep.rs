@@ -56,7 +56,9 @@ async fn settle(session: &Arc<Session>, attempt: &WaitingAttempt, record: Option
             Ok(())
         }
         Some(record) if record.waiters.contains(&attempt.entry) => {
-            session.observe_queue(&attempt.entry, &record.view(Some(&attempt.entry)));
+            let view = record.view(Some(&attempt.entry));
+            session.claims().on_queued(&attempt.entry, session.env().now(), &view);
+            session.observe_queue(&attempt.entry, &view);
             Ok(())
         }
         // The read may be older than the queue's acknowledgement, or the record was lost: asking again is harmless.

@@ -27,6 +27,7 @@ pub mod memory;
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
 #[cfg(feature = "sqlite")]
+#[allow(clippy::disallowed_methods, reason = "SQLite blocks, so it has threads of its own, which may sleep")]
 pub mod sqlite;
 
 /// What the core has to know about a store. Only flags on which it branches; each is tested.

@@ -8,6 +8,7 @@
 //! Two modes: with [`Mode::Safety`] faults never stop, and the checks are about what must never happen; with
 //! [`Mode::Liveness`] everything heals in the end, and everybody who waits must be served within a bound, and
 //! nothing may be left behind.
+#![allow(clippy::disallowed_methods, reason = "a test is a program of its own")]
 
 pub mod checks;
 pub mod host;

@@ -3,7 +3,7 @@
 //! - `coord-simulation seed N [safety|liveness]` plays one; with `COORD_SIM_LOG=1` every decision is printed too.
 //! - `coord-simulation seeds FIRST COUNT` plays many, every second one in the other mode.
 //! - `coord-simulation minutes N [FIRST]` plays as many as there is time for.
-
+#![allow(clippy::disallowed_methods, reason = "a test is a program of its own")]
 #![expect(clippy::print_stdout, reason = "this program's output")]
 
 use std::time::{Duration, Instant};

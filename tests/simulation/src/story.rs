@@ -118,12 +118,12 @@ impl Story {
             healed_at: begin + healed_after,
         });
         for number in 0..PROCESSES {
-            story.clone().start_process(number).await;
+            story.clone().start_process(number);
         }
         let watcher = tokio::spawn(story.clone().watch());
         story.clone().go_wrong().await;
         if mode == Mode::Liveness {
-            story.heal().await;
+            story.heal();
             story.expect_everybody_served().await;
         }
         watcher.abort();
@@ -167,7 +167,7 @@ impl Story {
         }
     }
 
-    async fn start_process(self: Arc<Self>, number: usize) {
+    fn start_process(self: Arc<Self>, number: usize) {
         let gate: Arc<Gate> = Arc::default();
         // At most 5 % between any two clocks: what the margin is made for.
         let clock = SimClock::new(975 + self.random.below(51), self.random.up_to(Duration::from_secs(100_000)));
@@ -298,7 +298,7 @@ impl Story {
             }
         });
         tokio::time::sleep(self.random.up_to(Duration::from_millis(500))).await;
-        self.start_process(victim).await;
+        self.start_process(victim);
     }
 
     async fn cut_off(&self, victim: usize) {
@@ -345,7 +345,7 @@ impl Story {
     }
 
     /// Everything works again.
-    async fn heal(&self) {
+    fn heal(&self) {
         let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
         for process in processes.iter() {
             process.gate.resume();

@@ -1,4 +1,5 @@
 //! Some seeds of the simulation, each to its end. `COORD_SIM_SEEDS` sets how many fresh ones, `COORD_SIM_SEED` runs one.
+#![allow(clippy::disallowed_methods, reason = "a test is a program of its own")]
 
 use std::time::Duration;
 

@@ -686,3 +686,28 @@ mod together {
         }
     }
 }
+
+#[test]
+fn the_period_never_starts_the_count_anew() {
+    // The gap after which a count starts anew is half the ttl of the observed session, whatever the observer's is.
+    for ttl_ms in [1_000, 1_500, 2_000, 6_000, 30_000, 86_400_000] {
+        let mut seen = Observations::default();
+        let id = SessionId::from_random(1);
+        seen.want(Timestamp::ZERO, id, Duration::from_secs(1_000_000));
+        assert_eq!(seen.period(), None);
+        let record = SessionRecord {
+            id,
+            vitality: Vitality::Live,
+            nonce: Some(Nonce(1)),
+            ttl: Duration::from_millis(ttl_ms),
+            seen: WallTime(0),
+            died: None,
+            info: SessionInfo::default(),
+        };
+        seen.on_read(Timestamp::ZERO, Timestamp::ZERO, id, Some(&record), Duration::from_secs(30));
+        let period = seen.period().unwrap();
+        assert!(period <= record.ttl / 4, "{period:?} of {ttl_ms} ms");
+        seen.on_dead(id);
+        assert_eq!(seen.period(), None);
+    }
+}

@@ -178,6 +178,10 @@ enum Turn {
 }
 
 /// Sleeps while the word has this value, for at most this long. Whether somebody woke us.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "blocks like the futex beside it; only threads of the store's own wait here"
+)]
 fn sleep(word: &AtomicU32, value: u32, patience: Duration) -> bool {
     let timeout = futex::Timespec { tv_sec: 0, tv_nsec: patience.as_nanos() as _ };
     match futex::wait(word, futex::Flags::empty(), value, Some(&timeout)) {

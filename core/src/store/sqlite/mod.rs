@@ -1,6 +1,6 @@
 //! A store in one SQLite file, for the processes of one machine.
 //!
-//! - [`file`](self::file), `run`, `schema`: the file and what lies beside it: where it may be, whose it is, its layout.
+//! - [`file`], `run`, `schema`: the file and what lies beside it: where it may be, whose it is, its layout.
 //! - `claims`, `sessions`, `tokens`: the protocol's steps as statements.
 //! - `writer`, `gate`, `checkpoint`: who writes when, in this process and among all.
 //! - `reader`, `wake`: reading, and being told.

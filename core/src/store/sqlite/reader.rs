@@ -79,6 +79,7 @@ impl Reader {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "runs on a thread for blocking work")]
     fn read_patiently<T>(&self, query: impl Fn(&Connection) -> std::result::Result<T, Fault>) -> Result<T> {
         let deadline = self.env.now() + PATIENCE;
         loop {

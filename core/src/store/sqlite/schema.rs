@@ -142,6 +142,7 @@ fn identify(path: &Path, db: &Connection) -> std::result::Result<Content, Fault>
     Ok(Content::Ours)
 }
 
+#[expect(clippy::disallowed_methods, reason = "opening runs on a thread for blocking work")]
 fn enter_wal_mode(path: &Path, db: &Connection) -> std::result::Result<(), Fault> {
     // SQLite does not always wait by itself here, when several make the change at once.
     const TRIES: u32 = 500;
