@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 use crate::error::{Code, Error, LossReason, Result};
+use crate::mutants::{self, Mutant};
 use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep, ClaimView, Entry, Priority, Step};
 use crate::protocol::session::{SessionId, SessionState};
 use crate::session::Session;
@@ -128,7 +129,7 @@ impl Claims {
             return false;
         };
         attempt.phase = match std::mem::replace(&mut attempt.phase, Phase::Delivered) {
-            Phase::Waiting { granted, .. } if session.is_live() => {
+            Phase::Waiting { granted, .. } if session.is_live() || mutants::on(Mutant::NoCheckAfterGrant) => {
                 // A receiver that is gone withdraws the attempt itself.
                 let _ = granted.send(Ok(token));
                 Phase::Delivered
@@ -147,6 +148,9 @@ impl Claims {
             Some(Attempt { phase: Phase::Held { hold, .. }, .. }) if hold.token == token => hold.clone(),
             _ => return,
         };
+        if mutants::on(Mutant::BreakUnheard) {
+            return;
+        }
         if hold.lose(LossReason::Broken) {
             let session = session.clone();
             session.env().clone().spawn(async move {
@@ -159,7 +163,7 @@ impl Claims {
     /// The session was suspended: every hold that was made before this epoch is lost for good.
     pub(crate) fn on_suspended(&self, epoch: u64) {
         for hold in self.holds() {
-            if hold.epoch < epoch {
+            if hold.epoch < epoch && !mutants::on(Mutant::HoldsRevive) {
                 hold.lose(LossReason::Expired);
             }
         }
@@ -254,7 +258,7 @@ impl Claims {
                     let there = held
                         .iter()
                         .any(|r| r.key == attempt.key && r.holder == Some(attempt.entry) && r.token == hold.token);
-                    (!there).then(|| hold.clone())
+                    (!there && !mutants::on(Mutant::EvictionUntold)).then(|| hold.clone())
                 }
                 _ => None,
             };
@@ -462,7 +466,10 @@ impl Registered {
         let session = &self.session;
         let mut table = session.claims().lock();
         // In the table's lock: a suspension either is seen here, or finds the hold in the table.
-        let epoch = session.live_epoch()?;
+        let epoch = match session.live_epoch() {
+            None if mutants::on(Mutant::NoCheckAfterGrant) => 0,
+            epoch => epoch?,
+        };
         let attempt = table.attempts.get_mut(&self.entry.attempt)?;
         let state = Arc::new(HoldState {
             key: self.key.clone(),
@@ -484,7 +491,7 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        if self.armed {
+        if self.armed && !mutants::on(Mutant::AbandonedWaitStays) {
             drop(start_withdrawal(&self.session, &self.key, &self.entry));
         }
     }

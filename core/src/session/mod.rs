@@ -26,6 +26,7 @@ use crate::claims::Claims;
 use crate::driver::Background;
 use crate::env::{Env, Task};
 use crate::error::{Error, HolderState, LossReason, Result};
+use crate::mutants::{self, Mutant};
 use crate::protocol::claim::{ClaimKey, ClaimStep, ClaimView, Entry, Step};
 use crate::protocol::session::{
     PROTOCOL_VERSION, SessionId, SessionInfo, SessionState, SessionStep, SessionView, Timing, Vitality,
@@ -231,7 +232,8 @@ impl Session {
     #[inline]
     pub(crate) fn valid_in(&self, epoch: u64) -> bool {
         let deadline = self.valid_until.load(Ordering::Acquire);
-        self.epoch.load(Ordering::Acquire) == epoch && self.env().now().nanos() < deadline
+        let in_time = self.env().now().nanos() < deadline || (mutants::on(Mutant::TimerOnlyGuard) && deadline > 0);
+        in_time && (self.epoch.load(Ordering::Acquire) == epoch || mutants::on(Mutant::HoldsRevive))
     }
 
     /// Until when holds are valid; in the past when the session is not live.
@@ -367,6 +369,7 @@ async fn hear(session: Arc<Session>) {
     let Some(mut notices) = session.notices.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
     while let Some(notice) = notices.next().await {
         match notice {
+            Notice::Gap if mutants::on(Mutant::GapIgnored) => {}
             Notice::Gap => {
                 session.stats().count_gap();
                 session.poll_wanted.notify_one();
@@ -385,6 +388,9 @@ async fn hear(session: Arc<Session>) {
 
 /// Removes an entry of this session that nobody here knows: a duplicate of a request, applied after it was cancelled.
 fn give_back(session: &Arc<Session>, key: ClaimKey, entry: Entry) {
+    if mutants::on(Mutant::UnknownGrantKept) {
+        return;
+    }
     tracing::info!(claim = %key, %entry, "giving back a grant that nobody waits for");
     session.stats().count_unknown_grant();
     let owner = session.clone();
