@@ -640,7 +640,11 @@ impl Hold {
                 biased;
                 () = changed => {}
                 // The renewal task tells; this is for the moment when it is the one that is late.
-                () = self.session.env().sleep_until(self.session.deadline()) => {}
+                () = self.session.env().sleep_until(self.session.deadline()) => {
+                    if mutants::on(Mutant::TimerOnlyGuard) {
+                        self.session.state();
+                    }
+                }
             }
         }
     }
