@@ -1,8 +1,8 @@
 //! The native module of the Python package `coord`: checks arguments, calls `coord-core`, converts what it answers.
 //!
-//! In reading order: [`call`] is an operation that was described but not begun, which Python either waits for or
-//! starts on a [`queue`]; [`client`], [`lock`] and [`held`] describe them; [`answer`] and [`error`] convert what comes
-//! back; [`log`] keeps the library's log until Python fetches it.
+//! In reading order: `call` is an operation that was described but not begun, which Python either waits for or
+//! starts on a `queue`; `client`, `lock` and `held` describe them; `answer` and `error` convert what comes
+//! back; `log` keeps the library's log until Python fetches it.
 //!
 //! Invariants: no thread of the library ever attaches to the interpreter; the interpreter is let go around every
 //! wait; every object may be used from any thread, and in a forked child it answers `Forked` and leaks what it has.

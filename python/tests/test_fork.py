@@ -155,7 +155,7 @@ def test_a_forked_child_ends_like_any_process(shared_url: str) -> None:
     client.close()
     say("parent is fine")
     """
-    with script(text, shared_url) as process:
+    with script(text, shared_url, options=("-W", "ignore::DeprecationWarning")) as process:
         assert "parent is fine" in process.end()
 
 
