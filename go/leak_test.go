@@ -48,12 +48,13 @@ func use(t *testing.T, url string) {
 	_, err = l.TryAcquire(limited(t))
 	wants(t, err, ErrContended)
 	release(t, held)
-	acquire(t, l) // left to Close
+	left := acquire(t, l) // for Close to release
 	for _, c := range []*Client{second, client} {
 		if err := c.Close(limited(t)); err != nil {
 			t.Fatal(err)
 		}
 	}
+	runtime.KeepAlive(left)
 }
 
 func TestNothingIsLeft(t *testing.T) {
@@ -138,10 +139,11 @@ func TestWhatIsEndedIsNotReported(t *testing.T) {
 	func() {
 		client := connect(t, memory(t), WithLogger(logger))
 		release(t, acquire(t, lock(t, client, "a")))
-		acquire(t, lock(t, client, "b"))
+		left := acquire(t, lock(t, client, "b"))
 		if err := client.Close(limited(t)); err != nil {
 			t.Fatal(err)
 		}
+		runtime.KeepAlive(left)
 	}()
 	gone := make(chan struct{})
 	func() { // collected after what was there before
