@@ -52,6 +52,8 @@ pub(crate) struct Claims {
 struct Table {
     next_attempt: u64,
     attempts: BTreeMap<u64, Attempt>,
+    /// Grants of attempts that have left the table before their notice came, by attempt: the notice is not news then.
+    unnoticed: BTreeMap<u64, i64>,
 }
 
 #[derive(Debug)]
@@ -59,6 +61,10 @@ struct Attempt {
     key: ClaimKey,
     entry: Entry,
     phase: Phase,
+    /// The token of its grant, once that is known.
+    token: Option<i64>,
+    /// Whether the store's notice of the grant has come.
+    noticed: bool,
 }
 
 #[derive(Debug)]
@@ -117,8 +123,25 @@ impl Claims {
         table.next_attempt += 1;
         let entry = Entry { session: session.id(), attempt, priority: want.priority };
         let phase = Phase::Waiting { granted, max_queue: want.max_queue, queued_since: None, behind: None };
-        table.attempts.insert(attempt, Attempt { key: key.clone(), entry, phase });
+        table.attempts.insert(attempt, Attempt { key: key.clone(), entry, phase, token: None, noticed: false });
         (Registered { session: session.clone(), key: key.clone(), entry, armed: true }, receiver)
+    }
+
+    /// A notice says that `entry` was granted `key`. Returns whether that is as it should be: otherwise nobody here
+    /// knows of it.
+    pub(crate) fn on_notice(&self, session: &Session, key: &ClaimKey, entry: &Entry, token: i64) -> bool {
+        if self.on_granted(session, key, entry, token) {
+            if let Some(attempt) = self.lock().attempts.get_mut(&entry.attempt) {
+                attempt.noticed = true;
+            }
+            return true;
+        }
+        let mut table = self.lock();
+        let late = table.unnoticed.get(&entry.attempt) == Some(&token);
+        if late {
+            table.unnoticed.remove(&entry.attempt);
+        }
+        late
     }
 
     /// The store says that `entry` holds `key` with this token. Returns whether the entry is known.
@@ -128,6 +151,7 @@ impl Claims {
         else {
             return false;
         };
+        attempt.token = Some(token);
         attempt.phase = match std::mem::replace(&mut attempt.phase, Phase::Delivered) {
             Phase::Waiting { granted, .. } if session.is_live() || mutants::on(Mutant::NoCheckAfterGrant) => {
                 // A receiver that is gone withdraws the attempt itself.
@@ -264,8 +288,10 @@ impl Claims {
             };
             table.attempts.values().filter_map(missing).collect()
         };
+        // Whoever slept through its lease was declared dead, not broken.
+        let reason = if session.is_live() { LossReason::Broken } else { LossReason::Expired };
         for hold in gone {
-            hold.lose(LossReason::Broken);
+            hold.lose(reason);
         }
         unknown
     }
@@ -317,7 +343,13 @@ impl Claims {
 
     fn forget(&self, entry: &Entry) {
         let mut table = self.lock();
-        table.attempts.remove(&entry.attempt);
+        if let Some(Attempt { token: Some(token), noticed: false, .. }) = table.attempts.remove(&entry.attempt) {
+            table.unnoticed.insert(entry.attempt, token);
+            if table.unnoticed.len() > MAX_UNNOTICED {
+                // Not every grant has a notice; the oldest is the least likely to come.
+                table.unnoticed.pop_first();
+            }
+        }
         if table.attempts.is_empty() {
             drop(table);
             self.emptied.notify_waiters();
@@ -424,6 +456,9 @@ pub(crate) fn queue_full(key: &ClaimKey, waiting: u32) -> Error {
     Error::new(Code::QueueFull, format!("{waiting} wait for {} already, which is as many as may", describe(key)))
 }
 
+/// How many notices may be late at a time before one is taken for news.
+const MAX_UNNOTICED: usize = 4096;
+
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -525,7 +560,13 @@ impl HoldState {
     fn lose(&self, reason: LossReason) -> bool {
         let news = self.lost.set(reason).is_ok();
         if news {
-            tracing::warn!(claim = %self.key, token = self.token, reason = reason.name(), "a hold is lost");
+            match reason {
+                // The user's own doing, who was told in the documentation.
+                LossReason::Closed => {
+                    tracing::debug!(claim = %self.key, token = self.token, "a hold ends with its client")
+                }
+                _ => tracing::warn!(claim = %self.key, token = self.token, reason = reason.name(), "a hold is lost"),
+            }
             self.changed.notify_waiters();
         }
         news
@@ -599,7 +640,11 @@ impl Hold {
                 biased;
                 () = changed => {}
                 // The renewal task tells; this is for the moment when it is the one that is late.
-                () = self.session.env().sleep_until(self.session.deadline()) => {}
+                () = self.session.env().sleep_until(self.session.deadline()) => {
+                    if mutants::on(Mutant::TimerOnlyGuard) {
+                        self.session.state();
+                    }
+                }
             }
         }
     }

@@ -110,7 +110,7 @@ def sanitize(text: str) -> str:
     >>> coord.sanitize("nightly-import")
     'nightly-import'
     >>> coord.sanitize("Ärger im Büro")
-    'x-rger-im-B-ro-2b3fe1e2e0a0a6b5'
+    'x-rger-im-B-ro-d58570e7e5723bde'
     """
     from coord import _native
 

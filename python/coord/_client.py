@@ -167,17 +167,13 @@ class ClientBase(ProcessBound):
             ("waiting", waiting),
         ]
 
-    def __del__(self) -> None:
-        if not hasattr(self, "_holds"):
-            return
-        try:
-            if self._native.is_closed():
-                return
-            warnings.warn(f"{self!r} was never closed; it is closed now", ResourceWarning, stacklevel=1, source=self)
-            # Not only by the native object's end: a listener may have another part of the client.
+    def __del__(self, _forked: Callable[[], bool] = _native.forked) -> None:
+        # A forked child owns nothing; and when the interpreter ends, nothing is left to be closed.
+        if hasattr(self, "_holds") and not _forked() and not self._native.is_closed():
+            text = f"{self!r} was never closed; it is closed now"
+            # Before the warning, which may be an error; and explicitly, since a listener may keep the native client.
             _native.Queue().start(0, self._native.close(None))
-        except Forked:
-            return
+            warnings.warn(text, ResourceWarning, stacklevel=1, source=self)
 
 
 class Client(ClientBase):

@@ -106,12 +106,13 @@ class HeldBase(ProcessBound):
         """Whether somebody should still release it."""
         return not self._native.released() and self._native.lost().reason() is None
 
-    def __del__(self) -> None:
-        # The native object releases the lock when it goes; here it is only told.
-        if hasattr(self, "_token") and self._is_open():
-            warnings.warn(
-                f"{self!r} was never released; it is released now", ResourceWarning, stacklevel=1, source=self
-            )
+    def __del__(self, _forked: Callable[[], bool] = _native.forked) -> None:
+        # A forked child owns nothing; and when the interpreter ends, nothing is left to be released.
+        if hasattr(self, "_token") and not _forked() and self._is_open():
+            text = f"{self!r} was never released; it is released now"
+            # Before the warning, which may be an error, and is kept together with this by whoever collects warnings.
+            _native.Queue().start(0, self._native.release())
+            warnings.warn(text, ResourceWarning, stacklevel=1, source=self)
 
 
 class LockBase(ProcessBound):

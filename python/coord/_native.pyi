@@ -4,6 +4,27 @@ from typing import Any, final
 
 from coord._types import Session, Stats
 
+__all__ = [
+    "Call",
+    "Changes",
+    "Client",
+    "Held",
+    "Lock",
+    "Loss",
+    "Op",
+    "Queue",
+    "__version__",
+    "codes",
+    "connect",
+    "finish",
+    "forked",
+    "log_start",
+    "log_take",
+    "log_wake",
+    "sanitize",
+    "thread_count",
+]
+
 __version__: str
 
 def connect(url: str | None, options: list[tuple[str, str]]) -> Call: ...

@@ -1,8 +1,8 @@
 //! Errors of the core as exceptions, whose classes are Python's (`coord._errors`): they have two bases each.
 
 use coord_core::error::{Code, Error, Result};
-use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 
 use crate::answer::make_holder;
 
@@ -24,7 +24,9 @@ fn make<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyAny>> {
     let reason = error.loss().map(|reason| reason as i32);
     let cause = std::error::Error::source(error).map(ToString::to_string);
     let arguments = (error.code().number(), error.message(), holder, reason, cause);
-    py.import(intern!(py, "coord._errors"))?.getattr(intern!(py, "_from_core"))?.call1(arguments)
+    static FROM_CORE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    // Kept, since an interpreter that is ending imports nothing any more.
+    FROM_CORE.import(py, "coord._errors", "_from_core")?.call1(arguments)
 }
 
 /// Every code of the core: its number, its name, and whether a retry can help.

@@ -83,7 +83,7 @@ class Script:
         """Waits for its end, which must be a good one without complaints; returns what it said until then."""
         out, errors = self.process.communicate(timeout=PATIENCE * 2)
         assert self.process.returncode == 0, errors
-        assert errors == ""
+        assert errors == "", errors
         return out
 
     def errors(self) -> str:

@@ -35,9 +35,12 @@ async def test_a_lock_is_held_and_released(one: aio.Client, two: aio.Client) -> 
         assert one.held() == [held]
         info = await two.lock_info("a")
         assert info is not None
-        assert info == await one.lock("a").info()
         assert info.holder is not None
-        assert info.holder.name == "one"
+        assert (info.holder.name, info.holder.token) == ("one", held.token)
+        own = await one.lock("a").info()
+        assert own is not None
+        assert own.holder is not None
+        assert own.holder.is_self
         assert [lock.name for lock in await one.locks()] == [held.name]
     assert held.released
     with pytest.raises(coord.NotHeld):
@@ -68,19 +71,27 @@ async def test_a_loss_can_be_awaited(one: aio.Client, two: aio.Client) -> None:
 
     waits = [asyncio.create_task(reason()), asyncio.create_task(held.lost.wait())]
     await asyncio.sleep(0)
-    await two.break_lock("a", held.token)
+    breaking = asyncio.create_task(two.break_lock("a", held.token))
     assert await asyncio.wait_for(waits[0], PATIENCE) is coord.LossReason.BROKEN
     assert await asyncio.wait_for(waits[1], PATIENCE)
     assert held.lost.is_set()
     with pytest.raises(coord.Lost):
         await held.release()
+    await breaking
+
+
+async def test_the_end_of_a_block_tells_of_the_loss_but_masks_nothing(one: aio.Client, two: aio.Client) -> None:
     with pytest.raises(coord.Lost):
-        async with await one.lock("a").acquire() as again:
-            await two.break_lock("a", again.token)
+        async with await one.lock("a").acquire() as held:
+            breaking = asyncio.create_task(two.break_lock("a", held.token))
+            assert await held.lost is coord.LossReason.BROKEN
+    await breaking
     with pytest.raises(KeyError):
-        async with await one.lock("a").acquire() as again:
-            await two.break_lock("a", again.token)
+        async with await one.lock("a").acquire() as held:
+            breaking = asyncio.create_task(two.break_lock("a", held.token))
+            assert await held.lost is coord.LossReason.BROKEN
             raise KeyError
+    await breaking
 
 
 async def test_waiting_for_a_loss_ends_with_the_release(one: aio.Client) -> None:
