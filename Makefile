@@ -86,7 +86,7 @@ mutants: ## Show that the simulation catches each known-bad variant of the core 
 .PHONY: fmt
 fmt: ## Format the sources of every language
 	cargo fmt --all
-	$(if $(wildcard go/go.mod),gofmt -w go)
+	$(if $(wildcard go/go.mod),gofmt -w go examples)
 	$(if $(wildcard python/pyproject.toml),ruff format python && ruff check --fix python)
 
 .PHONY: clean
@@ -144,8 +144,8 @@ test-c: stage ## Run the C suite, with sanitizers and valgrind
 	$(IN_STAGE) $(WITH_MONGODB) tests/c/run
 
 .PHONY: test-go
-test-go: stage ## Run the Go suite under the race detector
-	cd go && $(IN_STAGE) ../$(WITH_MONGODB) go test -race ./...
+test-go: stage ## Run the Go suite: races, garbage, pointers given to C, both ways to link
+	$(WITH_MONGODB) go/test.sh
 
 .PHONY: test-python
 test-python: extension ## Run the Python suite

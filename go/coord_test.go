@@ -450,6 +450,7 @@ func TestSessionChangesEndWithTheClient(t *testing.T) {
 func TestSessionChangesEndWithTheContext(t *testing.T) {
 	client := connect(t, memory(t))
 	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	var last error
 	for _, err := range client.SessionChanges(ctx) {
 		last = err

@@ -107,7 +107,7 @@ func (h *Held) Context() context.Context {
 // inside.
 type heldContext struct {
 	context.Context
-	_ *Held
+	held *Held
 }
 
 func (h *Held) watchForLoss(cancel context.CancelCauseFunc) {

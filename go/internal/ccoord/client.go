@@ -31,6 +31,7 @@ type SessionInfo struct {
 
 // NewConfig reads a URL; an empty one stands for the environment, or the default file.
 func NewConfig(url string) (Config, *Error) {
+	stress()
 	var config Config
 	var e *C.coord_error_t
 	if url == "" {
@@ -112,6 +113,7 @@ func (c Client) LockInfo(name string, timeoutMillis int64, to Report) (Op, *Erro
 
 // Session is the session as it is now.
 func (c Client) Session() (Session, *Error) {
+	stress()
 	var session Session
 	var e *C.coord_error_t
 	err := failure(C.coord_client_session(c.h, &session.h, &e), e)
@@ -127,6 +129,7 @@ func (c Client) SessionWait(seen Session, to Report) (Op, *Error) {
 
 // Stats are the client's counters, in the order of their numbers.
 func (c Client) Stats() ([]int64, *Error) {
+	stress()
 	var stats *C.coord_stats_t
 	var e *C.coord_error_t
 	if err := failure(C.coord_client_stats(c.h, &stats, &e), e); err != nil {

@@ -2,9 +2,9 @@
 
 package ccoord
 
-// Before -lcoord of pkg-config is looked at, the archive has satisfied everything, and --as-needed leaves libcoord.so
-// out of the program.
-//
+// The archive comes before -lcoord of pkg-config and satisfies everything, and --as-needed then leaves the shared
+// library out of the program.
+
 // #cgo pkg-config: coord
 // #cgo LDFLAGS: -l:libcoord.a -Wl,--as-needed -lgcc_s -lutil -lrt -lpthread -lm -ldl
 import "C"

@@ -13,6 +13,7 @@ type Held struct{ h *C.coord_held_t }
 
 // Lock makes the lock of this name.
 func (c Client) Lock(name string) (Lock, *Error) {
+	stress()
 	var lock Lock
 	var e *C.coord_error_t
 	at, length := lend(name)
@@ -34,13 +35,20 @@ func (l Lock) Acquire(timeoutMillis int64, to Report) (Op, *Error) {
 func (l Lock) Destroy() { C.coord_lock_destroy(l.h) }
 
 // Token is the fencing token.
-func (h Held) Token() int64 { return int64(C.coord_held_token(h.h)) }
+func (h Held) Token() int64 {
+	stress()
+	return int64(C.coord_held_token(h.h))
+}
 
 // RemainingMillis is how long the hold stays valid without another renewal.
-func (h Held) RemainingMillis() int64 { return int64(C.coord_held_remaining_ms(h.h)) }
+func (h Held) RemainingMillis() int64 {
+	stress()
+	return int64(C.coord_held_remaining_ms(h.h))
+}
 
 // Check checks that the hold is valid now.
 func (h Held) Check() *Error {
+	stress()
 	// Without an error to fill, a check that succeeds allocates nothing.
 	if C.coord_held_check(h.h, nil) == C.COORD_OK {
 		return nil

@@ -71,6 +71,7 @@ func (o Op) Destroy() {
 
 // started is how every operation begins.
 func (r Report) started(start func(q *C.coord_queue_t, tag C.uint64_t, op **C.coord_op_t, e **C.coord_error_t) C.coord_status_t) (Op, *Error) {
+	stress()
 	var op Op
 	var e *C.coord_error_t
 	var wanted **C.coord_op_t
