@@ -68,7 +68,11 @@ pub const ALL: [(Mutant, &str, &str); 31] = {
         (M::BreakEvicts, "break-evicts", "an operator's break evicts a holder that has not answered"),
         (M::BreakUnheard, "break-unheard", "a holder ignores that it was asked to go"),
         (M::EvictionUntold, "eviction-untold", "a holder does not notice that the store has somebody else"),
-        (M::ReleaseWithoutHandOver, "release-without-hand-over", "a release leaves the lock free although somebody waits"),
+        (
+            M::ReleaseWithoutHandOver,
+            "release-without-hand-over",
+            "a release leaves the lock free although somebody waits",
+        ),
         (M::ReleaseEvictsAnyHolder, "release-evicts-any-holder", "a release frees the lock whoever holds it by then"),
         (M::TryWaitsBehindPurge, "try-waits-behind-purge", "a try is queued when the step removed a dead holder"),
         (M::TokenWithoutFloor, "token-without-floor", "a token is only one more than the record's last"),
