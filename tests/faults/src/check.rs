@@ -157,7 +157,9 @@ impl Histories {
         }
         let granted: BTreeSet<i64> = holds.iter().map(|hold| hold.token).collect();
         for token in tokens.iter().filter(|token| !granted.contains(token)) {
-            findings.violations.push(format!("the resource of {lock} was written with {token}, which nobody was granted"));
+            findings
+                .violations
+                .push(format!("the resource of {lock} was written with {token}, which nobody was granted"));
         }
     }
 
@@ -190,14 +192,16 @@ impl Histories {
         };
         for (lock, waits) in &mut waits {
             waits.sort_unstable();
-            let calm: Vec<_> = waits.iter().filter(|(begun, granted, worker)| !near(*begun, *granted, worker)).collect();
+            let calm: Vec<_> =
+                waits.iter().filter(|(begun, granted, worker)| !near(*begun, *granted, worker)).collect();
             for (place, first) in calm.iter().enumerate() {
                 let queued = first.0 + CLEARLY_BEFORE.as_nanos() as u64;
                 for second in calm[place + 1..].iter().take_while(|second| second.0 < first.1) {
                     if second.0 > queued {
                         findings.ordered += 1;
                         if second.1 + CLEARLY_BEFORE.as_nanos() as u64 <= first.1 {
-                            let message = format!("{} was granted {lock} before {}, which had come first", second.2, first.2);
+                            let message =
+                                format!("{} was granted {lock} before {}, which had come first", second.2, first.2);
                             findings.violations.push(message);
                         }
                     }
@@ -224,7 +228,10 @@ impl Histories {
     fn check_power(&self, terms: Terms, holds: &BTreeMap<String, Vec<Hold>>, findings: &mut Findings) {
         let held_at = |worker: &str, t: Nanos| {
             let of = format!("{worker}.");
-            holds.values().flatten().any(|hold| hold.worker.starts_with(&of) && (hold.granted..=hold.last_ok + NEAR).contains(&t))
+            holds
+                .values()
+                .flatten()
+                .any(|hold| hold.worker.starts_with(&of) && (hold.granted..=hold.last_ok + NEAR).contains(&t))
         };
         for fault in self.faults.iter().filter(|fault| fault.kind != HEALED) {
             let (count, hits) = findings.faults.entry(fault.kind.clone()).or_default();
@@ -281,7 +288,8 @@ fn token_order(lock: &str, holds: &[Hold], findings: &mut Findings) {
             highest = highest.max(earlier.token);
         }
         if hold.token <= highest {
-            let message = format!("{lock}: token {} of {} is not above {highest}, granted before", hold.token, hold.worker);
+            let message =
+                format!("{lock}: token {} of {} is not above {highest}, granted before", hold.token, hold.worker);
             findings.violations.push(message);
         }
     }
@@ -369,9 +377,7 @@ mod tests {
 
     #[test]
     fn a_waiter_that_is_overtaken_is_found_unless_a_fault_explains_it() {
-        let overtaken = || {
-            histories(&[("w1.1", hold(1, 12, 0, 9000, 9100)), ("w2.1", hold(1, 11, 2000, 5000, 5100))])
-        };
+        let overtaken = || histories(&[("w1.1", hold(1, 12, 0, 9000, 9100)), ("w2.1", hold(1, 11, 2000, 5000, 5100))]);
         assert!(violations(&overtaken())[0].contains("which had come first"));
         let mut explained = overtaken();
         let fault = |target: &str| Fault { t: 0, until: MS, kind: "kill".into(), target: target.into() };

@@ -40,14 +40,22 @@ impl Weather {
     /// Cuts off the client with this tag, or lets it through again. Nobody is told: the connections are half-open.
     pub fn cut_client(&self, tag: &str, cut: bool) {
         self.0.send_modify(|c| {
-            if cut { c.cut_clients.insert(tag.into()) } else { c.cut_clients.remove(tag) };
+            if cut {
+                c.cut_clients.insert(tag.into())
+            } else {
+                c.cut_clients.remove(tag)
+            };
         });
     }
 
     /// Holds back everything that is sent to the server on this port, and what it answers.
     pub fn cut_server(&self, port: u16, cut: bool) {
         self.0.send_modify(|c| {
-            if cut { c.cut_servers.insert(port) } else { c.cut_servers.remove(&port) };
+            if cut {
+                c.cut_servers.insert(port)
+            } else {
+                c.cut_servers.remove(&port)
+            };
         });
     }
 

@@ -42,7 +42,8 @@ impl Servers {
     }
 
     fn move_behind_proxies(&self) -> mongodb::error::Result<()> {
-        let mut config = self.set.command(doc! { "replSetGetConfig": 1 })?.get_document("config").cloned().unwrap_or_default();
+        let mut config =
+            self.set.command(doc! { "replSetGetConfig": 1 })?.get_document("config").cloned().unwrap_or_default();
         let version = config.get_i32("version").unwrap_or(1);
         config.insert("version", version + 100);
         if let Ok(members) = config.get_array_mut("members") {

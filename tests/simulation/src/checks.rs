@@ -33,6 +33,8 @@ struct Inner {
     highest_token: BTreeMap<String, i64>,
     /// Holds that an operator broke with force, and when: they may be believed in for a while, by contract.
     forced: BTreeMap<(String, i64), Instant>,
+    /// Holds that an operator asked to go, and when.
+    asked: BTreeMap<(String, i64), Instant>,
     /// Every grant that reached its process.
     delivered: BTreeSet<(String, i64)>,
     /// Since when the store has said so, for each lock and the token of its present hold.
@@ -146,6 +148,11 @@ impl Checks {
         self.with(|inner| inner.forced.insert((lock.to_owned(), token), Instant::now()));
     }
 
+    /// An operator asks the hold of this lock with this token to go.
+    pub fn asked(&self, lock: &str, token: i64) {
+        self.with(|inner| inner.asked.insert((lock.to_owned(), token), Instant::now()));
+    }
+
     /// A rule of the story's own was broken.
     pub fn violation(&self, message: String) {
         self.with(|inner| inner.violations.push(message));
@@ -166,12 +173,14 @@ impl Checks {
                 hold.lost |= !valid;
             }
             for hold in inner.holds.values().filter(|hold| !hold.gate.is_stopped() && !hold.lost) {
-                match inner.forced.get(&(hold.lock.clone(), hold.held.token())) {
-                    None => believers.entry(&hold.lock).or_default().push(hold),
-                    Some(since) => violations.extend(inner.promptness.and_then(|promptness| {
-                        let late = since.elapsed() > promptness.loss;
-                        late.then(|| format!("{} was evicted {:?} ago and is believed in", hold.lock, since.elapsed()))
-                    })),
+                let key = (hold.lock.clone(), hold.held.token());
+                let forced = inner.forced.get(&key);
+                if forced.is_none() {
+                    believers.entry(&hold.lock).or_default().push(hold);
+                }
+                let told = forced.or_else(|| inner.asked.get(&key)).zip(inner.promptness);
+                if let Some((since, _)) = told.filter(|(since, promptness)| since.elapsed() > promptness.loss) {
+                    violations.push(format!("{} was broken {:?} ago and is believed in", hold.lock, since.elapsed()));
                 }
             }
             for (lock, holds) in &believers {

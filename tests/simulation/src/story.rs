@@ -440,6 +440,8 @@ impl Story {
         let force = self.random.chance(0.5);
         if force {
             self.checks.forced(&lock, token);
+        } else {
+            self.checks.asked(&lock, token);
         }
         let broken = operator.break_lock(&lock, token, force).await;
         if let Err(error) = broken
