@@ -129,7 +129,7 @@ lint-python: $(if $(wildcard python/pyproject.toml),extension) ## Check Python's
 
 .PHONY: test-rust
 test-rust: ## Run Rust's suites: core, stores on real servers, ABI, simulation, the tree itself
-	$(WITH_MONGODB) cargo test --quiet --workspace $(addprefix --exclude ,$(RUST_APART)) --locked
+	$(WITH_MONGODB) cargo test --quiet --no-fail-fast --workspace $(addprefix --exclude ,$(RUST_APART)) --locked
 
 .PHONY: test-models
 test-models: ## Check the models of the protocol, and that they refute its mutants

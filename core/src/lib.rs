@@ -21,7 +21,7 @@
 //! - `session` and `claims`: one process's side of the protocol: staying alive, holding and waiting.
 //! - [`lock`]: what users hold. [`client`]: what they connect.
 //! - [`driver`]: the runtime, blocking waits and the event queue that C, Go and Python poll.
-//! - [`error`], [`name`], [`config`], [`time`], [`env`]: what all of them use.
+//! - [`error`], [`name`], [`config`], [`time`], [`mod@env`]: what all of them use.
 //!
 //! Everything public may be called from any thread and any executor: the crate has a runtime of its own.
 //!

@@ -23,6 +23,10 @@ fn until(what: &str, condition: impl Fn() -> bool) {
 
 #[test]
 fn nothing_is_left_of_the_last_client() {
+    // The first runtime of a process opens a pipe that tokio keeps for good, where some crate has its `process` feature
+    // enabled, as MongoDB's driver does. What comes after it leaves nothing.
+    drop(Runtime::shared().expect("a runtime"));
+    until("the first runtime", || thread_count() == 0);
     let before = descriptors();
     for close in [true, false, true] {
         let runtime = Runtime::shared().expect("a runtime");
