@@ -516,8 +516,10 @@ async fn connect(store: Arc<FaultyStore>, env: Env, number: usize, story: Arc<St
 async fn connect_plainly(server: &Arc<Server>, random: &Random) -> Client {
     let clock = Arc::new(SimClock::new(1000, Duration::from_secs(5)));
     let env = host::env(clock, Random::new(random.bits()), Arc::default());
+    // A network without faults: it gives every call the time limit that a store has to have.
+    let store = Arc::new(FaultyStore::new(server.clone(), env.clone(), Faults::NONE));
     loop {
-        match Client::with_store(server.clone(), options("operator", TTL), env.clone()).await {
+        match Client::with_store(store.clone(), options("operator", TTL), env.clone()).await {
             Ok(client) => return client,
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
