@@ -715,14 +715,17 @@ fn start_withdrawal(session: &Arc<Session>, key: &ClaimKey, entry: &Entry) -> im
 async fn withdraw(session: Arc<Session>, key: ClaimKey, entry: Entry) -> Withdrawn {
     let mut pause = FIRST_PAUSE;
     let mut doubtful = false;
+    let mut overtaken = false;
     let outcome = loop {
         if let SessionState::Lost(reason) = session.state() {
             break Withdrawn::SessionOver(reason);
         }
         let step = ClaimStep::Step(Step::remove(entry, session.known_dead()));
         match session.store().apply_claim(key.clone(), step).await {
-            Ok(None) if !doubtful => break Withdrawn::WasNotThere,
-            Ok(_) => break Withdrawn::Gone,
+            Ok(view) => {
+                overtaken = view.is_none();
+                break if overtaken && !doubtful { Withdrawn::WasNotThere } else { Withdrawn::Gone };
+            }
             Err(error) if error.code() == Code::Closed => break Withdrawn::SessionOver(LossReason::Closed),
             Err(error) => {
                 doubtful = true;
@@ -734,5 +737,9 @@ async fn withdraw(session: Arc<Session>, key: ClaimKey, entry: Entry) -> Withdra
         }
     };
     session.claims().forget(&entry);
+    if overtaken {
+        // The acquire may come after its withdrawal, and its grant may have been heard of while the entry was known.
+        session.request_audit();
+    }
     outcome
 }

@@ -180,7 +180,14 @@ impl Checks {
                 }
                 let told = forced.or_else(|| inner.asked.get(&key)).zip(inner.promptness);
                 if let Some((since, _)) = told.filter(|(since, promptness)| since.elapsed() > promptness.loss) {
-                    violations.push(format!("{} was broken {:?} ago and is believed in", hold.lock, since.elapsed()));
+                    violations.push(format!(
+                        "{} with token {} was broken {:?} ago (by force: {}) and is believed in by process {}",
+                        key.0,
+                        key.1,
+                        since.elapsed(),
+                        forced.is_some(),
+                        hold.process
+                    ));
                 }
             }
             for (lock, holds) in &believers {

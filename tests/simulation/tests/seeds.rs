@@ -36,7 +36,8 @@ fn fixed_seeds_are_safe() {
 
 #[test]
 fn fixed_seeds_are_prompt() {
-    for seed in 300..305 {
+    // 1164: an acquire that its own withdrawal has overtaken is granted, and heard of before the withdrawal's answer.
+    for seed in (300..305).chain([1164]) {
         play(seed, Mode::Quiet);
     }
 }
