@@ -42,14 +42,14 @@ pub(super) fn killed(round: &mut Round<'_>) -> Result<()> {
     round.each(&[OursMongo(1)], |round, player| {
         // Without the kernel's word, as for a waiter on another host.
         let options = format!("coord.ttl={TTL_SECONDS}s&coord.host_liveness=off");
-        let Some(time) = kill(round, player, &options, 0)? else { return Ok(None) };
+        let Some(time) = kill(round, player, &options, KILLS)? else { return Ok(None) };
         let what = format!("{}, as from another host, ttl {TTL_SECONDS} s", player.name());
         let limit = (1.1 * f64::from(TTL_SECONDS) + 2.0) * 1e9;
         round.book.goal(6, what, Unit::Time, time as f64, Goal::AtMost(limit));
         Ok(Some(time as f64))
     });
     round.each(&LATE, |round, player| {
-        let Some(time) = kill(round, player, "", 0)? else { return Ok(None) };
+        let Some(time) = kill(round, player, "", KILLS)? else { return Ok(None) };
         round.book.figure(6, format!("{}, ttl 10 s", player.name()), Unit::Time, time as f64);
         Ok(Some(time as f64))
     });

@@ -31,6 +31,14 @@ impl Subject for Ours {
         Ok(held.release().await?)
     }
 
+    async fn close(&self) -> Result<()> {
+        let sessions = std::mem::take(&mut *self.sessions.lock().expect("no panic holds it"));
+        for client in sessions.iter().chain([&self.client]) {
+            client.close(client.close_timeout()).await?;
+        }
+        Ok(())
+    }
+
     async fn open_sessions(&self, count: usize) -> Result<()> {
         for _ in 0..count {
             let session = self.client.open_session().await?;

@@ -44,6 +44,11 @@ pub trait Subject: Send + Sync + Sized + 'static {
     /// Gives it up.
     fn release(&self, held: Self::Held) -> impl Future<Output = Result<()>> + Send;
 
+    /// Leaves the service in order, before the process ends.
+    fn close(&self) -> impl Future<Output = Result<()>> + Send {
+        async { Ok(()) }
+    }
+
     /// Opens further sessions, which stay open.
     fn open_sessions(&self, _count: usize) -> impl Future<Output = Result<()>> + Send {
         async { Err("this subject has no sessions".into()) }
@@ -71,7 +76,7 @@ pub fn serve<S: Subject>(connect: impl Future<Output = Result<S>>) -> Result<()>
             Err(error) => say(&format!("error {}", error.to_string().replace('\n', " ")))?,
         }
     }
-    Ok(())
+    runtime.block_on(worker.subject.close())
 }
 
 /// The present moment on the clock that all processes share.
