@@ -11,7 +11,7 @@ use once_cell::sync::Lazy;
 use super::{Applied, Capabilities, ClaimQuery, Notice, Notices, SessionQuery, Store};
 use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::protocol::claim::{self, ClaimKey, ClaimRecord, ClaimStep, Stepped, StoreNow, TOKENS_PER_MS};
+use crate::protocol::claim::{self, ClaimKey, ClaimRecord, ClaimStep, Step, Stepped, StoreNow, TOKENS_PER_MS};
 use crate::protocol::session::{self, SessionId, SessionRecord, SessionStep, Vitality};
 
 static NAMED: Lazy<Mutex<HashMap<String, Weak<Mutex<Records>>>>> = Lazy::new(Mutex::default);
@@ -96,6 +96,8 @@ impl Records {
             (ClaimStep::AnnounceBreak { token }, Some(entry)) => {
                 self.tell(entry.session, Notice::Breaking { key, entry, token: *token });
             }
+            // The entry that asked has its answer.
+            (ClaimStep::Step(Step { add, .. }), Some(entry)) if *add == Some(entry) => {}
             (_, Some(entry)) if Some(entry) != holder_before => {
                 self.tell(entry.session, Notice::Granted { key, entry, token: record.token });
             }

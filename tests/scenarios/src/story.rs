@@ -120,7 +120,8 @@ impl Story {
         }
         let mut begun = BTreeSet::new();
         for (index, step) in self.steps.iter().enumerate() {
-            self.check_step(step, &mut begun).map_err(|error| format!("step {} ({}): {error}", index + 1, step.verb))?;
+            self.check_step(step, &mut begun)
+                .map_err(|error| format!("step {} ({}): {error}", index + 1, step.verb))?;
         }
         Ok(())
     }

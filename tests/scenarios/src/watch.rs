@@ -27,7 +27,9 @@ impl Watch {
     /// # Errors
     /// If the token is not right.
     pub fn granted(&mut self, hold: &str, lock: &str, token: i64) -> Result<(), String> {
-        if let Some(before) = self.asked.get(hold).and_then(|tokens| tokens.get(lock)).filter(|before| token <= **before) {
+        if let Some(before) =
+            self.asked.get(hold).and_then(|tokens| tokens.get(lock)).filter(|before| token <= **before)
+        {
             return Err(format!("token {token} is not above {before}, which was granted before this was asked for"));
         }
         let tokens = self.tokens.entry(lock.to_owned()).or_default();

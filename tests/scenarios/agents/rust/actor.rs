@@ -32,7 +32,11 @@ pub(crate) struct Actor {
 /// Something that runs in the background.
 enum Operation {
     Acquire(JoinHandle<Result<Held>>),
-    Run { task: JoinHandle<Result<()>>, entered: Option<oneshot::Receiver<Arc<Held>>>, finish: Option<oneshot::Sender<()>> },
+    Run {
+        task: JoinHandle<Result<()>>,
+        entered: Option<oneshot::Receiver<Arc<Held>>>,
+        finish: Option<oneshot::Sender<()>>,
+    },
     Rounds(JoinHandle<std::result::Result<Words, String>>),
 }
 

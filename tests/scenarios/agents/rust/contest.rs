@@ -27,7 +27,8 @@ pub(crate) async fn rounds(lock: &Lock, rounds: u32, file: &str) -> std::result:
 
 fn read(file: &str) -> std::result::Result<(u64, i64), String> {
     let Ok(text) = fs::read_to_string(file) else { return Ok((0, 0)) };
-    let numbers = text.trim().split_once(' ').and_then(|(count, token)| Some((count.parse().ok()?, token.parse().ok()?)));
+    let numbers =
+        text.trim().split_once(' ').and_then(|(count, token)| Some((count.parse().ok()?, token.parse().ok()?)));
     numbers.ok_or_else(|| format!("{file}: '{text}' is not two numbers, so two have written at once"))
 }
 
