@@ -24,7 +24,7 @@ export PKG_CONFIG_PATH := $(STAGE)/lib/pkgconfig$(if $(PKG_CONFIG_PATH),:$(PKG_C
 IN_STAGE := LD_LIBRARY_PATH=$(STAGE)/lib$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}
 
 # The suites of `make test`, in the order in which they are most likely to fail.
-SUITES := test-rust test-models \
+SUITES := test-rust test-models test-mutants \
   $(if $(wildcard tests/c/run),test-c) \
   $(if $(wildcard go/go.mod),test-go) \
   $(if $(wildcard python/pyproject.toml),test-python) \
@@ -67,10 +67,26 @@ test: setup ## Run lint and every suite of every language on real servers
 bench: setup ## Measure against the stores' floors and real peers (ONLY=… for a part, ROUNDS=… how often)
 	ONLY='$(ONLY)' ROUNDS='$(ROUNDS)' MINUTES='$(MINUTES)' benches/run
 
+.PHONY: faults
+faults: ## Kill, stop and cut off real processes on both stores (MINUTES=n on each, SEED=n, STORE=sqlite or mongodb)
+	cargo build --quiet --locked -p coord-faults
+	for store in $(if $(STORE),$(STORE),sqlite mongodb); do \
+	  tests/faults/with-skew target/debug/coord-faults $$store $(if $(MINUTES),$(MINUTES),5) $(if $(SEED),$(SEED),1); \
+	done
+
+.PHONY: simulate
+simulate: ## Play simulated histories of the real core (HOURS=n, FIRST=seed)
+	cargo run --quiet --release --locked -p coord-simulation -- \
+	  minutes $$(( $(if $(HOURS),$(HOURS),1) * 60 )) $(if $(FIRST),$(FIRST),1000)
+
+.PHONY: mutants
+mutants: ## Show that the simulation catches each known-bad variant of the core (QUICK=1 for most of them)
+	cargo run --quiet --release --locked -p coord-simulation --features mutants -- mutants $(if $(QUICK),quick)
+
 .PHONY: fmt
 fmt: ## Format the sources of every language
 	cargo fmt --all
-	$(if $(wildcard go/go.mod),gofmt -w go)
+	$(if $(wildcard go/go.mod),gofmt -w go examples)
 	$(if $(wildcard python/pyproject.toml),ruff format python && ruff check --fix python)
 
 .PHONY: clean
@@ -119,13 +135,17 @@ test-rust: ## Run Rust's suites: core, stores on real servers, ABI, simulation, 
 test-models: ## Check the models of the protocol, and that they refute its mutants
 	cargo test --quiet --release -p coord-models --locked
 
+.PHONY: test-mutants
+test-mutants: ## Check that the simulation catches the known-bad variants of the core that it catches fast
+	@$(MAKE) mutants QUICK=1
+
 .PHONY: test-c
 test-c: stage ## Run the C suite, with sanitizers and valgrind
 	$(IN_STAGE) $(WITH_MONGODB) tests/c/run
 
 .PHONY: test-go
-test-go: stage ## Run the Go suite under the race detector
-	cd go && $(IN_STAGE) ../$(WITH_MONGODB) go test -race ./...
+test-go: stage ## Run the Go suite: races, garbage, pointers given to C, both ways to link
+	$(WITH_MONGODB) go/test.sh
 
 .PHONY: test-python
 test-python: extension ## Run the Python suite

@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 use crate::error::{Code, Error, LossReason, Result};
+use crate::mutants::{self, Mutant};
 use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep, ClaimView, Entry, Priority, Step};
 use crate::protocol::session::{SessionId, SessionState};
 use crate::session::Session;
@@ -51,6 +52,8 @@ pub(crate) struct Claims {
 struct Table {
     next_attempt: u64,
     attempts: BTreeMap<u64, Attempt>,
+    /// Grants of attempts that have left the table before their notice came, by attempt: the notice is not news then.
+    unnoticed: BTreeMap<u64, i64>,
 }
 
 #[derive(Debug)]
@@ -58,6 +61,10 @@ struct Attempt {
     key: ClaimKey,
     entry: Entry,
     phase: Phase,
+    /// The token of its grant, once that is known.
+    token: Option<i64>,
+    /// Whether the store's notice of the grant has come.
+    noticed: bool,
 }
 
 #[derive(Debug)]
@@ -116,8 +123,25 @@ impl Claims {
         table.next_attempt += 1;
         let entry = Entry { session: session.id(), attempt, priority: want.priority };
         let phase = Phase::Waiting { granted, max_queue: want.max_queue, queued_since: None, behind: None };
-        table.attempts.insert(attempt, Attempt { key: key.clone(), entry, phase });
+        table.attempts.insert(attempt, Attempt { key: key.clone(), entry, phase, token: None, noticed: false });
         (Registered { session: session.clone(), key: key.clone(), entry, armed: true }, receiver)
+    }
+
+    /// A notice says that `entry` was granted `key`. Returns whether that is as it should be: otherwise nobody here
+    /// knows of it.
+    pub(crate) fn on_notice(&self, session: &Session, key: &ClaimKey, entry: &Entry, token: i64) -> bool {
+        if self.on_granted(session, key, entry, token) {
+            if let Some(attempt) = self.lock().attempts.get_mut(&entry.attempt) {
+                attempt.noticed = true;
+            }
+            return true;
+        }
+        let mut table = self.lock();
+        let late = table.unnoticed.get(&entry.attempt) == Some(&token);
+        if late {
+            table.unnoticed.remove(&entry.attempt);
+        }
+        late
     }
 
     /// The store says that `entry` holds `key` with this token. Returns whether the entry is known.
@@ -127,8 +151,9 @@ impl Claims {
         else {
             return false;
         };
+        attempt.token = Some(token);
         attempt.phase = match std::mem::replace(&mut attempt.phase, Phase::Delivered) {
-            Phase::Waiting { granted, .. } if session.is_live() => {
+            Phase::Waiting { granted, .. } if session.is_live() || mutants::on(Mutant::NoCheckAfterGrant) => {
                 // A receiver that is gone withdraws the attempt itself.
                 let _ = granted.send(Ok(token));
                 Phase::Delivered
@@ -147,6 +172,9 @@ impl Claims {
             Some(Attempt { phase: Phase::Held { hold, .. }, .. }) if hold.token == token => hold.clone(),
             _ => return,
         };
+        if mutants::on(Mutant::BreakUnheard) {
+            return;
+        }
         if hold.lose(LossReason::Broken) {
             let session = session.clone();
             session.env().clone().spawn(async move {
@@ -159,7 +187,7 @@ impl Claims {
     /// The session was suspended: every hold that was made before this epoch is lost for good.
     pub(crate) fn on_suspended(&self, epoch: u64) {
         for hold in self.holds() {
-            if hold.epoch < epoch {
+            if hold.epoch < epoch && !mutants::on(Mutant::HoldsRevive) {
                 hold.lose(LossReason::Expired);
             }
         }
@@ -254,14 +282,16 @@ impl Claims {
                     let there = held
                         .iter()
                         .any(|r| r.key == attempt.key && r.holder == Some(attempt.entry) && r.token == hold.token);
-                    (!there).then(|| hold.clone())
+                    (!there && !mutants::on(Mutant::EvictionUntold)).then(|| hold.clone())
                 }
                 _ => None,
             };
             table.attempts.values().filter_map(missing).collect()
         };
+        // Whoever slept through its lease was declared dead, not broken.
+        let reason = if session.is_live() { LossReason::Broken } else { LossReason::Expired };
         for hold in gone {
-            hold.lose(LossReason::Broken);
+            hold.lose(reason);
         }
         unknown
     }
@@ -313,7 +343,13 @@ impl Claims {
 
     fn forget(&self, entry: &Entry) {
         let mut table = self.lock();
-        table.attempts.remove(&entry.attempt);
+        if let Some(Attempt { token: Some(token), noticed: false, .. }) = table.attempts.remove(&entry.attempt) {
+            table.unnoticed.insert(entry.attempt, token);
+            if table.unnoticed.len() > MAX_UNNOTICED {
+                // Not every grant has a notice; the oldest is the least likely to come.
+                table.unnoticed.pop_first();
+            }
+        }
         if table.attempts.is_empty() {
             drop(table);
             self.emptied.notify_waiters();
@@ -420,6 +456,9 @@ pub(crate) fn queue_full(key: &ClaimKey, waiting: u32) -> Error {
     Error::new(Code::QueueFull, format!("{waiting} wait for {} already, which is as many as may", describe(key)))
 }
 
+/// How many notices may be late at a time before one is taken for news.
+const MAX_UNNOTICED: usize = 4096;
+
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -462,7 +501,10 @@ impl Registered {
         let session = &self.session;
         let mut table = session.claims().lock();
         // In the table's lock: a suspension either is seen here, or finds the hold in the table.
-        let epoch = session.live_epoch()?;
+        let epoch = match session.live_epoch() {
+            None if mutants::on(Mutant::NoCheckAfterGrant) => 0,
+            epoch => epoch?,
+        };
         let attempt = table.attempts.get_mut(&self.entry.attempt)?;
         let state = Arc::new(HoldState {
             key: self.key.clone(),
@@ -484,7 +526,7 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        if self.armed {
+        if self.armed && !mutants::on(Mutant::AbandonedWaitStays) {
             drop(start_withdrawal(&self.session, &self.key, &self.entry));
         }
     }
@@ -518,7 +560,13 @@ impl HoldState {
     fn lose(&self, reason: LossReason) -> bool {
         let news = self.lost.set(reason).is_ok();
         if news {
-            tracing::warn!(claim = %self.key, token = self.token, reason = reason.name(), "a hold is lost");
+            match reason {
+                // The user's own doing, who was told in the documentation.
+                LossReason::Closed => {
+                    tracing::debug!(claim = %self.key, token = self.token, "a hold ends with its client")
+                }
+                _ => tracing::warn!(claim = %self.key, token = self.token, reason = reason.name(), "a hold is lost"),
+            }
             self.changed.notify_waiters();
         }
         news
@@ -592,7 +640,11 @@ impl Hold {
                 biased;
                 () = changed => {}
                 // The renewal task tells; this is for the moment when it is the one that is late.
-                () = self.session.env().sleep_until(self.session.deadline()) => {}
+                () = self.session.env().sleep_until(self.session.deadline()) => {
+                    if mutants::on(Mutant::TimerOnlyGuard) {
+                        self.session.state();
+                    }
+                }
             }
         }
     }

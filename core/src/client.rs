@@ -6,10 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
-use tokio::sync::watch;
 
 use crate::config::{HostLiveness, Location, Options};
-use crate::driver::{Background, Begun, Runtime, begin};
+use crate::driver::{Background, Begun, Runtime, Watched, begin};
 use crate::env::{Env, Task};
 use crate::error::{Code, Error, LossReason, Result};
 use crate::lock::Lock;
@@ -56,8 +55,8 @@ pub(crate) struct Core {
     store: SharedStore,
     /// How many clients use the store: the last one closes it.
     store_users: Arc<()>,
-    current: watch::Sender<Arc<Session>>,
-    life: watch::Sender<Life>,
+    current: Watched<Arc<Session>>,
+    life: Watched<Life>,
     supervisor: Mutex<Option<Task>>,
     session_tasks: Mutex<Vec<Task>>,
 }
@@ -138,8 +137,8 @@ impl Client {
             options,
             store,
             store_users,
-            current: watch::Sender::new(session.clone()),
-            life: watch::Sender::new(Life::Open),
+            current: Watched::new(session.clone()),
+            life: Watched::new(Life::Open),
             supervisor: Mutex::new(None),
             session_tasks: Mutex::new(session.start()),
             setup,
@@ -206,21 +205,21 @@ impl Client {
         let seen = (seen.id, seen.state);
         self.core()
             .drive(async move {
-                let mut sessions = client.core().current.subscribe();
-                let mut life = client.core().life.subscribe();
                 loop {
-                    let mut states = sessions.borrow_and_update().states();
+                    let replaced = client.core().current.changed();
+                    let closed = client.core().life.changed();
+                    let session = client.core().current_session();
+                    let changed = session.state_changed();
                     client.core().check_open()?;
                     let now = client.session();
                     if (now.id, now.state) != seen {
                         return Ok(now);
                     }
-                    // The senders live in the core, which `client` keeps.
                     tokio::select! {
                         biased;
-                        _ = life.changed() => {}
-                        _ = sessions.changed() => {}
-                        _ = states.changed() => {}
+                        () = closed => {}
+                        () = replaced => {}
+                        () = changed => {}
                     }
                 }
             })
@@ -256,7 +255,7 @@ impl Client {
 
     /// Whether the client was closed.
     pub fn is_closed(&self) -> bool {
-        *self.core().life.borrow() != Life::Open
+        self.core().life.get() != Life::Open
     }
 
     /// Closes the client: refuses new work, ends every wait with `Closed`, releases what is held, waits for functions
@@ -323,7 +322,7 @@ impl Core {
     }
 
     pub(crate) fn current_session(&self) -> Arc<Session> {
-        self.current.borrow().clone()
+        self.current.get()
     }
 
     /// Runs a future of this client's: on its runtime, whatever executor awaits it.
@@ -343,7 +342,7 @@ impl Core {
         if !Runtime::is_ours() {
             return Err(Error::forked());
         }
-        match *self.life.borrow() {
+        match self.life.get() {
             Life::Open => Ok(()),
             _ => Err(Error::closed("the client")),
         }
@@ -360,20 +359,19 @@ impl Core {
             return Ok(session);
         }
         loop {
+            let closed = self.life.changed();
+            let replaced = self.current.changed();
+            let session = self.current_session();
+            let changed = session.state_changed();
             self.check_open()?;
-            let mut life = self.life.subscribe();
-            let mut sessions = self.current.subscribe();
-            let session = sessions.borrow_and_update().clone();
-            let mut states = session.states();
             if session.is_live() {
-                return Ok(session);
+                return Ok(session.clone());
             }
-            self.check_open()?;
             tokio::select! {
                 biased;
-                _ = life.wait_for(|life| *life != Life::Open) => {}
-                _ = sessions.changed() => {}
-                _ = states.changed() => {}
+                () = closed => {}
+                () = replaced => {}
+                () = changed => {}
             }
         }
     }
@@ -396,11 +394,10 @@ impl Core {
             return Err(Error::forked());
         }
         self.clone().begin_close();
-        let mut life = self.life.subscribe();
-        let closed = life.wait_for(|life| *life == Life::Closed);
+        let closed = self.life.wait_for(|life| *life == Life::Closed);
         tokio::select! {
             biased;
-            _ = closed => Ok(()),
+            () = closed => Ok(()),
             () = self.setup.env.sleep(timeout) => Err(Error::new(
                 Code::Timeout,
                 format!("the client is not closed after {} s; closing goes on in the background", timeout.as_secs_f64()),
@@ -410,7 +407,7 @@ impl Core {
 
     /// Starts closing, unless that has begun already.
     fn begin_close(self: Arc<Self>) {
-        let first = self.life.send_if_modified(|life| {
+        let first = self.life.modify(|life| {
             let first = *life == Life::Open;
             if first {
                 *life = Life::Closing;
@@ -463,7 +460,7 @@ impl Core {
         if Arc::strong_count(&self.store_users) == 1 {
             self.store.close().await;
         }
-        self.life.send_replace(Life::Closed);
+        self.life.replace(Life::Closed);
     }
 }
 
@@ -477,7 +474,7 @@ async fn supervise(core: Arc<Core>, first: Arc<Session>) {
         }
         session = reopen(&core).await;
         *core.session_tasks.lock().unwrap_or_else(PoisonError::into_inner) = session.start();
-        core.current.send_replace(session.clone());
+        core.current.replace(session.clone());
     }
 }
 

@@ -1,4 +1,33 @@
-//! Coordination between processes: who holds a lock, who leads, which services are up.
+//! Coordination between processes of one machine or of many: who holds a lock, and whether they still do.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> coord_core::Result<()> {
+//! let client = coord_core::connect("memory:").await?;
+//! let held = client.lock("a")?.acquire().await?;
+//! println!("token {}, valid for another {:?}", held.token(), held.remaining());
+//! held.check()?; // before each effect
+//! held.release().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! One idea carries the crate: the protocol is pure data and pure functions, a store applies one step to one record
+//! atomically, and everything else is a thin driver around that.
+//!
+//! In reading order:
+//! - [`protocol`]: the records and the steps that change them. No I/O, no clock, no async.
+//! - [`store`]: what a store must be able to do, and those that can: memory, SQLite, MongoDB.
+//! - `session` and `claims`: one process's side of the protocol: staying alive, holding and waiting.
+//! - [`lock`]: what users hold. [`client`]: what they connect.
+//! - [`driver`]: the runtime, blocking waits and the event queue that C, Go and Python poll.
+//! - [`error`], [`name`], [`config`], [`time`], [`env`]: what all of them use.
+//!
+//! Everything public may be called from any thread and any executor: the crate has a runtime of its own.
+//!
+//! # Features
+//! `sqlite` and `mongodb` (both on by default) each bring a store; without them there is only memory. `testing` brings
+//! the suite that every store passes and a store behind a bad network. `mutants` is for this project's own campaigns.
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests have clocks and threads of their own"))]
 
@@ -14,10 +43,17 @@ pub mod driver;
 pub mod env;
 pub mod error;
 pub mod lock;
+pub mod mutants;
 pub mod name;
 pub mod protocol;
-pub mod session;
+mod session;
 pub mod stats;
 pub mod store;
 #[allow(clippy::disallowed_methods, reason = "the one place that reads a clock")]
 pub mod time;
+
+pub use client::{Client, SessionStatus, connect};
+pub use config::Options;
+pub use error::{Code, Error, Result};
+pub use lock::{Held, Lock, LockInfo};
+pub use protocol::session::{SessionId, SessionState};

@@ -16,6 +16,7 @@ use std::time::Duration;
 use crate::claims::{self, Behind, Hold, Outcome, Want};
 use crate::client::{Client, Core, claim_key};
 use crate::error::{Code, Error, Holder, HolderState, LossReason, Result};
+use crate::mutants::{self, Mutant};
 use crate::name::Name;
 use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep, ClaimView, Entry, Priority, Step};
 use crate::protocol::session::{SessionId, SessionInfo, SessionRecord};
@@ -407,7 +408,10 @@ async fn break_hold(lock: Lock, token: i64, force: bool) -> Result<()> {
     };
     let announced = store.apply_claim(lock.key.clone(), ClaimStep::AnnounceBreak { token }).await?;
     let holder = announced.and_then(|view| view.holder).ok_or_else(conflict)?;
-    if force {
+    if mutants::on(Mutant::BreakEvicts) {
+        core.setup().env.sleep(Duration::from_secs(1)).await;
+    }
+    if force || mutants::on(Mutant::BreakEvicts) {
         // No match means that it went by itself since the announcement, which is what was wanted.
         store.apply_claim(lock.key.clone(), ClaimStep::Step(Step::evict(holder, token))).await?;
         return Ok(());

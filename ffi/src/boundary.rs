@@ -39,7 +39,7 @@ pub(crate) fn fallible(err: Out<*mut coord_error_t>, body: impl FnOnce() -> Resu
         Err(error) => {
             let status = error.code().number();
             if !err.is_null() {
-                err.put(hand_out(error));
+                err.put(unchecked(std::ptr::null_mut(), || hand_out(error)));
             }
             status
         }

@@ -27,7 +27,7 @@ impl Text {
         Self { start, length }
     }
 
-    pub(crate) fn is_null(self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         self.start.is_null()
     }
 
@@ -80,7 +80,7 @@ impl<T> Out<T> {
         Self(std::ptr::null_mut())
     }
 
-    pub(crate) fn is_null(self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         self.0.is_null()
     }
 
@@ -115,7 +115,7 @@ impl<T> Room<T> {
         Self { start, length }
     }
 
-    pub(crate) fn is_null(self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         self.start.is_null()
     }
 

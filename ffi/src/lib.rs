@@ -13,6 +13,8 @@
 //! out-parameters and functions are valid for the length of the call. Handles need no such promise.
 #![deny(unsafe_code)]
 #![allow(non_camel_case_types)]
+// One paragraph above says it for all; in the header, whose text these comments are, it would be noise.
+#![allow(clippy::missing_safety_doc)]
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("a handle needs 64 bits");

@@ -4,9 +4,10 @@ use std::future::Future;
 use std::sync::Arc;
 
 use futures::FutureExt;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use super::inline::{Begun, begin};
+use super::watched::Watched;
 use crate::env::Env;
 
 /// Runs futures to their end. Each is polled once on the caller's thread first, so that what a store serves without
@@ -14,14 +15,14 @@ use crate::env::Env;
 #[derive(Clone, Debug)]
 pub(crate) struct Background {
     env: Env,
-    running: Arc<watch::Sender<usize>>,
+    running: Arc<Watched<usize>>,
     /// False in a forked child, where nothing of the parent's may be touched.
     ours: fn() -> bool,
 }
 
 impl Background {
     pub(crate) fn new(env: Env, ours: fn() -> bool) -> Self {
-        Self { env, running: Arc::new(watch::Sender::new(0)), ours }
+        Self { env, running: Arc::new(Watched::new(0)), ours }
     }
 
     /// Starts `future` now. What is returned tells its result, or an error when it was never run; dropping that
@@ -54,24 +55,22 @@ impl Background {
 
     /// Waits until nothing runs.
     pub(crate) async fn idle(&self) {
-        let mut running = self.running.subscribe();
-        // The sender lives as long as `self`.
-        let _ = running.wait_for(|count| *count == 0).await;
+        self.running.wait_for(|count| *count == 0).await;
     }
 }
 
 /// Counts a task for as long as it lives, also when it is aborted.
-struct Running(Arc<watch::Sender<usize>>);
+struct Running(Arc<Watched<usize>>);
 
 impl Running {
-    fn begin(count: &Arc<watch::Sender<usize>>) -> Self {
-        count.send_modify(|n| *n += 1);
+    fn begin(count: &Arc<Watched<usize>>) -> Self {
+        count.modify(|n| *n += 1);
         Self(count.clone())
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.send_modify(|n| *n -= 1);
+        self.0.modify(|n| *n -= 1);
     }
 }

@@ -21,6 +21,7 @@ mod runtime;
 mod sys;
 mod thread;
 mod wait;
+mod watched;
 
 pub(crate) use background::Background;
 pub use cancel::CancelToken;
@@ -33,6 +34,7 @@ pub(crate) use sys::awaitable;
 #[cfg(test)]
 pub(crate) use sys::testing;
 pub use thread::spawn_thread;
+pub(crate) use watched::Watched;
 
 #[cfg(test)]
 mod tests;

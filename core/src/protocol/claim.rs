@@ -17,6 +17,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::session::SessionId;
+use crate::mutants::{self, Mutant};
 use crate::time::WallTime;
 
 /// The most waiters that a claim can be told to queue. A hand-over rewrites the queue in a document store.
@@ -346,7 +347,9 @@ impl When {
         match (self, record) {
             (Self::Always, _) => true,
             (_, None) => false,
-            (Self::Involved(entry), Some(record)) => record.involves(entry),
+            (Self::Involved(entry), Some(record)) => {
+                record.involves(entry) || mutants::on(Mutant::ReleaseEvictsAnyHolder)
+            }
             (Self::Transfer { holder, to }, Some(record)) => {
                 record.holder == Some(*holder) && record.waiters.contains(to)
             }
@@ -389,7 +392,11 @@ pub fn apply(key: &ClaimKey, record: Option<ClaimRecord>, step: &ClaimStep, now:
             _ => Stepped::Refused,
         },
         ClaimStep::Collect => match record {
-            Some(record) if record.holder.is_none() && record.waiters.is_empty() && now.floor > record.token => {
+            Some(record)
+                if record.holder.is_none()
+                    && record.waiters.is_empty()
+                    && (now.floor > record.token || mutants::on(Mutant::CollectWithoutFloor)) =>
+            {
                 Stepped::Collected
             }
             _ => Stepped::Refused,
@@ -399,6 +406,9 @@ pub fn apply(key: &ClaimKey, record: Option<ClaimRecord>, step: &ClaimStep, now:
 
 fn advance(mut record: ClaimRecord, step: &Step, now: StoreNow) -> ClaimRecord {
     let gone = |entry: &Entry| step.remove.contains(entry) || step.dead.contains(&entry.session);
+    if mutants::on(Mutant::ReleaseEvictsAnyHolder) && !step.remove.is_empty() {
+        record.holder = None;
+    }
     record.holder = record.holder.filter(|holder| !gone(holder));
     record.waiters.retain(|waiter| !gone(waiter));
 
@@ -407,7 +417,7 @@ fn advance(mut record: ClaimRecord, step: &Step, now: StoreNow) -> ClaimRecord {
             record.waiters.len() >= step.max_queue as usize
         } else {
             // Also when somebody waits: the claim would go to the head of the queue, and `add` would be left in it.
-            record.holder.is_some() || !record.waiters.is_empty()
+            record.holder.is_some() || (!record.waiters.is_empty() && !mutants::on(Mutant::TryWaitsBehindPurge))
         };
         if !refused && !record.involves(&add) {
             let place = record.waiters.partition_point(|waiter| waiter.priority >= add.priority);
@@ -415,10 +425,12 @@ fn advance(mut record: ClaimRecord, step: &Step, now: StoreNow) -> ClaimRecord {
         }
     }
 
-    if record.holder.is_none() && !record.waiters.is_empty() {
+    let hands_over = step.add.is_some() || !mutants::on(Mutant::ReleaseWithoutHandOver);
+    if record.holder.is_none() && !record.waiters.is_empty() && hands_over {
         let place = step.preferred().and_then(|to| record.waiters.iter().position(|waiter| *waiter == to)).unwrap_or(0);
         record.holder = Some(record.waiters.remove(place));
-        record.token = record.token.saturating_add(1).max(now.floor);
+        let floor = if mutants::on(Mutant::TokenWithoutFloor) { 0 } else { now.floor };
+        record.token = record.token.saturating_add(1).max(floor);
         record.granted_at = now.wall;
         record.value = None;
         record.breaking = None;

@@ -29,6 +29,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::LossReason;
+use crate::mutants::{self, Mutant};
 use crate::time::{Timestamp, WallTime};
 
 /// The version of the protocol that this library writes into its sessions.
@@ -213,8 +214,9 @@ pub fn apply(id: SessionId, record: Option<SessionRecord>, step: &SessionStep, n
             info: info.clone(),
         })),
         SessionStep::Renew { accept, nonce } => record
-            .filter(|r| r.vitality == Vitality::Live && r.nonce.is_some_and(|n| accept.contains(&n)))
-            .map(|r| SessionRecord { nonce: Some(*nonce), seen: now, ..r }),
+            .filter(|r| r.vitality == Vitality::Live || mutants::on(Mutant::RenewalRevivesTheDead))
+            .filter(|r| r.nonce.is_some_and(|n| accept.contains(&n)))
+            .map(|r| SessionRecord { nonce: Some(*nonce), seen: now, vitality: Vitality::Live, ..r }),
         SessionStep::Kill(proof) => kill(id, record, proof, now),
         SessionStep::Close => record.filter(|r| r.vitality == Vitality::Live).map(|r| bury(r, now)),
     }
@@ -234,7 +236,8 @@ fn kill(id: SessionId, record: Option<SessionRecord>, proof: &KillProof, now: Wa
         (KillProof::KernelLock(_), None) => None,
         (_, Some(record)) if record.vitality == Vitality::Dead => Some(record),
         (KillProof::Observed(seen), Some(record)) => {
-            Some(if seen.is_some() && record.nonce == *seen { bury(record, now) } else { record })
+            let current = seen.is_some() && record.nonce == *seen || mutants::on(Mutant::KillWithoutNonce);
+            Some(if current { bury(record, now) } else { record })
         }
         (KillProof::KernelLock(ring), Some(record)) => {
             Some(if record.nonce.is_some_and(|n| ring.contains(&n)) { bury(record, now) } else { record })
@@ -272,6 +275,7 @@ impl Timing {
             ));
         }
         let margin = (ttl / 10).max(Duration::from_millis(500)).saturating_add(stop_margin);
+        let margin = if mutants::on(Mutant::NoMargin) { Duration::ZERO } else { margin };
         let renew_every = ttl / 6;
         if margin.saturating_add(renew_every * 2) > ttl {
             return Err(format!(
@@ -374,7 +378,8 @@ impl SessionView {
         }
         // An answer to a nonce that a newer acknowledgement has superseded says nothing new.
         let Some(place) = self.sent.iter().position(|(n, _)| *n == nonce) else { return };
-        let (_, sent_at) = self.sent[place];
+        let (_, first_sent) = self.sent[place];
+        let sent_at = if mutants::on(Mutant::DeadlineFromReply) { now } else { first_sent };
         self.sent.drain(..=place);
         self.acknowledged = nonce;
         self.deadline = self.deadline.max(sent_at + (self.timing.ttl - self.timing.margin));
@@ -386,7 +391,8 @@ impl SessionView {
     /// The store refused the renewal with this nonce: the record is dead, missing, or renewed by a copy of us.
     pub fn on_refused(&mut self, nonce: Nonce) {
         // A refusal of a superseded try proves nothing: our own later renewal may have been applied first.
-        if self.sent.last().is_some_and(|(newest, _)| *newest == nonce) {
+        let newest = self.sent.last().is_some_and(|(newest, _)| *newest == nonce);
+        if newest || mutants::on(Mutant::SupersededRefusalIsLoss) {
             self.end(LossReason::Killed);
         }
     }
@@ -500,6 +506,7 @@ impl Observations {
         let nonce = record.and_then(|r| r.nonce);
         // The holder's ttl, not ours, says how long it may be silent. Of a missing record only the last is known.
         let ttl = record.map_or_else(|| seen.sight.map_or(default_ttl, |s| s.ttl.max(default_ttl)), |r| r.ttl);
+        let ttl = if mutants::on(Mutant::OwnTtl) { default_ttl } else { ttl };
         seen.sight = Some(match seen.sight {
             // After a gap it may have been the store that was away, so the count starts anew.
             Some(sight) if sight.nonce == nonce && sent.since(sight.last) <= ttl / 2 => {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::{Session, observer};
 use crate::claims::{self, Outcome, Want};
 use crate::error::Result;
+use crate::mutants::{self, Mutant};
 use crate::protocol::claim::{ClaimKey, ClaimRecord, Priority};
 use crate::protocol::session::{Nonce, SessionId};
 use crate::store::{ClaimQuery, SessionQuery, Store};
@@ -79,6 +80,9 @@ fn period(session: &Session) -> Duration {
 }
 
 async fn observe_all(session: &Arc<Session>) -> Result<()> {
+    if mutants::on(Mutant::NoKeeper) {
+        return Ok(());
+    }
     let live = session.store().sessions(SessionQuery::Live).await?;
     observer::want(session, live.into_iter().map(|record| record.id));
     Ok(())

@@ -20,12 +20,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::claims::Claims;
-use crate::driver::Background;
+use crate::driver::{Background, Watched};
 use crate::env::{Env, Task};
 use crate::error::{Error, HolderState, LossReason, Result};
+use crate::mutants::{self, Mutant};
 use crate::protocol::claim::{ClaimKey, ClaimStep, ClaimView, Entry, Step};
 use crate::protocol::session::{
     PROTOCOL_VERSION, SessionId, SessionInfo, SessionState, SessionStep, SessionView, Timing, Vitality,
@@ -61,7 +62,7 @@ pub(crate) struct Session {
     /// deadline sees the epoch that it belongs to.
     valid_until: AtomicU64,
     epoch: AtomicU64,
-    state: watch::Sender<SessionState>,
+    state: Watched<SessionState>,
     kernel_lock: Mutex<Option<OwnedLock>>,
     claims: Claims,
     observer: Observer,
@@ -108,7 +109,7 @@ impl Session {
             view: Mutex::new(view),
             valid_until: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
-            state: watch::Sender::new(SessionState::Opening),
+            state: Watched::new(SessionState::Opening),
             kernel_lock: Mutex::new(kernel_lock),
             claims: Claims::default(),
             observer: Observer::default(),
@@ -125,7 +126,10 @@ impl Session {
         if !live {
             return Err(Error::lost("the session that was just opened", LossReason::Killed));
         }
-        let notices = session.store().notices(id).await?;
+        let mut notices = session.store().notices(id).await?;
+        // The gap with which every stream begins: nothing was asked for before, so nothing can have been missed.
+        notices.next().await;
+        session.stats().count_gap();
         *session.notices.lock().unwrap_or_else(PoisonError::into_inner) = Some(notices);
         tracing::debug!(session = %id, ttl = ?session.timing().ttl, "session opened");
         Ok(Arc::new(session))
@@ -205,14 +209,14 @@ impl Session {
         state
     }
 
-    pub(crate) fn states(&self) -> watch::Receiver<SessionState> {
-        self.state.subscribe()
+    /// The next change of the state after this call. Take it before looking at the state.
+    pub(crate) fn state_changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.state.changed()
     }
 
     /// Waits until the session is over.
     pub(crate) async fn over(&self) {
-        // The sender lives as long as `self`.
-        let _ = self.states().wait_for(|state| matches!(state, SessionState::Lost(_))).await;
+        self.state.wait_for(|state| matches!(state, SessionState::Lost(_))).await;
     }
 
     /// Whether holds may be made now.
@@ -231,7 +235,8 @@ impl Session {
     #[inline]
     pub(crate) fn valid_in(&self, epoch: u64) -> bool {
         let deadline = self.valid_until.load(Ordering::Acquire);
-        self.epoch.load(Ordering::Acquire) == epoch && self.env().now().nanos() < deadline
+        let in_time = self.env().now().nanos() < deadline || (mutants::on(Mutant::TimerOnlyGuard) && deadline > 0);
+        in_time && (self.epoch.load(Ordering::Acquire) == epoch || mutants::on(Mutant::HoldsRevive))
     }
 
     /// Until when holds are valid; in the past when the session is not live.
@@ -317,7 +322,7 @@ impl Session {
         self.epoch.store(view.epoch(), Ordering::Release);
         let deadline = if state == SessionState::Live { view.deadline().nanos() } else { 0 };
         self.valid_until.store(deadline, Ordering::Release);
-        let before = self.state.send_replace(state);
+        let before = self.state.replace(state);
         let epoch = view.epoch();
         drop(view);
         if before == state {
@@ -367,13 +372,14 @@ async fn hear(session: Arc<Session>) {
     let Some(mut notices) = session.notices.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
     while let Some(notice) = notices.next().await {
         match notice {
+            Notice::Gap if mutants::on(Mutant::GapIgnored) => {}
             Notice::Gap => {
                 session.stats().count_gap();
                 session.poll_wanted.notify_one();
                 session.request_audit();
             }
             Notice::Granted { key, entry, token } => {
-                if !session.claims().on_granted(&session, &key, &entry, token) {
+                if !session.claims().on_notice(&session, &key, &entry, token) {
                     give_back(&session, key, entry);
                 }
             }
@@ -385,6 +391,9 @@ async fn hear(session: Arc<Session>) {
 
 /// Removes an entry of this session that nobody here knows: a duplicate of a request, applied after it was cancelled.
 fn give_back(session: &Arc<Session>, key: ClaimKey, entry: Entry) {
+    if mutants::on(Mutant::UnknownGrantKept) {
+        return;
+    }
     tracing::info!(claim = %key, %entry, "giving back a grant that nobody waits for");
     session.stats().count_unknown_grant();
     let owner = session.clone();

@@ -19,12 +19,13 @@ use super::kernel_lock::DeathWatch;
 use crate::claims;
 use crate::env::Task;
 use crate::error::{HolderState, Result};
+use crate::mutants::{self, Mutant};
 use crate::protocol::claim::{ClaimStep, ClaimView, Entry, Step};
 use crate::protocol::session::{
     KillProof, Observations, SessionId, SessionInfo, SessionRecord, SessionStep, Sighting, Vitality,
 };
 use crate::store::{ClaimQuery, SessionQuery, Store};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, WallTime};
 
 /// How many in a queue look after the holder and those before them. More than one, so that several deaths in a row
 /// cost one ttl and not one each.
@@ -134,6 +135,13 @@ pub(super) async fn run(session: Arc<Session>) {
     }
 }
 
+/// What [`Mutant::WallClockExpiry`] believes.
+fn expired_by_date(records: &BTreeMap<SessionId, SessionRecord>, now: WallTime) -> Vec<(SessionId, KillProof)> {
+    let expired = |r: &&SessionRecord| now.0 > r.seen.0.saturating_add(r.ttl.as_millis() as i64);
+    let live = records.values().filter(|r| r.vitality == Vitality::Live);
+    live.filter(expired).map(|r| (r.id, KillProof::Observed(r.nonce))).collect()
+}
+
 async fn clear_up_again(session: &Arc<Session>) -> Result<()> {
     let now = session.env().now();
     let due: Vec<SessionId> =
@@ -159,6 +167,9 @@ async fn read(session: &Arc<Session>) -> Result<()> {
     let eligible = session.observer.with(|state| {
         for id in &ids {
             let record = records.get(id);
+            if record.is_none() && mutants::on(Mutant::MissingIsDead) {
+                died.push(*id);
+            }
             state.seen.on_read(sent, answered, *id, record, session.timing().ttl);
             if let Some(record) = record {
                 state.infos.insert(*id, record.info.clone());
@@ -169,6 +180,9 @@ async fn read(session: &Arc<Session>) -> Result<()> {
         }
         let wanted = ids.iter().copied().collect::<std::collections::BTreeSet<_>>();
         state.infos.retain(|id, _| wanted.contains(id));
+        if mutants::on(Mutant::WallClockExpiry) {
+            return expired_by_date(&records, session.env().clock.wall());
+        }
         state.seen.eligible()
     });
     for id in died {
@@ -188,7 +202,11 @@ async fn read(session: &Arc<Session>) -> Result<()> {
 
 /// Declares a session dead, if the proof still holds in the store, and clears up after it. Says whether it is dead.
 async fn bury(session: &Arc<Session>, id: SessionId, proof: KillProof) -> Result<bool> {
-    let record = session.store().apply_session(id, SessionStep::Kill(proof)).await?;
+    let killed = session.store().apply_session(id, SessionStep::Kill(proof)).await;
+    if killed.is_err() && mutants::on(Mutant::AssumeKilled) {
+        clear_up(session, id).await?;
+    }
+    let record = killed?;
     let dead = record.is_some_and(|r| r.vitality == Vitality::Dead);
     if dead {
         session.stats().count_kill();
@@ -206,7 +224,9 @@ async fn clear_up(session: &Arc<Session>, id: SessionId) -> Result<()> {
             drop(task);
         }
         let later = session.env().now() + session.timing().ttl;
-        state.again.insert(id, later);
+        if !mutants::on(Mutant::ClearOnce) {
+            state.again.insert(id, later);
+        }
     });
     if let Some(directory) = &session.setup.run_directory {
         super::kernel_lock::remove_file_of_dead(directory, id);

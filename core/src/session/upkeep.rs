@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::{Session, give_back, keeper};
 use crate::claims::{self, WaitingAttempt};
 use crate::error::Result;
+use crate::mutants::{self, Mutant};
 use crate::protocol::claim::{ClaimKey, ClaimRecord};
 use crate::store::{ClaimQuery, Store};
 
@@ -37,6 +38,9 @@ async fn poll_for_ever(session: &Arc<Session>) {
 }
 
 async fn poll(session: &Arc<Session>) -> Result<()> {
+    if mutants::on(Mutant::NoPoll) {
+        return Ok(());
+    }
     let waiting = session.claims().waiting_since(session.env().now());
     for batch in waiting.chunks(BATCH) {
         let keys = batch.iter().map(|attempt| attempt.key.clone()).collect();
@@ -93,6 +97,9 @@ async fn audit_for_ever(session: &Arc<Session>) {
 const AUDIT_PAUSE: Duration = Duration::from_millis(200);
 
 async fn audit(session: &Arc<Session>) -> Result<()> {
+    if mutants::on(Mutant::NoAudit) {
+        return Ok(());
+    }
     let began = session.env().now();
     let held = session.store().claims(ClaimQuery::HeldBy(session.id())).await?;
     for (key, entry) in session.claims().audit(session, began, &held) {

@@ -24,16 +24,20 @@ use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
 pub struct Faults {
     /// The longest that a request or a reply takes, each way, when nothing is wrong.
     pub delay: Duration,
-    /// How likely a message takes up to fifty times as long.
+    /// How likely a message takes up to `slow_delay` instead.
     pub slow: f64,
+    /// The longest that a slow message takes.
+    pub slow_delay: Duration,
     /// How likely a request is lost.
     pub lost_request: f64,
     /// How likely a reply is lost, after the request was applied.
     pub lost_reply: f64,
     /// How likely a write is applied again later.
     pub duplicate: f64,
-    /// How likely a notice is lost; the stream reports a gap some time later.
+    /// How likely a notice is lost.
     pub lost_notice: f64,
+    /// Whether the stream reports a gap, some time after it has lost a notice.
+    pub gaps: bool,
     /// How long a caller waits for a reply.
     pub limit: Duration,
 }
@@ -43,10 +47,12 @@ impl Faults {
     pub const NONE: Self = Self {
         delay: Duration::ZERO,
         slow: 0.0,
+        slow_delay: Duration::ZERO,
         lost_request: 0.0,
         lost_reply: 0.0,
         duplicate: 0.0,
         lost_notice: 0.0,
+        gaps: true,
         limit: Duration::from_secs(5),
     };
 }
@@ -146,7 +152,7 @@ impl Network {
     }
 
     fn delay(&self, faults: &Faults) -> Duration {
-        let longest = if self.chance(faults.slow) { faults.delay * 50 } else { faults.delay };
+        let longest = if self.chance(faults.slow) { faults.slow_delay } else { faults.delay };
         self.up_to(longest)
     }
 
@@ -203,6 +209,9 @@ impl Store for FaultyStore {
                     let lost = network.chance(faults.lost_notice) || network.cut.load(Relaxed);
                     // A stream that lost something is noticed by its silence, reopened, and begins with a gap.
                     let notice = if lost {
+                        if !faults.gaps {
+                            continue;
+                        }
                         network.env.sleep(faults.limit).await;
                         Notice::Gap
                     } else {

@@ -2,6 +2,7 @@
 //! code, for a single process, and for simulation. Shared inside a process by name; gone with its last user.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use futures::channel::mpsc;
@@ -13,6 +14,10 @@ use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::protocol::claim::{self, ClaimKey, ClaimRecord, ClaimStep, Step, Stepped, StoreNow, TOKENS_PER_MS};
 use crate::protocol::session::{self, SessionId, SessionRecord, SessionStep, Vitality};
+
+/// The highest token that any store of this process has granted: a named store that is opened again in the
+/// millisecond in which its last user closed it must not begin with a token that it has given out.
+static HIGHEST: AtomicI64 = AtomicI64::new(0);
 
 static NAMED: Lazy<Mutex<HashMap<String, Weak<Mutex<Records>>>>> = Lazy::new(Mutex::default);
 
@@ -28,8 +33,6 @@ struct Records {
     sessions: BTreeMap<SessionId, SessionRecord>,
     claims: BTreeMap<ClaimKey, ClaimRecord>,
     listeners: BTreeMap<SessionId, Vec<mpsc::UnboundedSender<Notice>>>,
-    /// The highest token ever granted, so that a collected claim does not begin again.
-    highest_token: i64,
 }
 
 impl MemoryStore {
@@ -57,14 +60,15 @@ impl MemoryStore {
         Ok(f(&mut records.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    fn now_with_floor(&self, highest_token: i64) -> StoreNow {
+    fn now_with_floor(&self) -> StoreNow {
         let wall = self.env.clock.wall();
-        StoreNow { wall, floor: wall.0.saturating_mul(TOKENS_PER_MS).max(highest_token.saturating_add(1)) }
+        let next = HIGHEST.load(Relaxed).saturating_add(1);
+        StoreNow { wall, floor: wall.0.saturating_mul(TOKENS_PER_MS).max(next) }
     }
 
     fn step_claim(&self, key: ClaimKey, step: &ClaimStep) -> Result<Applied> {
         self.with(|records| {
-            let now = self.now_with_floor(records.highest_token);
+            let now = self.now_with_floor();
             let before = records.claims.get(&key).cloned();
             let holder_before = before.as_ref().and_then(|r| r.holder);
             let added = match step {
@@ -78,7 +82,7 @@ impl MemoryStore {
                     gone.map(|record| record.view(None))
                 }
                 Stepped::Written(record) => {
-                    records.highest_token = records.highest_token.max(record.token);
+                    HIGHEST.fetch_max(record.token, Relaxed);
                     records.announce(&record, holder_before, step);
                     let view = record.view(added.as_ref());
                     records.claims.insert(key, record);

@@ -23,7 +23,7 @@ pub struct Room {
 pub const ROOMS: [Room; 12] = [
     Room {
         name: "base",
-        modules: &["error", "name", "time"],
+        modules: &["error", "mutants", "name", "time"],
         rooms: &[],
         crates: &["serde", "thiserror", "rustix"],
         never: "anything above it",

@@ -6,7 +6,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use coord_tests::servers::process;
-use rustix::process::Signal;
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 
 use crate::stage::Program;
 use crate::words::Words;
@@ -90,13 +91,21 @@ impl Agent {
         self.child.kill().and_then(|()| self.child.wait()).map(|_| ()).map_err(|error| error.to_string())
     }
 
-    /// Stops the process, as a long pause does.
+    /// Stops the process, as a long pause does, and waits until all of it stands still.
     ///
     /// # Errors
     /// What the operating system says.
     pub fn stop(&mut self) -> Result<(), String> {
         self.stopped = true;
-        process::signal(&self.child, Signal::STOP).map_err(|error| error.to_string())
+        process::signal(&self.child, Signal::STOP).map_err(|error| error.to_string())?;
+        let pid = Pid::from_child(&self.child);
+        loop {
+            match waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED) {
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.to_string()),
+            }
+        }
     }
 
     /// Lets a stopped process go on.

@@ -2,11 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use coord_core::lock::Held;
-use coord_core::protocol::session::Vitality;
+use coord_core::protocol::session::{SessionId, Vitality};
+use tokio::time::Instant;
 
+use crate::host::Gate;
 use crate::server::Server;
+
+/// How soon, where nothing is wrong but the notices, a process learns what the store knows.
+#[derive(Clone, Copy, Debug)]
+pub struct Promptness {
+    /// A grant is delivered.
+    pub grant: Duration,
+    /// A hold that the store has taken away is lost.
+    pub loss: Duration,
+}
 
 /// Every hold that a simulated process may believe in, and the rules between them.
 #[derive(Default)]
@@ -19,8 +31,15 @@ struct Inner {
     next: u64,
     holds: BTreeMap<u64, Registered>,
     highest_token: BTreeMap<String, i64>,
-    /// Holds that an operator broke with force: they may be believed in for a while, by contract.
-    forced: BTreeSet<(String, i64)>,
+    /// Holds that an operator broke with force, and when: they may be believed in for a while, by contract.
+    forced: BTreeMap<(String, i64), Instant>,
+    /// Holds that an operator asked to go, and when.
+    asked: BTreeMap<(String, i64), Instant>,
+    /// Every grant that reached its process.
+    delivered: BTreeSet<(String, i64)>,
+    /// Since when the store has said so, for each lock and the token of its present hold.
+    granted_since: BTreeMap<String, (i64, Instant)>,
+    promptness: Option<Promptness>,
     grants: u64,
     looks: u64,
     violations: Vec<String>,
@@ -30,6 +49,30 @@ struct Registered {
     process: usize,
     lock: String,
     held: Arc<Held>,
+    gate: Arc<Gate>,
+    /// A check has failed: from then on none may succeed.
+    lost: bool,
+}
+
+impl Inner {
+    /// A grant that its process has not got in time. One that nobody wants any more is given back sooner.
+    fn look_for_late_grants(&mut self, server: &Server, within: Duration) {
+        let now = Instant::now();
+        let holds: Vec<(String, i64)> = server.with_committed(|records| {
+            let locks = records.claims.values().filter(|c| c.key.as_str().starts_with("lock/") && c.holder.is_some());
+            locks.map(|c| (c.key.name().to_owned(), c.token)).collect()
+        });
+        for (lock, token) in holds {
+            let since = self.granted_since.entry(lock.clone()).or_insert((token, now));
+            if since.0 != token {
+                *since = (token, now);
+            }
+            let late = now - since.1 > within;
+            if late && !self.delivered.contains(&(lock.clone(), token)) {
+                self.violations.push(format!("{lock} was granted {:?} ago, and nobody was told", now - since.1));
+            }
+        }
+    }
 }
 
 /// What the checks have seen.
@@ -48,13 +91,30 @@ impl Checks {
         f(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// From now on everything has to be told this soon.
+    pub fn expect_prompt(&self, promptness: Promptness) {
+        self.with(|inner| inner.promptness = Some(promptness));
+    }
+
+    /// A session is over for its own client: it must be dead in the store.
+    pub fn session_lost(&self, id: SessionId, server: &Server) {
+        let record = server.with_committed(|records| records.sessions.get(&id).cloned());
+        if !record.as_ref().is_some_and(|r| r.vitality == Vitality::Dead) {
+            self.violation(format!("a client gave its session up, and nobody had killed it: {record:?}"));
+        }
+    }
+
     /// A process was given a hold. Returns a number for [`Checks::forget`].
-    pub fn granted(&self, process: usize, held: &Arc<Held>, server: &Server) -> u64 {
+    pub fn granted(&self, process: usize, held: &Arc<Held>, gate: &Arc<Gate>, server: &Server) -> u64 {
         let number = self.with(|inner| {
             let lock = held.name().to_string();
             let token = held.token();
+            if held.check().is_err() {
+                inner.violations.push(format!("process {process} was given {lock} with token {token}, lost already"));
+            }
+            inner.delivered.insert((lock.clone(), token));
             let highest = inner.highest_token.entry(lock.clone()).or_default();
-            let valid = held.check().is_ok() && !inner.forced.contains(&(lock.clone(), token));
+            let valid = held.check().is_ok() && !inner.forced.contains_key(&(lock.clone(), token));
             if token <= *highest && valid {
                 let message = format!("token {token} of {lock} after {highest}");
                 inner.violations.push(message);
@@ -64,7 +124,9 @@ impl Checks {
             inner.grants += 1;
             let number = inner.next;
             inner.next += 1;
-            inner.holds.insert(number, Registered { process, lock, held: held.clone() });
+            inner
+                .holds
+                .insert(number, Registered { process, lock, held: held.clone(), gate: gate.clone(), lost: false });
             number
         });
         self.look(server);
@@ -83,7 +145,12 @@ impl Checks {
 
     /// An operator forces the hold of this lock with this token to end.
     pub fn forced(&self, lock: &str, token: i64) {
-        self.with(|inner| inner.forced.insert((lock.to_owned(), token)));
+        self.with(|inner| inner.forced.insert((lock.to_owned(), token), Instant::now()));
+    }
+
+    /// An operator asks the hold of this lock with this token to go.
+    pub fn asked(&self, lock: &str, token: i64) {
+        self.with(|inner| inner.asked.insert((lock.to_owned(), token), Instant::now()));
     }
 
     /// A rule of the story's own was broken.
@@ -92,18 +159,30 @@ impl Checks {
     }
 
     /// Looks at every hold: of those that its own process believes in, there is at most one for each lock, and the
-    /// store agrees with it.
+    /// store agrees with it. A process that is stopped believes nothing.
     pub fn look(&self, server: &Server) {
         self.with(|inner| {
             inner.looks += 1;
+            let mut violations = server.take_violations();
             let mut believers: BTreeMap<&str, Vec<&Registered>> = BTreeMap::new();
-            for hold in inner.holds.values().filter(|hold| hold.held.check().is_ok()) {
-                if inner.forced.contains(&(hold.lock.clone(), hold.held.token())) {
-                    continue;
+            for hold in inner.holds.values_mut().filter(|hold| !hold.gate.is_stopped()) {
+                let (valid, token) = (hold.held.check().is_ok(), hold.held.token());
+                if valid && hold.lost {
+                    violations.push(format!("{} with token {token} was lost, and is valid again", hold.lock));
                 }
-                believers.entry(&hold.lock).or_default().push(hold);
+                hold.lost |= !valid;
             }
-            let mut violations = Vec::new();
+            for hold in inner.holds.values().filter(|hold| !hold.gate.is_stopped() && !hold.lost) {
+                let key = (hold.lock.clone(), hold.held.token());
+                let forced = inner.forced.get(&key);
+                if forced.is_none() {
+                    believers.entry(&hold.lock).or_default().push(hold);
+                }
+                let told = forced.or_else(|| inner.asked.get(&key)).zip(inner.promptness);
+                if let Some((since, _)) = told.filter(|(since, promptness)| since.elapsed() > promptness.loss) {
+                    violations.push(format!("{} was broken {:?} ago and is believed in", hold.lock, since.elapsed()));
+                }
+            }
             for (lock, holds) in &believers {
                 if holds.len() > 1 {
                     let who: Vec<String> =
@@ -131,6 +210,9 @@ impl Checks {
                 }
             });
             inner.violations.extend(violations);
+            if let Some(promptness) = inner.promptness {
+                inner.look_for_late_grants(server, promptness.grant);
+            }
         });
     }
 

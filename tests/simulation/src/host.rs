@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -21,6 +21,7 @@ pub struct SimClock {
     rate: u64,
     offset: Duration,
     wall_offset_ms: AtomicI64,
+    stood_still: AtomicU64,
 }
 
 /// What the date is when a simulation begins.
@@ -29,7 +30,12 @@ const EPOCH_MS: i64 = 1_800_000_000_000;
 impl SimClock {
     /// A clock with this rate in parts per thousand, that shows `offset` now.
     pub fn new(rate: u64, offset: Duration) -> Self {
-        Self { start: Instant::now(), rate, offset, wall_offset_ms: AtomicI64::new(0) }
+        Self { start: Instant::now(), rate, offset, wall_offset_ms: AtomicI64::new(0), stood_still: AtomicU64::new(0) }
+    }
+
+    /// The clock did not count this long, as `CLOCK_MONOTONIC` does not while the host sleeps.
+    pub fn stand_still(&self, duration: Duration) {
+        self.stood_still.fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
     /// Sets the date off by this much, as a wrong NTP server does.
@@ -41,6 +47,7 @@ impl SimClock {
 impl Clock for SimClock {
     fn now(&self) -> Timestamp {
         let elapsed = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let elapsed = elapsed.saturating_sub(self.stood_still.load(Relaxed));
         Timestamp::from_nanos(elapsed / 1000 * self.rate) + self.offset
     }
 
@@ -61,6 +68,11 @@ impl Gate {
     /// Stops all tasks of the process.
     pub fn stop(&self) {
         self.closed.store(true, Relaxed);
+    }
+
+    /// Whether they are stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.closed.load(Relaxed)
     }
 
     /// Continues them.

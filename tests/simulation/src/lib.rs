@@ -5,13 +5,17 @@
 //! committed when it fails over, and answers reads from the past. Clients are paused, crashed and cut off. One seed
 //! reproduces one history exactly.
 //!
-//! Two modes: with [`Mode::Safety`] faults never stop, and the checks are about what must never happen; with
+//! Three modes: with [`Mode::Safety`] faults never stop, and the checks are about what must never happen; with
 //! [`Mode::Liveness`] everything heals in the end, and everybody who waits must be served within a bound, and
-//! nothing may be left behind.
-#![allow(clippy::disallowed_methods, reason = "a test is a program of its own")]
+//! nothing may be left behind; with [`Mode::Quiet`] nothing is wrong but the notices, the ttl is long, and everybody
+//! must learn soon what the store knows.
+//!
+//! That all this can fail is shown by [`mutants`]: bad variants of the core, each of which has to be caught.
 
 pub mod checks;
 pub mod host;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod random;
 pub mod server;
 pub mod story;

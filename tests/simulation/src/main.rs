@@ -1,9 +1,10 @@
 //! Plays seeds and prints what was seen.
 //!
 //! - `coord-simulation seed N [safety|liveness]` plays one; with `COORD_SIM_LOG=1` every decision is printed too.
-//! - `coord-simulation seeds FIRST COUNT` plays many, every second one in the other mode.
+//! - `coord-simulation seeds FIRST COUNT` plays many, in all modes.
 //! - `coord-simulation minutes N [FIRST]` plays as many as there is time for.
-#![allow(clippy::disallowed_methods, reason = "a test is a program of its own")]
+//! - `coord-simulation mutants [quick|NAME]` plays each bad variant until it is caught; needs the feature `mutants`.
+
 #![expect(clippy::print_stdout, reason = "this program's output")]
 
 use std::time::{Duration, Instant};
@@ -19,9 +20,7 @@ fn main() {
     let number = |text: &str| text.parse::<u64>().ok();
     let good = match words[..] {
         ["seed", seed] => number(seed).map(|seed| one(seed, Mode::of(seed))),
-        ["seed", seed, mode] => {
-            number(seed).map(|seed| one(seed, if mode == "safety" { Mode::Safety } else { Mode::Liveness }))
-        }
+        ["seed", seed, mode] => number(seed).zip(mode_of(mode)).map(|(seed, mode)| one(seed, mode)),
         ["seeds", first, count] => {
             number(first).zip(number(count)).map(|(first, count)| many(first..first.saturating_add(count), None))
         }
@@ -29,15 +28,27 @@ fn main() {
         ["minutes", minutes, first] => {
             number(minutes).zip(number(first)).map(|(minutes, first)| many(first..u64::MAX, Some(minutes)))
         }
+        #[cfg(feature = "mutants")]
+        ["mutants", ..] => coord_simulation::mutants::play(words.get(1).copied(), LENGTH),
         _ => None,
     };
     match good {
         Some(true) => {}
         Some(false) => std::process::exit(1),
         None => {
-            println!("usage: coord-simulation seed N [safety|liveness] | seeds FIRST COUNT | minutes N [FIRST]");
+            println!("usage: coord-simulation seed N [safety|liveness|quiet] | seeds FIRST COUNT | minutes N [FIRST]");
+            println!("       coord-simulation mutants [quick|NAME]    (built with --features mutants)");
             std::process::exit(2);
         }
+    }
+}
+
+fn mode_of(word: &str) -> Option<Mode> {
+    match word {
+        "safety" => Some(Mode::Safety),
+        "liveness" => Some(Mode::Liveness),
+        "quiet" => Some(Mode::Quiet),
+        _ => None,
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use coord_core::env::Env;
 use coord_core::error::{Error, Result};
+use coord_core::mutants::{self, Mutant};
 use coord_core::protocol::claim::{self, ClaimKey, ClaimRecord, ClaimStep, Stepped, StoreNow};
 use coord_core::protocol::session::{self, SessionId, SessionRecord, SessionStep, Vitality};
 use coord_core::store::{Applied, Capabilities, ClaimQuery, Notice, Notices, SessionQuery, Store};
@@ -51,6 +52,9 @@ struct State {
     cluster_ms: i64,
     listeners: BTreeMap<SessionId, Vec<mpsc::UnboundedSender<Notice>>>,
     commit_lag: Duration,
+    never_stale: bool,
+    /// After-images that must never be.
+    violations: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -64,6 +68,9 @@ struct Uncommitted {
 
 /// How many older states a stale read can show.
 const HISTORY: usize = 20;
+
+/// How far the time of the cluster is behind the date.
+const CLUSTER_LAG_MS: i64 = 1500;
 
 /// How likely a read that may be stale is.
 const STALE: f64 = 0.05;
@@ -84,12 +91,22 @@ impl Server {
         self.lock().commit_lag = lag;
     }
 
+    /// From now on every read shows the latest.
+    pub fn never_stale(&self) {
+        self.lock().never_stale = true;
+    }
+
     /// Another node becomes primary: uncommitted writes are gone, and the date is that of its clock.
     pub fn fail_over(&self, wall_offset_ms: i64) {
         let mut state = self.lock();
         state.applied = state.committed.clone();
         state.uncommitted.clear();
         self.clock.set_wall_offset(wall_offset_ms);
+    }
+
+    /// The after-images that must never be, since the last call.
+    pub fn take_violations(&self) -> Vec<String> {
+        std::mem::take(&mut self.lock().violations)
     }
 
     /// What a majority has now.
@@ -105,7 +122,7 @@ impl Server {
     fn store_now(&self, state: &mut State) -> StoreNow {
         let wall = coord_core::time::Clock::wall(&*self.clock);
         // A logical clock follows the date, and never goes back.
-        state.cluster_ms = state.cluster_ms.max(wall.0 / 1000 * 1000);
+        state.cluster_ms = state.cluster_ms.max(wall.0 - CLUSTER_LAG_MS);
         StoreNow { wall, floor: claim::token_floor(wall, WallTime(state.cluster_ms)) }
     }
 
@@ -121,6 +138,9 @@ impl Server {
             state.uncommitted.push_back(Uncommitted { number, records, notice, committed: committed.clone() });
             (result, number, self.random.up_to(state.commit_lag))
         };
+        if mutants::on(Mutant::UncommittedAcknowledged) && lag > Duration::from_secs(1) {
+            return Ok(result);
+        }
         self.env.sleep(lag).await;
         self.lock().commit(number);
         if committed.load(Relaxed) { Ok(result) } else { Err(Error::unavailable("not primary any more")) }
@@ -128,7 +148,10 @@ impl Server {
 
     fn read<T>(&self, may_be_stale: bool, look: impl FnOnce(&Records) -> T) -> T {
         let state = self.lock();
-        let stale = may_be_stale && !state.history.is_empty() && self.random.chance(STALE);
+        if mutants::on(Mutant::LocalRead) {
+            return look(&state.applied);
+        }
+        let stale = may_be_stale && !state.never_stale && !state.history.is_empty() && self.random.chance(STALE);
         if stale {
             let place = self.random.below(state.history.len() as u64) as usize;
             look(&state.history[place])
@@ -169,6 +192,13 @@ impl State {
             ClaimStep::Step(step) => step.add,
             _ => None,
         };
+        let now = match step {
+            // Only what never goes back may decide when a record can go.
+            ClaimStep::Collect if !mutants::on(Mutant::CollectByDate) => {
+                StoreNow { floor: self.cluster_ms * claim::TOKENS_PER_MS, ..now }
+            }
+            _ => now,
+        };
         match claim::apply(key, before, step, now) {
             Stepped::Refused => (None, None),
             Stepped::Collected => (self.applied.claims.remove(key).map(|r| r.view(None)), None),
@@ -182,6 +212,14 @@ impl State {
                     }
                     _ => None,
                 };
+                if record.holder.is_none() && !record.waiters.is_empty() {
+                    self.violations.push(format!("free, and somebody waits: {record:?}"));
+                }
+                if let ClaimStep::Step(claim::Step { add: Some(add), wait: false, .. }) = step
+                    && record.waiters.contains(add)
+                {
+                    self.violations.push(format!("{add} was not to wait: {record:?}"));
+                }
                 let view = record.view(added.as_ref());
                 self.applied.claims.insert(key.clone(), record);
                 (Some(view), notice)

@@ -9,11 +9,14 @@ use coord_core::config::Options;
 use coord_core::env::{Env, Rng};
 use coord_core::error::Code;
 use coord_core::lock::Held;
+use coord_core::mutants::{self, Mutant};
+use coord_core::protocol::claim::{ClaimKey, ClaimStep};
 use coord_core::protocol::session::Vitality;
+use coord_core::store::Store;
 use coord_core::store::faulty::{Faults, FaultyStore};
 use tokio::time::Instant;
 
-use crate::checks::{Checks, Seen};
+use crate::checks::{Checks, Promptness, Seen};
 use crate::host::{self, Gate, Gated, SimClock};
 use crate::random::Random;
 use crate::server::Server;
@@ -25,12 +28,18 @@ pub enum Mode {
     Safety,
     /// They do after two thirds of the time, and then everybody must be served.
     Liveness,
+    /// Only notices are lost, and operators break locks. The ttl is so long that a poll or an audit comes late.
+    Quiet,
 }
 
 impl Mode {
     /// The mode in which a seed is played when many are.
     pub fn of(seed: u64) -> Self {
-        if seed.is_multiple_of(2) { Self::Liveness } else { Self::Safety }
+        match seed % 5 {
+            0 | 2 => Self::Liveness,
+            1 | 3 => Self::Safety,
+            _ => Self::Quiet,
+        }
     }
 }
 
@@ -52,16 +61,20 @@ pub struct Report {
 }
 
 const TTL: Duration = Duration::from_secs(6);
+const QUIET_TTL: Duration = Duration::from_secs(60);
 const PROCESSES: usize = 4;
 const WORKERS: u64 = 2;
 const LOCKS: u64 = 3;
 
+/// At most 5 % between any two clocks: what the margin is made for.
+const SLOWEST_CLOCK: f64 = 0.975;
+
 /// How long after healing a live waiter may still wait: two deaths in a row, and what is in flight.
-const SERVED_WITHIN: Duration = Duration::from_secs(2 * TTL.as_secs() + 20);
+const SERVED_WITHIN: Duration = Duration::from_secs(3 * TTL.as_secs() + 20);
 
 /// How long after everybody has left a bystander may take to clear up: it becomes keeper after up to 1.25 ttl, and then
 /// looks for one ttl and a little more.
-const CLEARED_WITHIN: Duration = Duration::from_secs(4 * TTL.as_secs());
+const CLEARED_WITHIN: Duration = Duration::from_secs(6 * TTL.as_secs());
 
 /// Plays one seed to its end.
 pub fn run(seed: u64, mode: Mode, duration: Duration) -> Report {
@@ -77,6 +90,8 @@ pub fn run(seed: u64, mode: Mode, duration: Duration) -> Report {
 }
 
 struct Story {
+    mode: Mode,
+    seed: u64,
     random: Random,
     server: Arc<Server>,
     checks: Arc<Checks>,
@@ -92,6 +107,7 @@ struct Story {
 struct Process {
     number: usize,
     gate: Arc<Gate>,
+    clock: Arc<SimClock>,
     store: Arc<FaultyStore>,
     workers: Vec<tokio::task::JoinHandle<()>>,
 }
@@ -104,10 +120,12 @@ impl Story {
         let server = Arc::new(Server::new(server_env, server_clock, random.fork()));
         let begin = Instant::now();
         let healed_after = match mode {
-            Mode::Safety => duration,
+            Mode::Safety | Mode::Quiet => duration,
             Mode::Liveness => duration * 2 / 3,
         };
         let story = Arc::new(Self {
+            mode,
+            seed,
             random,
             server,
             checks: Arc::default(),
@@ -121,7 +139,14 @@ impl Story {
             story.clone().start_process(number);
         }
         let watcher = tokio::spawn(story.clone().watch());
-        story.clone().go_wrong().await;
+        if mode == Mode::Quiet {
+            story.server.never_stale();
+            story.checks.expect_prompt(story.promptness());
+            story.operate().await;
+        } else {
+            // Two faults may come together, such as a partition right after a stop.
+            tokio::join!(story.clone().go_wrong(), story.clone().go_wrong(), story.collect());
+        }
         if mode == Mode::Liveness {
             story.heal();
             story.expect_everybody_served().await;
@@ -155,10 +180,43 @@ impl Story {
         Instant::now() >= self.healed_at
     }
 
-    fn faults_of_a_bad_day(&self) -> Faults {
+    fn ttl(&self) -> Duration {
+        if self.mode == Mode::Quiet { QUIET_TTL } else { TTL }
+    }
+
+    /// Whether the streams of notices are silent instead of reopened when they have lost something.
+    fn silent(&self) -> bool {
+        self.random_of_seed(2) == 0
+    }
+
+    fn random_of_seed(&self, below: u64) -> u64 {
+        Random::new(self.seed).below(below)
+    }
+
+    /// What the core promises by its periods: a gap is read after, a silent stream is polled under, an audit finds
+    /// what was evicted.
+    fn promptness(&self) -> Promptness {
+        let some = Duration::from_millis(500);
+        let poll = QUIET_TTL.mul_f64(1.25 / SLOWEST_CLOCK) / 6;
+        let grant = if self.silent() { poll + some } else { self.faults_of_the_day().limit + some };
+        Promptness { grant, loss: QUIET_TTL.mul_f64(1.25 / SLOWEST_CLOCK) / 3 + some }
+    }
+
+    fn faults_of_the_day(&self) -> Faults {
+        if self.mode == Mode::Quiet {
+            return Faults {
+                delay: Duration::from_millis(3),
+                lost_notice: 0.3,
+                gaps: !self.silent(),
+                limit: Duration::from_millis(1500),
+                ..Faults::NONE
+            };
+        }
         Faults {
             delay: Duration::from_millis(3),
-            slow: 0.01,
+            slow: 0.02,
+            slow_delay: Duration::from_millis(1400),
+            gaps: true,
             lost_request: 0.01,
             lost_reply: 0.01,
             duplicate: 0.01,
@@ -169,40 +227,56 @@ impl Story {
 
     fn start_process(self: Arc<Self>, number: usize) {
         let gate: Arc<Gate> = Arc::default();
-        // At most 5 % between any two clocks: what the margin is made for.
         let clock = SimClock::new(975 + self.random.below(51), self.random.up_to(Duration::from_secs(100_000)));
-        let env = host::env(Arc::new(clock), self.random.fork(), gate.clone());
+        let clock = Arc::new(clock);
+        let env = host::env(clock.clone(), self.random.fork(), gate.clone());
         let network_clock = Arc::new(SimClock::new(1000, Duration::ZERO));
         let network = host::env(network_clock, self.random.fork(), Arc::default());
         let faults = if self.healed() {
             Faults { limit: Duration::from_secs(2), ..Faults::NONE }
         } else {
-            self.faults_of_a_bad_day()
+            self.faults_of_the_day()
         };
         let store = Arc::new(FaultyStore::new(self.server.clone(), network, faults));
         let mut workers = Vec::new();
         let story = self.clone();
-        let started = Gated::new(gate.clone(), connect(store.clone(), env, number, self.clone()));
+        let started = connect(store.clone(), env, number, self.clone());
+        let stops = gate.clone();
         workers.push(tokio::spawn(Gated::new(gate.clone(), async move {
             let client = started.await;
-            let work = (0..WORKERS).map(|_| story.clone().work(client.clone(), number));
-            futures::future::join_all(work).await;
+            let work = (0..WORKERS).map(|_| story.clone().work(client.clone(), number, stops.clone()));
+            tokio::select! {
+                biased;
+                _ = futures::future::join_all(work) => {}
+                () = story.watch_session(client.clone()) => {}
+            }
         })));
         let mut processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
         processes.retain(|process| process.number != number);
-        processes.push(Process { number, gate, store, workers });
+        processes.push(Process { number, gate, clock, store, workers });
         drop(processes);
     }
 
+    /// A session that its client gives up is one that others have killed.
+    async fn watch_session(&self, client: Client) {
+        let mut seen = client.session();
+        while let Ok(now) = client.session_changed(&seen).await {
+            if now.id != seen.id {
+                self.checks.session_lost(seen.id, &self.server);
+            }
+            seen = now;
+        }
+    }
+
     /// What one thread of a process does, again and again.
-    async fn work(self: Arc<Self>, client: Client, process: usize) {
+    async fn work(self: Arc<Self>, client: Client, process: usize, gate: Arc<Gate>) {
         while !self.healed() {
             tokio::time::sleep(self.random.up_to(Duration::from_millis(800))).await;
             let lock = format!("l{}", self.random.below(LOCKS));
             let Ok(lock) = client.lock(&lock) else { return };
             let held = match self.random.below(10) {
                 0 | 1 => lock.try_acquire().await,
-                2 | 3 => lock.acquire_timeout(self.random.up_to(TTL * 2)).await,
+                2 | 3 => lock.acquire_timeout(self.random.up_to(self.ttl() * 2)).await,
                 4 => {
                     // Changes its mind at a random moment: the future is dropped.
                     let patience = self.random.up_to(Duration::from_millis(60));
@@ -214,7 +288,7 @@ impl Story {
                 _ => lock.acquire().await,
             };
             match held {
-                Ok(held) => self.hold(process, Arc::new(held)).await,
+                Ok(held) => self.hold(process, Arc::new(held), &gate).await,
                 Err(error) => self.expect_allowed(&error.code()),
             }
         }
@@ -228,16 +302,19 @@ impl Story {
         }
     }
 
-    async fn hold(&self, process: usize, held: Arc<Held>) {
-        let number = self.checks.granted(process, &held, &self.server);
+    async fn hold(&self, process: usize, held: Arc<Held>, gate: &Arc<Gate>) {
+        let number = self.checks.granted(process, &held, gate, &self.server);
         self.note("granted", held.token() as u64);
         // Some holds are short; some are longer than a ttl, for those are the ones that can overlap.
-        let longest = if self.random.chance(0.3) { TTL * 2 } else { Duration::from_millis(300) };
+        let long = if self.mode == Mode::Quiet { 0.1 } else { 0.3 };
+        let longest = if self.random.chance(long) { self.ttl() * 2 } else { Duration::from_millis(300) };
+        // Not everybody looks often.
+        let pause = Duration::from_millis(if self.random.chance(0.3) { 3000 } else { 200 });
         let until = Instant::now() + self.random.up_to(longest);
         while Instant::now() < until && held.check().is_ok() {
-            tokio::time::sleep(self.random.up_to(Duration::from_millis(200))).await;
+            tokio::time::sleep(self.random.up_to(pause)).await;
             if self.random.chance(0.05) {
-                let _ = held.ensure(TTL / 3).await;
+                let _ = held.ensure(self.ttl() / 3).await;
             }
         }
         self.note("gives up", held.token() as u64);
@@ -279,11 +356,17 @@ impl Story {
 
     async fn stop_for_a_while(&self, victim: usize, longest: Duration) {
         self.count(if longest > TTL { "long stop" } else { "short stop" });
-        let gate = self.process(victim, |process| process.gate.clone());
-        let Some(gate) = gate else { return };
+        let found = self.process(victim, |process| (process.gate.clone(), process.clock.clone()));
+        let Some((gate, clock)) = found else { return };
         gate.stop();
+        let stopped = Instant::now();
         tokio::time::sleep(self.random.up_to(longest)).await;
+        if mutants::on(Mutant::ClockStandsStill) && gate.is_stopped() {
+            clock.stand_still(stopped.elapsed());
+        }
         gate.resume();
+        // Before any task of the process has run.
+        self.checks.look(&self.server);
     }
 
     /// The process is gone in the middle of whatever it did; another takes its place.
@@ -327,6 +410,24 @@ impl Story {
         self.server.fail_over(0);
     }
 
+    /// A janitor deletes the records of free locks, so that tokens have to grow across that.
+    async fn collect(&self) {
+        while !self.healed() {
+            tokio::time::sleep(self.random.up_to(Duration::from_millis(600))).await;
+            let key = ClaimKey::new(format!("lock/default/default/l{}", self.random.below(LOCKS)));
+            // Refused as a rule, or lost in a fail-over.
+            let _ = tokio::time::timeout(TTL, self.server.apply_claim(key, ClaimStep::Collect)).await;
+        }
+    }
+
+    /// Operators break locks, and nothing else is wrong.
+    async fn operate(&self) {
+        while !self.healed() {
+            tokio::time::sleep(self.random.up_to(QUIET_TTL / 2)).await;
+            self.break_something().await;
+        }
+    }
+
     /// An operator breaks a lock by its token.
     async fn break_something(&self) {
         self.count("break");
@@ -339,8 +440,16 @@ impl Story {
         let force = self.random.chance(0.5);
         if force {
             self.checks.forced(&lock, token);
+        } else {
+            self.checks.asked(&lock, token);
         }
-        let _ = operator.break_lock(&lock, token, force).await;
+        let broken = operator.break_lock(&lock, token, force).await;
+        if let Err(error) = broken
+            && self.mode == Mode::Quiet
+            && error.code() != Code::Conflict
+        {
+            self.checks.violation(format!("a holder that can be reached was asked to go: {error}"));
+        }
         let _ = operator.close(Duration::from_secs(60)).await;
     }
 
@@ -391,7 +500,10 @@ impl Story {
 
 async fn connect(store: Arc<FaultyStore>, env: Env, number: usize, story: Arc<Story>) -> Client {
     loop {
-        let options = options(&format!("p{number}"));
+        // Every second process is silent for longer than the others' own ttl before it may be called dead.
+        let ttl =
+            if number.is_multiple_of(2) || story.mode == Mode::Quiet { story.ttl() } else { story.ttl().mul_f64(1.5) };
+        let options = options(&format!("p{number}"), ttl);
         match Client::with_store(store.clone(), options, env.clone()).await {
             Ok(client) => return client,
             Err(error) => {
@@ -406,14 +518,14 @@ async fn connect_plainly(server: &Arc<Server>, random: &Random) -> Client {
     let clock = Arc::new(SimClock::new(1000, Duration::from_secs(5)));
     let env = host::env(clock, Random::new(random.bits()), Arc::default());
     loop {
-        match Client::with_store(server.clone(), options("operator"), env.clone()).await {
+        match Client::with_store(server.clone(), options("operator", TTL), env.clone()).await {
             Ok(client) => return client,
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }
 }
 
-fn options(name: &str) -> Options {
-    let options = Options::parse("memory:").and_then(|options| options.ttl(TTL)).and_then(|options| options.name(name));
+fn options(name: &str, ttl: Duration) -> Options {
+    let options = Options::parse("memory:").and_then(|options| options.ttl(ttl)).and_then(|options| options.name(name));
     options.expect("valid options")
 }

@@ -35,6 +35,13 @@ fn fixed_seeds_are_safe() {
 }
 
 #[test]
+fn fixed_seeds_are_prompt() {
+    for seed in 300..305 {
+        play(seed, Mode::Quiet);
+    }
+}
+
+#[test]
 fn fixed_seeds_are_live() {
     for seed in 200..210 {
         play(seed, Mode::Liveness);

@@ -247,7 +247,7 @@ impl Writer {
         if !queue.served {
             queue.served = true;
             drop(queue);
-            let shift = Shift(self.clone());
+            let shift = Shift { writer: self.clone(), over: false };
             self.env.tasks.runtime().spawn_blocking(move || shift.work());
         }
         Ok(())
@@ -338,11 +338,15 @@ impl Writer {
 }
 
 /// One thread's time of emptying the queue. However it ends, the queue can be served again.
-struct Shift(Arc<Writer>);
+struct Shift {
+    writer: Arc<Writer>,
+    /// It found the queue empty. From then on the queue belongs to whoever serves it next, perhaps already.
+    over: bool,
+}
 
 impl Shift {
-    fn work(self) {
-        let writer = &self.0;
+    fn work(mut self) {
+        let writer = &self.writer;
         loop {
             // First the connection, then the queue: whoever finds the queue empty and has the connection knows that
             // nothing that came before is still being done.
@@ -352,6 +356,7 @@ impl Shift {
                 let batch = queue.take();
                 if batch.is_empty() {
                     queue.served = false;
+                    self.over = true;
                     break;
                 }
                 batch
@@ -377,15 +382,15 @@ impl Shift {
 
 impl Drop for Shift {
     fn drop(&mut self) {
-        let mut queue = self.0.queue();
-        if queue.served {
+        let mut queue = self.writer.queue();
+        if !self.over {
             // The thread panicked, or the runtime is shut down: who waits is told by the loss of its reply.
             queue.served = false;
             queue.sessions.clear();
             queue.others.clear();
         }
         drop(queue);
-        self.0.idle.notify_waiters();
+        self.writer.idle.notify_waiters();
     }
 }
 

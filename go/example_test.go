@@ -1,0 +1,110 @@
+package coord_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"coord"
+)
+
+func ExampleConnect() {
+	ctx := context.Background()
+	client, err := coord.Connect(ctx, "memory:", coord.WithName("billing"), coord.WithTTL(5*time.Second))
+	if err != nil {
+		panic(err)
+	}
+	defer client.Close(ctx)
+	session, err := client.Session()
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(session.Name, session.State, session.TTL)
+	// Output: billing live 5s
+}
+
+func ExampleLock_Do() {
+	ctx := context.Background()
+	client, err := coord.Connect(ctx, "memory:")
+	if err != nil {
+		panic(err)
+	}
+	defer client.Close(ctx)
+	lock, err := client.Lock("nightly-report")
+	if err != nil {
+		panic(err)
+	}
+	err = lock.Do(ctx, func(ctx context.Context, held *coord.Held) error {
+		// ctx is cancelled when the lock is lost; check right before each effect.
+		if err := held.Check(); err != nil {
+			return err
+		}
+		fmt.Println("one process at a time:", held.Token() > 0)
+		return nil
+	})
+	fmt.Println(err)
+	// Output:
+	// one process at a time: true
+	// <nil>
+}
+
+func ExampleLock_TryAcquire() {
+	ctx := context.Background()
+	alice, err := coord.Connect(ctx, "memory:example", coord.WithName("alice"))
+	if err != nil {
+		panic(err)
+	}
+	defer alice.Close(ctx)
+	bob, err := coord.Connect(ctx, "memory:example", coord.WithName("bob"))
+	if err != nil {
+		panic(err)
+	}
+	defer bob.Close(ctx)
+
+	hers, err := alice.Lock("a")
+	if err != nil {
+		panic(err)
+	}
+	held, err := hers.Acquire(ctx)
+	if err != nil {
+		panic(err)
+	}
+	his, err := bob.Lock("a")
+	if err != nil {
+		panic(err)
+	}
+	_, err = his.TryAcquire(ctx)
+	var failure *coord.Error
+	if errors.Is(err, coord.ErrContended) && errors.As(err, &failure) {
+		fmt.Println("held by", failure.Holder.Name)
+	}
+	fmt.Println(held.Release(ctx))
+	// Output:
+	// held by alice
+	// <nil>
+}
+
+func ExampleLock_Acquire_deadline() {
+	ctx := context.Background()
+	client, err := coord.Connect(ctx, "memory:")
+	if err != nil {
+		panic(err)
+	}
+	defer client.Close(ctx)
+	lock, err := client.Lock("a")
+	if err != nil {
+		panic(err)
+	}
+	held, err := lock.Acquire(ctx)
+	if err != nil {
+		panic(err)
+	}
+	defer held.Release(ctx)
+
+	soon, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
+	defer cancel()
+	_, err = lock.Acquire(soon) // a lock is not re-entrant
+	fmt.Println(errors.Is(err, coord.ErrTimeout), errors.Is(err, context.DeadlineExceeded))
+	// Output: true true
+}

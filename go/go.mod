@@ -1,0 +1,3 @@
+module coord
+
+go 1.24

@@ -1,0 +1,5 @@
+//go:build !coord_gc
+
+package ccoord
+
+func stress() {}

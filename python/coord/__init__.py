@@ -1,0 +1,124 @@
+"""Coordination between processes: who holds a lock.
+
+>>> import coord
+>>> with coord.connect("memory:") as client, client.lock("a").acquire(timeout=5) as held:
+...     print(held.name)
+default/default/a
+
+`coord.aio` is the same for asyncio.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from coord._client import Client, connect
+from coord._errors import (
+    AlreadyExists,
+    Cancelled,
+    Closed,
+    Compacted,
+    Conflict,
+    Contended,
+    CoordError,
+    CorruptState,
+    Fenced,
+    Forbidden,
+    Forked,
+    InvalidArgument,
+    LossReason,
+    Lost,
+    NotFound,
+    NotHeld,
+    OutcomeUnknown,
+    Panic,
+    QueueFull,
+    Reentrant,
+    Timeout,
+    Unauthorized,
+    Unavailable,
+    Unsupported,
+)
+from coord._lock import Held, Lock, Loss
+from coord._native import __version__
+from coord._types import (
+    Holder,
+    HolderState,
+    LockInfo,
+    Locks,
+    Session,
+    SessionState,
+    Stats,
+    StoreCalls,
+    Waiter,
+)
+
+if TYPE_CHECKING:
+    from coord import aio as aio
+
+__all__ = [
+    "AlreadyExists",
+    "Cancelled",
+    "Client",
+    "Closed",
+    "Compacted",
+    "Conflict",
+    "Contended",
+    "CoordError",
+    "CorruptState",
+    "Fenced",
+    "Forbidden",
+    "Forked",
+    "Held",
+    "Holder",
+    "HolderState",
+    "InvalidArgument",
+    "Lock",
+    "LockInfo",
+    "Locks",
+    "Loss",
+    "LossReason",
+    "Lost",
+    "NotFound",
+    "NotHeld",
+    "OutcomeUnknown",
+    "Panic",
+    "QueueFull",
+    "Reentrant",
+    "Session",
+    "SessionState",
+    "Stats",
+    "StoreCalls",
+    "Timeout",
+    "Unauthorized",
+    "Unavailable",
+    "Unsupported",
+    "Waiter",
+    "__version__",
+    "aio",
+    "connect",
+    "sanitize",
+]
+
+
+def sanitize(text: str) -> str:
+    """Makes a valid part of a name from any text; different texts stay different.
+
+    >>> import coord
+    >>> coord.sanitize("nightly-import")
+    'nightly-import'
+    >>> coord.sanitize("Ärger im Büro")
+    'x-rger-im-B-ro-d58570e7e5723bde'
+    """
+    from coord import _native
+
+    return _native.sanitize(text)
+
+
+def __getattr__(name: str) -> ModuleType:
+    # asyncio is not imported for those who do not use it.
+    if name == "aio":
+        return importlib.import_module("coord.aio")
+    raise AttributeError(f"module 'coord' has no attribute {name!r}")

@@ -1,0 +1,301 @@
+"""Connecting, and clients: what the synchronous API and asyncio's share, and the synchronous class."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from coord import _lifetime, _native
+from coord._errors import Closed, CoordError, Forked, InvalidArgument
+from coord._lock import Held, HeldBase, Lock, ProcessBound, _qualified, also_failed, info_of
+from coord._types import LockInfo, Locks, Session, Stats, _html_table
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_Listener = TypeVar("_Listener", bound=Callable[[Session], object])
+
+_logger = logging.getLogger("coord")
+
+
+def connect(
+    url: str | None = None,
+    *,
+    name: str | None = None,
+    ttl: float | str | None = None,
+    labels: Mapping[str, str] | None = None,
+    namespace: str | None = None,
+    scope: str | None = None,
+    **options: float | str,
+) -> Client:
+    """Connects to a store, and opens a session there that carries everything which the client holds.
+
+    Args:
+        url: `memory:`, `memory:name` (shared inside this process), `sqlite:///relative.db`,
+            `sqlite:////absolute.db`, `mongodb://...` or `mongodb+srv://...`. Without one, the variable COORD_URL
+            or, if it is not set, a file in the user's state directory.
+        name: The owner's name, for people.
+        ttl: How long others wait before they may declare this client dead: seconds, or a text like "30s". By default
+            30 s on MongoDB, else 10 s.
+        labels: Further facts about the owner, for people; at most 32 of 256 bytes.
+        namespace: First part of names that are given without; "default" if not set.
+        scope: Second part of names that are given without; "default" if not set.
+        **options: Any other option of a URL, without its prefix `coord.`: stop_margin, max_queue, host_liveness,
+            durability, prefix, pool, close_timeout.
+
+    Returns:
+        The client, a context manager that closes it.
+
+    Raises:
+        InvalidArgument: The URL or an option; the message says what is wrong.
+        Unavailable: The store cannot be reached.
+        Unauthorized: The store does not accept the credentials.
+        Forbidden: The credentials lack a right.
+        Forked: This process was forked from one that had connected; create clients after the fork.
+
+    >>> import coord
+    >>> with coord.connect("memory:", name="example", ttl=2) as client:
+    ...     print(client.session.name, client.session.ttl)
+    example 2.0
+    """
+    return Client(native_connect(url, name, ttl, labels, namespace, scope, options).wait())
+
+
+def native_connect(
+    url: str | None,
+    name: str | None,
+    ttl: float | str | None,
+    labels: Mapping[str, str] | None,
+    namespace: str | None,
+    scope: str | None,
+    options: Mapping[str, float | str],
+) -> _native.Call:
+    """Describes a connection to the native module, which checks what is text."""
+    texts: list[tuple[str, str]] = []
+    texts += [(key, _option(key, value)) for key, value in options.items()]
+    if ttl is not None:
+        texts.append(("ttl", _option("ttl", ttl)))
+    for key, text in (("name", name), ("namespace", namespace), ("scope", scope)):
+        if text is not None:
+            texts.append((key, text))
+    if labels is not None:
+        if not isinstance(labels, Mapping):
+            raise TypeError(f"labels is a mapping of str to str, not {type(labels).__name__}")
+        for key, text in labels.items():
+            if not isinstance(key, str):
+                raise TypeError(f"the key of a label is a str, not {type(key).__name__}")
+            texts.append((f"label.{key}", text))
+    return _native.connect(url, texts)
+
+
+def _option(key: str, value: object) -> str:
+    """The value of an option as in a URL."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{key} is a number or a str, not {type(value).__name__}")
+    try:
+        return repr(float(value)) if isinstance(value, float) else str(int(value))
+    except ValueError:
+        raise InvalidArgument(f"{key} has too many digits") from None
+
+
+class ClientBase(ProcessBound):
+    """A client: what needs no waiting."""
+
+    def __init__(self, native: _native.Client) -> None:
+        self._native = native
+        self._holds: weakref.WeakSet[HeldBase] = weakref.WeakSet()
+        _lifetime.opened(self)
+
+    @property
+    def location(self) -> str:
+        """Where the store is, without credentials."""
+        return self._native.location()
+
+    @property
+    def session(self) -> Session:
+        """The client's session as it is now. No I/O."""
+        return self._native.session()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._native.is_closed()
+
+    def stats(self) -> Stats:
+        """What this client has done, and how near it came to losing its session. No I/O.
+
+        >>> import coord
+        >>> with coord.connect("memory:") as client:
+        ...     client.lock("a").acquire().release()
+        ...     print(client.stats().grants, client.stats().store.claim_steps)
+        1 2
+        """
+        return self._native.stats()
+
+    def _track(self, held: HeldBase) -> None:
+        self._holds.add(held)
+
+    def _unreleased(self) -> list[Any]:
+        holds = [held for held in _lifetime.snapshot(self._holds) if not held.released]
+        return sorted(holds, key=lambda held: (held.name, held.token))
+
+    def __repr__(self) -> str:
+        return f"<{_qualified(self)} {' '.join(f'{key}={value}' for key, value in self._facts())}>"
+
+    def _repr_html_(self) -> str:
+        holds = ", ".join(f"{held.name} (token {held.token})" for held in self._unreleased())
+        return _html_table(("client", self._facts()[0][1]), [*self._facts()[1:], ("holds", holds or "nothing")])
+
+    def _facts(self) -> list[tuple[str, object]]:
+        try:
+            session, waiting = self.session, self.stats().waiting
+        except Forked:
+            return [("store", "none"), ("state", "forked")]
+        return [
+            ("store", self.location),
+            ("name", session.name or "''"),
+            ("session", session.id[:8]),
+            ("state", "closed" if self.closed else session.state),
+            ("remaining", f"{session.remaining:.1f}s"),
+            ("waiting", waiting),
+        ]
+
+    def __del__(self, _forked: Callable[[], bool] = _native.forked) -> None:
+        # A forked child owns nothing; and when the interpreter ends, nothing is left to be closed.
+        if hasattr(self, "_holds") and not _forked() and not self._native.is_closed():
+            text = f"{self!r} was never closed; it is closed now"
+            # Before the warning, which may be an error; and explicitly, since a listener may keep the native client.
+            _native.Queue().start(0, self._native.close(None))
+            warnings.warn(text, ResourceWarning, stacklevel=1, source=self)
+
+
+class Client(ClientBase):
+    """A connection to a store, with a session that carries everything which is held through it.
+
+    Any thread may use it. It is a context manager that closes it; at the exit of the process, clients that are open
+    are closed within their `close_timeout`.
+    """
+
+    def lock(self, name: str) -> Lock:
+        """The lock of this name: `name`, `scope/name` or `namespace/scope/name`. No I/O.
+
+        Raises:
+            InvalidArgument: The name is not valid; `coord.sanitize` makes a name of any text.
+        """
+        return Lock(self._native.lock(name), self)
+
+    def locks(self, prefix: str = "") -> Locks:
+        """Every lock whose full name begins with `prefix`, with holders and waiters.
+
+        Without a prefix, all of this client's namespace. A notebook shows the result as a table.
+
+        >>> import coord
+        >>> with coord.connect("memory:", name="me") as client, client.lock("a").acquire():
+        ...     [(info.name, info.holder.name) for info in client.locks()]
+        [('default/default/a', 'me')]
+        """
+        return Locks(self._native.locks(prefix).wait())
+
+    def lock_info(self, name: str) -> LockInfo | None:
+        """Who holds this lock and who waits for it; None if it was never used."""
+        return info_of(self._native.lock(name).info().wait())
+
+    def break_lock(self, name: str, token: int, force: bool = False) -> None:
+        """Ends somebody's hold, if it is still the one with this token. For operators.
+
+        The holder is asked, and its hold is lost at once; this waits until the lock has left it, for a little longer
+        than its ttl. So nobody ever holds while the old holder still believes.
+
+        Args:
+            name: The lock's name.
+            token: The token of the hold to end, as `lock_info` shows it.
+            force: Remove the holder right away. Until it learns that, it may believe in its hold beside the next
+                one, and only its token tells them apart.
+
+        Raises:
+            Conflict: The token is not that of the present hold. Nothing is broken then.
+            Timeout: The holder was asked, is alive, and has not gone in time.
+        """
+        self._native.break_lock(name, token, force).wait()
+
+    def held(self) -> list[Held]:
+        """The holds of this client that were not released."""
+        return self._unreleased()
+
+    def health(self) -> None:
+        """Asks the store whether it could be written to now.
+
+        Raises:
+            Unavailable: It cannot be reached.
+            Closed: The client is closed.
+        """
+        self._native.health().wait()
+
+    def open_session(self) -> Client:
+        """Opens another session on the same store: a client whose holds live and die independently of this one's."""
+        return Client(self._native.open_session().wait())
+
+    def session_changes(self) -> Iterator[Session]:
+        """The session's states from now on, each when it comes; ends when the client is closed.
+
+        A session that was lost and replaced by a new one is a change, too. States that follow each other faster than
+        they are fetched are left out, but never the last.
+        """
+        return _changes(self._native.changes())
+
+    def on_session_change(self, f: _Listener) -> _Listener:
+        """Calls `f(session)` at each change of the session, on a thread of its own, until the client is closed.
+
+        What f raises is logged. Returns f, so that this is a decorator, too.
+        """
+        changes = self._native.changes()
+        threading.Thread(target=_listen, args=(changes, f), name="coord-session", daemon=True).start()
+        return f
+
+    def close(self, timeout: float | None = None) -> None:
+        """Ends every wait with `Closed`, releases what is held, and waits for functions that run under a lock.
+
+        Closing twice is no error.
+
+        Args:
+            timeout: How many seconds that may take; None: the option `close_timeout`.
+
+        Raises:
+            Timeout: It takes longer; it goes on in the background.
+        """
+        self._native.close(timeout).wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        try:
+            self.close()
+        except CoordError as failure:
+            if error is None:
+                raise
+            also_failed(error, "closing the client", failure)
+
+
+def _changes(changes: _native.Changes) -> Iterator[Session]:
+    while True:
+        try:
+            session: Session = changes.next().wait()
+        except Closed:
+            return
+        yield session
+
+
+def _listen(changes: _native.Changes, f: Callable[[Session], object]) -> None:
+    for session in _changes(changes):
+        try:
+            f(session)
+        except Exception:
+            _logger.exception("a listener for changes of the session failed")

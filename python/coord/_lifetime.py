@@ -1,0 +1,110 @@
+"""What outlives a call: the clients that are open, the thread that carries the log to `logging`, exit and fork.
+
+At exit every open client is closed within its `close_timeout`, so that nothing stays locked. A forked child forgets
+all of this: it belongs to the parent.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
+
+from coord import _native
+
+_Item = TypeVar("_Item")
+
+
+class _HasNative(Protocol):
+    _native: _native.Client
+
+    def __hash__(self) -> int: ...
+
+
+_open: weakref.WeakSet[_HasNative] = weakref.WeakSet()
+_log_thread: threading.Thread | None = None
+_log_starting = threading.Lock()
+_exiting = False
+
+
+def opened(client: _HasNative) -> None:
+    """A client was connected: it is closed at exit, and the library's log is carried on."""
+    _open.add(client)
+    _start_log()
+
+
+def snapshot(items: Iterable[_Item]) -> list[_Item]:
+    """The items of a weak collection, which others may change meanwhile. No lock that a fork could leave locked."""
+    while True:
+        try:
+            return list(items)
+        except RuntimeError:
+            continue
+
+
+def _start_log() -> None:
+    global _log_thread
+    with _log_starting:
+        if _log_thread is not None or _exiting:
+            return
+        _native.log_start()
+        thread = threading.Thread(target=_carry_log, name="coord-log", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            # The interpreter is ending and starts no threads any more.
+            return
+        _log_thread = thread
+
+
+def _carry_log() -> None:
+    while not _exiting:
+        for level, name, text in _native.log_take():
+            try:
+                logging.getLogger(name).log(level, "%s", text)
+            except Exception:
+                # A filter of the user's that fails must not end the log.
+                traceback.print_exc()
+
+
+def _at_exit() -> None:
+    global _exiting
+    try:
+        _close_all([client._native for client in snapshot(_open)])
+    finally:
+        _exiting = True
+        _native.log_wake()
+        if _log_thread is not None:
+            _log_thread.join(1.0)
+        _native.finish()
+
+
+def _close_all(clients: list[_native.Client]) -> None:
+    """Closes them all at once and waits, but no longer than the most patient of them."""
+    if not clients:
+        return
+    queue = _native.Queue()
+    patience = max(client.close_timeout() for client in clients)
+    for tag, client in enumerate(clients):
+        queue.start(tag, client.close(None))
+    unfinished = len(clients)
+    until = time.monotonic() + patience
+    while unfinished > 0 and time.monotonic() < until:
+        unfinished -= len(queue.take(0.05))
+
+
+def _in_child() -> None:
+    global _open, _log_thread, _log_starting
+    _open = weakref.WeakSet()
+    _log_thread = None
+    _log_starting = threading.Lock()
+
+
+atexit.register(_at_exit)
+os.register_at_fork(after_in_child=_in_child)

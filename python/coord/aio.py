@@ -1,0 +1,320 @@
+"""coord for asyncio: the same names as in `coord`, with `await` where something is waited for.
+
+>>> import asyncio, coord
+>>> async def main():
+...     async with await coord.aio.connect("memory:") as client:
+...         async with await client.lock("a").acquire(timeout=5) as held:
+...             print(held.name, held.remaining > 5)
+>>> asyncio.run(main())
+default/default/a True
+
+Cancelling a task that waits leaves nothing held and no place in a queue. A release that has begun goes on when its
+task is cancelled. Renewals do not need the event loop: a loop that is busy loses nothing. A client may be used from
+several loops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+from coord import _native
+from coord._bridge import bridge
+from coord._client import ClientBase, native_connect
+from coord._errors import Closed, CoordError, LossReason, Timeout
+from coord._lock import HeldBase, LockBase, LossBase, also_failed, info_of
+from coord._types import LockInfo, Locks, Session
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Client", "Held", "Lock", "Loss", "connect"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_Listener = TypeVar("_Listener", bound=Callable[[Session], object])
+
+_logger = logging.getLogger("coord")
+
+
+async def connect(
+    url: str | None = None,
+    *,
+    name: str | None = None,
+    ttl: float | str | None = None,
+    labels: Mapping[str, str] | None = None,
+    namespace: str | None = None,
+    scope: str | None = None,
+    **options: float | str,
+) -> Client:
+    """Connects to a store, and opens a session there; arguments and errors as those of `coord.connect`.
+
+    Returns:
+        The client, an asynchronous context manager that closes it.
+    """
+    call = native_connect(url, name, ttl, labels, namespace, scope, options)
+    return Client(await bridge().run(call))
+
+
+class Loss(LossBase):
+    """Whether and why a hold is lost, as an event like `asyncio.Event`. Does not keep the lock held.
+
+    `await held.lost` waits for the loss and gives the reason.
+    """
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Waits until the hold is lost.
+
+        Args:
+            timeout: How many seconds to wait at most; None: for ever.
+
+        Returns:
+            Whether it is lost; False after the timeout.
+
+        Raises:
+            NotHeld: It was released before it was lost.
+        """
+        try:
+            await bridge().run(self._native.wait(), timeout)
+        except Timeout:
+            return False
+        return True
+
+    def __await__(self) -> Generator[Any, None, LossReason]:
+        return self._reason().__await__()
+
+    async def _reason(self) -> LossReason:
+        return LossReason(await bridge().run(self._native.wait()))
+
+
+class Held(HeldBase):
+    """A lock that is held, until `release` or the end of an `async with` block.
+
+    A hold that is garbage-collected without either is released in the background, with a `ResourceWarning`.
+    """
+
+    def __init__(self, native: _native.Held, client: Client) -> None:
+        super().__init__(native, client)
+        self._lost = Loss(native.lost())
+
+    @property
+    def lost(self) -> Loss:
+        """An event that is set when the hold is lost, with the reason."""
+        return self._lost
+
+    async def ensure(self, seconds: float) -> None:
+        """Makes sure that the hold stays valid for so long, by a renewal if that is needed.
+
+        Args:
+            seconds: How long from now; at most the ttl, less the stop margin.
+
+        Raises:
+            InvalidArgument: That is more than a renewal can give.
+            Lost: The hold is lost.
+            NotHeld: It was released.
+            Unavailable: The store could not be reached in time.
+        """
+        await bridge().run(self._native.ensure(seconds))
+
+    async def release(self) -> None:
+        """Releases the lock and hands it to the next waiter. Once begun, it goes on when the task is cancelled.
+
+        Raises:
+            Lost: The hold was lost before. Nothing of a later holder is touched.
+            NotHeld: It was released before.
+        """
+        await bridge().finish(self._native.release())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if self.released:
+            return
+        try:
+            await self.release()
+        except CoordError as failure:
+            if error is None:
+                raise
+            also_failed(error, f"releasing lock {self._name!r}", failure)
+
+
+class Lock(LockBase):
+    """A lock by its name. Nothing is held or asked for before it is acquired.
+
+    It is not re-entrant: a second acquire by the same client waits like anyone's.
+    """
+
+    _client: Client
+
+    async def acquire(self, timeout: float | None = None) -> Held:
+        """Acquires the lock; waits in line, also through outages of the store.
+
+        Args:
+            timeout: How many seconds to wait at most; None: for ever; 0: not at all.
+
+        Returns:
+            The hold, an asynchronous context manager that releases it.
+
+        Raises:
+            Timeout: It was not granted in time.
+            Contended: Somebody else holds it, with a timeout of 0; `holder` says who.
+            QueueFull: As many wait as may.
+            Lost: The session died while waiting; the next call uses a new one.
+            Closed: The client is closed.
+        """
+        return Held(await bridge().run(self._native.acquire(timeout)), self._client)
+
+    async def try_acquire(self) -> Held | None:
+        """Acquires the lock if it is free and nobody waits for it.
+
+        Returns:
+            The hold, or None if somebody else is in the way.
+        """
+        native = await bridge().run(self._native.try_acquire())
+        return None if native is None else Held(native, self._client)
+
+    async def run(
+        self, f: Callable[Concatenate[Held, _P], Awaitable[_R]], /, *args: _P.args, **kwargs: _P.kwargs
+    ) -> _R:
+        """Acquires the lock, awaits `f(held, *args, **kwargs)`, releases the lock and returns the result.
+
+        When the hold is lost, `held.lost` tells f to stop, and f is waited for: as long as its session lives, the
+        store gives the lock to nobody before f has returned. Closing the client waits for f, too.
+
+        Raises:
+            Lost: The hold was lost before f had ended.
+        """
+        async with await self.acquire() as held:
+            held._native.manage()
+            return await f(held, *args, **kwargs)
+
+    async def info(self) -> LockInfo | None:
+        """Who holds this lock and who waits for it; None if it was never used."""
+        return info_of(await bridge().run(self._native.info()))
+
+
+class Client(ClientBase):
+    """A connection to a store, with a session that carries everything which is held through it.
+
+    It is an asynchronous context manager that closes it; at the exit of the process, clients that are open are closed
+    within their `close_timeout`.
+    """
+
+    def __init__(self, native: _native.Client) -> None:
+        super().__init__(native)
+        self._listeners: set[asyncio.Task[None]] = set()
+
+    def lock(self, name: str) -> Lock:
+        """The lock of this name: `name`, `scope/name` or `namespace/scope/name`. No I/O.
+
+        Raises:
+            InvalidArgument: The name is not valid; `coord.sanitize` makes a name of any text.
+        """
+        return Lock(self._native.lock(name), self)
+
+    async def locks(self, prefix: str = "") -> Locks:
+        """Every lock whose full name begins with `prefix`, with holders and waiters.
+
+        Without a prefix, all of this client's namespace. A notebook shows the result as a table.
+        """
+        return Locks(await bridge().run(self._native.locks(prefix)))
+
+    async def lock_info(self, name: str) -> LockInfo | None:
+        """Who holds this lock and who waits for it; None if it was never used."""
+        return info_of(await bridge().run(self._native.lock(name).info()))
+
+    async def break_lock(self, name: str, token: int, force: bool = False) -> None:
+        """Ends somebody's hold, if it is still the one with this token; see `coord.Client.break_lock`.
+
+        Raises:
+            Conflict: The token is not that of the present hold. Nothing is broken then.
+            Timeout: The holder was asked, is alive, and has not gone in time.
+        """
+        await bridge().run(self._native.break_lock(name, token, force))
+
+    def held(self) -> list[Held]:
+        """The holds of this client that were not released."""
+        return self._unreleased()
+
+    async def health(self) -> None:
+        """Asks the store whether it could be written to now.
+
+        Raises:
+            Unavailable: It cannot be reached.
+            Closed: The client is closed.
+        """
+        await bridge().run(self._native.health())
+
+    async def open_session(self) -> Client:
+        """Opens another session on the same store: a client whose holds live and die independently of this one's."""
+        return Client(await bridge().run(self._native.open_session()))
+
+    def session_changes(self) -> AsyncIterator[Session]:
+        """The session's states from now on, each when it comes; ends when the client is closed.
+
+        A session that was lost and replaced by a new one is a change, too. States that follow each other faster than
+        they are fetched are left out, but never the last.
+        """
+        return _changes(self._native.changes())
+
+    def on_session_change(self, f: _Listener) -> _Listener:
+        """Calls `f(session)` at each change of the session, in a task of this loop, until the client is closed.
+
+        If f is asynchronous it is awaited. What it raises is logged. Returns f, so that this is a decorator, too.
+        """
+        task = asyncio.get_running_loop().create_task(_listen(self._native.changes(), f))
+        self._listeners.add(task)
+        task.add_done_callback(self._listeners.discard)
+        return f
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Ends every wait with `Closed`, releases what is held, and waits for functions that run under a lock.
+
+        Closing twice is no error. Once begun, it goes on when the task is cancelled.
+
+        Args:
+            timeout: How many seconds that may take; None: the option `close_timeout`.
+
+        Raises:
+            Timeout: It takes longer; it goes on in the background.
+        """
+        await bridge().finish(self._native.close(timeout))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        try:
+            await self.close()
+        except CoordError as failure:
+            if error is None:
+                raise
+            also_failed(error, "closing the client", failure)
+
+
+async def _changes(changes: _native.Changes) -> AsyncIterator[Session]:
+    while True:
+        try:
+            session: Session = await bridge().run(changes.next())
+        except Closed:
+            return
+        yield session
+
+
+async def _listen(changes: _native.Changes, f: Callable[[Session], object]) -> None:
+    async for session in _changes(changes):
+        try:
+            answer = f(session)
+            if inspect.isawaitable(answer):
+                await answer
+        except Exception:
+            _logger.exception("a listener for changes of the session failed")

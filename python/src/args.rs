@@ -1,0 +1,72 @@
+//! Arguments from Python: anything may come, and what is wrong is said.
+
+use std::time::Duration;
+
+use coord_core::error::{Error, Result};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyString};
+
+use crate::error::raised;
+
+/// A hundred years: beyond it the clocks' own range would end.
+const MAX_SECONDS: f64 = 3_155_760_000.0;
+
+/// A number of seconds: int, float, or what converts itself to a float.
+///
+/// # Errors
+/// `TypeError` for what is not a number, and for a bool; `InvalidArgument` for one that is no length of time.
+pub(crate) fn seconds(what: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
+    let not_a_number = || -> PyResult<PyErr> {
+        let kind = value.get_type().name()?;
+        Ok(PyTypeError::new_err(format!("{what} is a number of seconds, not {kind}")))
+    };
+    if value.is_instance_of::<PyBool>() {
+        return Err(not_a_number()?);
+    }
+    match value.extract::<f64>() {
+        Ok(number) => raised(value.py(), length_of_time(what, number)),
+        Err(error) if error.is_instance_of::<PyTypeError>(value.py()) => Err(not_a_number()?),
+        // An integer without a float near it.
+        Err(_) => raised(value.py(), length_of_time(what, f64::INFINITY)),
+    }
+}
+
+/// The same, where None means: without limit.
+pub(crate) fn seconds_or_none(what: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Duration>> {
+    value.map(|value| seconds(what, value)).transpose()
+}
+
+fn length_of_time(what: &str, number: f64) -> Result<Duration> {
+    if (0.0..=MAX_SECONDS).contains(&number) {
+        return Ok(Duration::from_secs_f64(number));
+    }
+    Err(Error::invalid(format!("{what} is a number of seconds from 0 to 100 years, not {number}")))
+}
+
+/// A text.
+///
+/// # Errors
+/// `TypeError` for what is not a str; `InvalidArgument` for lone surrogates, which are no text.
+pub(crate) fn text(what: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
+    let Ok(string) = value.cast::<PyString>() else {
+        let kind = value.get_type().name()?;
+        return Err(PyTypeError::new_err(format!("{what} is a str, not {kind}")));
+    };
+    let text = string.to_cow().map(|text| text.into_owned());
+    raised(value.py(), text.map_err(|_| Error::invalid(format!("{what} has a lone surrogate, so it is not UTF-8"))))
+}
+
+/// A fencing token.
+///
+/// # Errors
+/// `TypeError` for what is not an int, and for a bool; `InvalidArgument` for one that was never issued.
+pub(crate) fn token(value: &Bound<'_, PyAny>) -> PyResult<i64> {
+    let integer = value.is_instance_of::<pyo3::types::PyInt>() && !value.is_instance_of::<PyBool>();
+    if !integer {
+        let kind = value.get_type().name()?;
+        return Err(PyTypeError::new_err(format!("a token is an int, not {kind}")));
+    }
+    let token = value.extract::<i64>().map_err(|_| Error::invalid("a token has at most 64 bits"));
+    raised(value.py(), token)
+}

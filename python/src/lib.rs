@@ -1,0 +1,53 @@
+//! The native module of the Python package `coord`: checks arguments, calls `coord-core`, converts what it answers.
+//!
+//! In reading order: `call` is an operation that was described but not begun, which Python either waits for or
+//! starts on a `queue`; `client`, `lock` and `held` describe them; `answer` and `error` convert what comes
+//! back; `log` keeps the library's log until Python fetches it.
+//!
+//! Invariants: no thread of the library ever attaches to the interpreter; the interpreter is let go around every
+//! wait; every object may be used from any thread, and in a forked child it answers `Forked` and leaks what it has.
+//!
+//! Lacks on purpose: anything that can be written in Python. This module is private and changes without notice.
+#![deny(unsafe_code)]
+
+mod answer;
+mod args;
+mod call;
+mod client;
+mod error;
+mod held;
+mod interpreter;
+mod lock;
+mod log;
+mod ours;
+mod queue;
+
+use pyo3::prelude::*;
+
+/// The private, native part of `coord`.
+#[pymodule]
+mod _native {
+    #[pymodule_export]
+    use crate::call::Call;
+    #[pymodule_export]
+    use crate::client::{Changes, Client, connect, sanitize};
+    #[pymodule_export]
+    use crate::error::codes;
+    #[pymodule_export]
+    use crate::held::{Held, Loss};
+    #[pymodule_export]
+    use crate::interpreter::{finish, forked, thread_count};
+    #[pymodule_export]
+    use crate::lock::Lock;
+    #[pymodule_export]
+    use crate::log::{log_start, log_take, log_wake};
+    #[pymodule_export]
+    use crate::queue::{Op, Queue};
+
+    use super::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

@@ -1,0 +1,257 @@
+"""The end of the interpreter, of holds, clients and event loops, in every state."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import warnings
+from collections.abc import Callable
+
+import pytest
+from support import PATIENCE, eventually, is_free, script, waiters
+
+import coord
+from coord import aio
+
+# Nothing but a release frees these locks in the time of a test.
+SLOW = 'coord.connect(URL, host_liveness="off", ttl=3600)'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'client = {SLOW}; held = client.lock("a").acquire()',
+        f'lock = {SLOW}.lock("a"); held = lock.acquire(); del lock',
+        f'client = {SLOW}; held = client.lock("a").acquire(); raise SystemExit(0)',
+        f'client = {SLOW}; globals()["cycle"] = [client.lock("a").acquire()]; cycle.append(cycle)',
+        f"""
+client = {SLOW}
+held = client.lock("a").acquire()
+for _ in range(4):
+    threading.Thread(target=client.lock("a").acquire, daemon=True).start()
+until(lambda: client.stats().waiting == 4)
+threading.excepthook = lambda _: None
+""",
+        f"""
+client = {SLOW}
+def hold(held):
+    say("in")
+    held.lost.wait()
+threading.Thread(target=lambda: client.lock("a").run(hold), daemon=True).start()
+threading.excepthook = lambda _: None
+hear()
+""",
+        """
+async def main():
+    client = await coord.aio.connect(URL, host_liveness="off", ttl=3600)
+    globals()["held"] = await client.lock("a").acquire()
+    globals()["waits"] = asyncio.ensure_future(client.lock("a").acquire())
+    await asyncio.sleep(0)
+asyncio.run(main())
+""",
+        """
+loop = asyncio.new_event_loop()
+client = loop.run_until_complete(coord.aio.connect(URL, host_liveness="off", ttl=3600))
+held = loop.run_until_complete(client.lock("a").acquire())
+""",
+    ],
+    ids=["held", "lock-only", "system-exit", "cycle", "waiting-threads", "run", "asyncio-run", "open-loop"],
+)
+def test_exit_releases(shared_url: str, text: str) -> None:
+    with coord.connect(shared_url) as client:
+        with script(text, shared_url, options=("-W", "ignore::ResourceWarning")) as process:
+            if "hear()" in text:
+                assert process.hear() == "in"
+                process.say()
+            process.end()
+        # The process has ended, and so has its hold.
+        assert is_free(client, "a")
+
+
+def test_exit_amid_busy_threads_never_crashes(shared_url: str) -> None:
+    text = """
+    import logging
+    logging.basicConfig(level=logging.DEBUG, filename=os.devnull)
+    threading.excepthook = lambda _: None
+    client = coord.connect(URL)
+    running = threading.Semaphore(0)
+    def work(number):
+        running.release()
+        while True:
+            try:
+                client.lock(f"l{number % 2}").acquire(timeout=0.001).release()
+            except (coord.Timeout, coord.Closed):
+                pass
+    for number in range(6):
+        threading.Thread(target=work, args=(number,), daemon=True).start()
+    client.on_session_change(print)
+    for _ in range(6):
+        running.acquire()
+    """
+    for _ in range(8):
+        with script(text, shared_url, options=("-W", "ignore")) as process:
+            process.end()
+
+
+def test_exit_is_bounded(shared_url: str) -> None:
+    """A function that never ends under its lock holds the exit up for no longer than `close_timeout`."""
+    text = """
+    client = coord.connect(URL, close_timeout=0.2)
+    def hold(held):
+        say("in")
+        threading.Event().wait()
+    threading.Thread(target=lambda: client.lock("a").run(hold), daemon=True).start()
+    hear()
+    """
+    with script(text, shared_url) as process:
+        assert process.hear() == "in"
+        process.say()
+        process.end()
+
+
+def test_exit_handlers_that_come_later_may_use_the_client(shared_url: str) -> None:
+    text = """
+    import atexit
+    def last():
+        with coord.connect(URL) as client, client.lock("a").acquire(timeout=30):
+            say("last")
+    # Before coord's own, which was registered first.
+    atexit.register(last)
+    coord.connect(URL).close()
+    """
+    with script(text, shared_url) as process:
+        assert process.end().split() == ["last"]
+
+
+def test_a_forgotten_hold_warns_and_is_released(client: coord.Client, other: coord.Client) -> None:
+    held = client.lock("a").acquire()
+    lost = held.lost
+    assert not is_free(other, "a")
+    with pytest.warns(ResourceWarning, match="default/a"):
+        del held
+        gc.collect()
+    eventually(lambda: is_free(other, "a"), "it is released")
+    assert not lost.is_set()
+    with pytest.raises(coord.NotHeld):
+        lost.wait(PATIENCE)
+
+
+def test_a_hold_that_ended_well_does_not_warn(client: coord.Client) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        held = client.lock("a").acquire()
+        held.release()
+        del held
+        held = client.lock("a").acquire()
+        client.close()
+        del held
+        gc.collect()
+
+
+def test_a_forgotten_client_warns_and_is_closed(url: str) -> None:
+    with coord.connect(url) as watcher:
+        client = coord.connect(url, host_liveness="off", ttl=3600)
+        client.on_session_change(lambda session: None)
+        with pytest.warns(ResourceWarning, match="Held"):
+            client.lock("a").acquire()
+            gc.collect()
+        with pytest.warns(ResourceWarning, match="Client"):
+            del client
+            gc.collect()
+        eventually(lambda: is_free(watcher, "a"), "it is released")
+
+
+async def test_asyncio_s_forgotten_hold_warns_too(url: str) -> None:
+    async with await aio.connect(url) as client:
+        with pytest.warns(ResourceWarning, match=r"coord\.aio\.Held"):
+            await client.lock("a").acquire()
+            gc.collect()
+            # Also while somebody keeps the warning, and with it the hold.
+            await (await client.lock("a").acquire(timeout=PATIENCE)).release()
+        await (await client.lock("a").acquire(timeout=PATIENCE)).release()
+
+
+def test_a_client_serves_several_loops(url: str) -> None:
+    client = asyncio.run(aio.connect(url))
+
+    async def use() -> int:
+        async with await client.lock("a").acquire(timeout=PATIENCE) as held:
+            return held.token
+
+    tokens = [asyncio.run(use()) for _ in range(5)]
+    assert tokens == sorted(set(tokens))
+    held = asyncio.run(client.lock("a").acquire())
+    asyncio.run(held.release())
+    results: list[int] = []
+    threads = [threading.Thread(target=lambda: results.append(asyncio.run(use()))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert len(set(results)) == 4
+    asyncio.run(client.close())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("keep", [True, False], ids=["kept", "gone"])
+def test_a_grant_for_a_loop_that_was_closed_is_given_back(url: str, keep: bool) -> None:
+    with coord.connect(url) as watcher, coord.connect(url) as holder:
+        held = holder.lock("a").acquire()
+        client, kept = abandon_a_wait(url, lambda: waiters(watcher, "a") == 1)
+        assert waiters(watcher, "a") == 1
+        held.release()
+        # A new loop ends what an old one has left, also when somebody keeps that.
+        if not keep:
+            kept.clear()
+            gc.collect()
+        asyncio.run(use_a_loop())
+        eventually(lambda: is_free(watcher, "a"), "it is free")
+        asyncio.run(client.close())
+        kept.clear()
+        gc.collect()
+
+
+def abandon_a_wait(url: str, waits: Callable[[], bool]) -> tuple[aio.Client, list[object]]:
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)
+    client = loop.run_until_complete(aio.connect(url))
+    task = loop.create_task(client.lock("a").acquire())
+
+    async def begun() -> None:
+        while not waits():
+            await asyncio.sleep(0.005)
+
+    loop.run_until_complete(begun())
+    loop.close()
+    return client, [task, loop]
+
+
+async def use_a_loop() -> None:
+    async with await aio.connect("memory:"):
+        pass
+
+
+def test_threads_and_descriptors_return_to_none(url: str) -> None:
+    import os
+
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    with coord.connect(url):
+        pass
+    eventually(lambda: coord._native.thread_count() == 0, "no threads of earlier tests")
+    before = descriptors()
+
+    async def use() -> None:
+        async with await aio.connect(url) as client, await client.lock("a").acquire():
+            pass
+
+    for _ in range(3):
+        with coord.connect(url) as client, client.lock("a").acquire():
+            pass
+        del client
+        asyncio.run(use())
+    gc.collect()
+    eventually(lambda: coord._native.thread_count() == 0, "no threads")
+    eventually(lambda: descriptors() <= before, "no more descriptors than before")

@@ -1,0 +1,199 @@
+"""Forked, spawned and served processes: a forked child can use nothing of its parent's, and harms nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import multiprocessing
+import multiprocessing.connection
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support import PATIENCE, is_free, script
+
+import coord
+
+# Since Python 3.12 a fork beside threads is warned of: here it is the point.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+inherited: dict[str, Any] = {}
+
+
+def refused(call: Callable[[], object]) -> str:
+    try:
+        call()
+    except coord.Forked as error:
+        assert error.reason is coord.LossReason.FORKED
+        return "Forked"
+    except Exception as error:
+        return repr(error)
+    return "no error"
+
+
+def use_what_was_inherited(answer: multiprocessing.connection.Connection) -> None:
+    """Runs in a forked child."""
+    answers = ask_everything()
+    inherited.clear()
+    gc.collect()
+    answer.send(answers)
+
+
+def ask_everything() -> tuple[dict[str, str], tuple[Any, ...]]:
+    """What each call answers in a forked child."""
+    client, held, lock = inherited["client"], inherited["held"], inherited["lock"]
+    calls: dict[str, Callable[[], object]] = {
+        "acquire": lock.acquire,
+        "acquire with a timeout": lambda: lock.acquire(timeout=1),
+        "try_acquire": lock.try_acquire,
+        "info": lock.info,
+        "lock": lambda: client.lock("b"),
+        "locks": client.locks,
+        "break_lock": lambda: client.break_lock("a", held.token, force=True),
+        "session": lambda: client.session,
+        "changes": client.session_changes,
+        "stats": client.stats,
+        "health": client.health,
+        "open_session": client.open_session,
+        "check": held.check,
+        "ensure": lambda: held.ensure(1),
+        "release": held.release,
+        "lost": lambda: held.lost.wait(1),
+        "close": client.close,
+        "connect": lambda: coord.connect("memory:"),
+        "aio.connect": lambda: asyncio.run(coord.aio.connect("memory:")),
+    }
+    answers = {name: refused(call) for name, call in calls.items()}
+    facts = (held.remaining, held.lost.is_set(), held.lost.reason, held.token, "forked" in repr(client))
+    return answers, facts
+
+
+def connect_anew(url: str, answer: multiprocessing.connection.Connection) -> None:
+    """Runs in a process of its own."""
+    with coord.connect(url, name="child") as client, client.lock("a").acquire(timeout=PATIENCE) as held:
+        answer.send(held.token)
+
+
+def test_a_forked_child_is_refused_and_the_parent_works_on(shared_url: str) -> None:
+    context = multiprocessing.get_context("fork")
+    with coord.connect(shared_url, host_liveness="off", ttl=60) as client:
+        held = client.lock("a").acquire()
+        inherited.update(client=client, held=held, lock=client.lock("a"))
+        receiver, sender = context.Pipe(duplex=False)
+        child = context.Process(target=use_what_was_inherited, args=(sender,))
+        child.start()
+        assert receiver.poll(PATIENCE), "the child hangs"
+        answers, facts = receiver.recv()
+        child.join(PATIENCE)
+        assert child.exitcode == 0
+        assert set(answers.values()) == {"Forked"}, answers
+        assert facts == (0.0, True, coord.LossReason.FORKED, held.token, True)
+        inherited.clear()
+
+        held.check()
+        held.ensure(30)
+        with coord.connect(shared_url) as watcher:
+            assert watcher.lock("a").try_acquire() is None
+            held.release()
+            assert is_free(watcher, "a")
+        client.lock("a").acquire(timeout=PATIENCE).release()
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_other_ways_to_start_processes_work(shared_url: str, method: str) -> None:
+    context = multiprocessing.get_context(method)
+    with coord.connect(shared_url) as client:
+        held = client.lock("a").acquire()
+        receiver, sender = context.Pipe(duplex=False)
+        child = context.Process(target=connect_anew, args=(shared_url, sender))
+        child.start()
+        held.release()
+        assert receiver.poll(PATIENCE * 2), "the child hangs"
+        assert receiver.recv() > held.token
+        child.join(PATIENCE)
+        assert child.exitcode == 0
+
+
+def test_a_fork_before_the_first_connect_is_harmless(shared_url: str) -> None:
+    text = """
+    child = os.fork()
+    with coord.connect(URL) as client, client.lock("a").acquire(timeout=30):
+        say("held")
+    if child:
+        assert os.waitpid(child, 0)[1] == 0
+    """
+    with script(text, shared_url) as process:
+        assert process.end().split() == ["held", "held"]
+
+
+def test_a_forked_child_ends_like_any_process(shared_url: str) -> None:
+    """With what it inherited still there, through exit handlers and the end of the interpreter."""
+    text = """
+    import logging
+    logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)
+    client = coord.connect(URL, host_liveness="off", ttl=60)
+    held = client.lock("a").acquire()
+    async def hold():
+        inner = await coord.aio.connect(URL)
+        kept = await inner.lock("b").acquire()
+        child = os.fork()
+        if not child:
+            try:
+                await inner.lock("b").acquire()
+            except coord.Forked:
+                sys.exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        await kept.release()
+        await inner.close()
+    asyncio.run(hold())
+    if not os.fork():
+        sys.exit(5)
+    assert os.waitstatus_to_exitcode(os.wait()[1]) == 5
+    held.check()
+    held.release()
+    client.close()
+    say("parent is fine")
+    """
+    with script(text, shared_url, options=("-W", "ignore::DeprecationWarning")) as process:
+        assert "parent is fine" in process.end()
+
+
+def test_a_fork_beside_busy_threads(shared_url: str) -> None:
+    """Whatever the other threads had locked in the moment of the fork, the child does not wait for it."""
+    text = """
+    client = coord.connect(URL)
+    stop = threading.Event()
+    def work(name):
+        while not stop.is_set():
+            client.lock(name).acquire().release()
+            client.session, client.stats(), client.held()
+    threads = [threading.Thread(target=work, args=(f"l{n}",)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(30):
+        child = os.fork()
+        if not child:
+            for call in (client.stats, client.health, lambda: client.lock("x"), client.close):
+                try:
+                    call()
+                except coord.Forked:
+                    continue
+                os._exit(1)
+            client.held(), repr(client)
+            os._exit(0)
+        pid, status = os.waitpid(child, 0)
+        assert status == 0, status
+    stop.set()
+    for thread in threads:
+        thread.join(30)
+    client.close()
+    say("done")
+    """
+    with script(text, shared_url, options=("-W", "ignore")) as process:
+        assert process.end().split() == ["done"]
+
+
+def test_forked_is_what_the_native_module_says() -> None:
+    assert not coord._native.forked()
+    assert os.getpid() > 0

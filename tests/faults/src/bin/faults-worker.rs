@@ -1,0 +1,142 @@
+//! The Rust worker: `faults-worker URL HISTORY SEED`. Acquires, holds, checks and releases until its input ends.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use coord_core::client::Client;
+use coord_core::config::Options;
+use coord_core::lock::Held;
+use coord_faults::history::{Event, Line, Log, now};
+use coord_faults::random::Random;
+use futures::executor::block_on;
+use rustix::fs::{FlockOperation, flock};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [url, history, seed] = &arguments[..] else {
+        eprintln!("usage: faults-worker URL HISTORY SEED");
+        std::process::exit(2);
+    };
+    #[cfg(feature = "mutants")]
+    if let Ok(name) = std::env::var("COORD_FAULTS_MUTANT") {
+        assert!(coord_core::mutants::set(Some(&name)), "there is no mutant {name}");
+    }
+    let ended = Arc::new(AtomicBool::new(false));
+    let input = ended.clone();
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        input.store(true, Relaxed);
+    });
+    let history = PathBuf::from(history);
+    let folder = history.parent().map(Path::to_owned).unwrap_or_default();
+    let log = Log::open(&history).expect("a file for the history");
+    let random = Random::new(seed.parse().expect("a seed"));
+    Worker { log, random, folder, ended, attempts: 0 }.run(url);
+}
+
+struct Worker {
+    log: Log,
+    random: Random,
+    folder: PathBuf,
+    ended: Arc<AtomicBool>,
+    attempts: u64,
+}
+
+const LOCKS: usize = 3;
+
+impl Worker {
+    fn run(&mut self, url: &str) {
+        let options = Options::parse(url).expect("a valid URL");
+        let client = loop {
+            match block_on(Client::connect(options.clone())) {
+                Ok(client) => break client,
+                Err(_) if self.ended.load(Relaxed) => return,
+                Err(error) => eprintln!("connecting again: {error}"),
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        };
+        let ttl = client.session().timing.ttl;
+        while !self.ended.load(Relaxed) {
+            self.attempt(&client, ttl);
+        }
+        if let Err(error) = block_on(client.close(Duration::from_secs(20))) {
+            eprintln!("closing: {error}");
+        }
+    }
+
+    fn note(&mut self, event: Event) {
+        self.log.write(&Line { t: now(), event }).expect("the history can be written");
+    }
+
+    fn attempt(&mut self, client: &Client, ttl: Duration) {
+        let name = format!("l{}", self.random.below(LOCKS));
+        let lock = client.lock(&name).expect("a valid name");
+        self.attempts += 1;
+        let n = self.attempts;
+        let wait = self.random.chance(0.8);
+        self.note(Event::Attempt { lock: name.clone(), n, wait });
+        let result = if wait {
+            let patience = self.random.between(Duration::from_millis(20), ttl * 4);
+            block_on(lock.acquire_timeout(patience))
+        } else {
+            block_on(lock.try_acquire())
+        };
+        match result {
+            Ok(held) => {
+                self.note(Event::Granted { lock: name.clone(), n, token: held.token() });
+                self.hold(&name, held, ttl);
+            }
+            Err(error) => {
+                self.note(Event::Refused { lock: name, n, code: format!("{:?}", error.code()) });
+                std::thread::sleep(self.random.between(Duration::from_millis(1), Duration::from_millis(200)));
+            }
+        }
+    }
+
+    fn hold(&mut self, lock: &str, held: Held, ttl: Duration) {
+        let token = held.token();
+        // Only holds that are comparable with the ttl can overlap.
+        let longest = if self.random.chance(0.3) { ttl.mul_f64(1.2) } else { Duration::from_millis(50) };
+        let until = now() + self.random.between(Duration::ZERO, longest).as_nanos() as u64;
+        loop {
+            let before = now();
+            if held.check().is_err() {
+                self.note(Event::Lost { lock: lock.into(), token });
+                break;
+            }
+            let event = Event::Ok { lock: lock.into(), token };
+            self.log.write(&Line { t: before, event }).expect("the history can be written");
+            if before >= until || self.ended.load(Relaxed) {
+                break;
+            }
+            if self.random.chance(0.3) {
+                self.write_resource(lock, token);
+            }
+            std::thread::sleep(self.random.between(Duration::from_millis(1), Duration::from_millis(20)));
+        }
+        let clean = block_on(held.release()).is_ok();
+        self.note(Event::Released { lock: lock.into(), token, clean });
+    }
+
+    /// The resource: a file that its own lock protects, so it is right whatever ours does. It keeps every accepted
+    /// token.
+    fn write_resource(&mut self, lock: &str, token: i64) {
+        let path = self.folder.join(format!("{lock}.register"));
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&path).expect("the register");
+        // One that was stopped in the middle of a write must not stop the others.
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return;
+        }
+        let text = std::fs::read_to_string(&path).expect("the register");
+        let highest = text.lines().rev().find_map(|line| line.parse::<i64>().ok()).unwrap_or(0);
+        let accepted = token >= highest;
+        if token > highest {
+            std::io::Write::write_all(&mut &file, format!("{token}\n").as_bytes()).expect("the register");
+        }
+        drop(file);
+        self.note(Event::Wrote { lock: lock.into(), token, accepted });
+    }
+}

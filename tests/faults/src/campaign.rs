@@ -1,0 +1,280 @@
+//! Faults and pauses in turn, and what must be left in the end: nothing.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use coord_core::client::Client;
+use coord_core::config::{Location, Options};
+use coord_core::env::Env;
+use coord_core::store::mongodb::MongoStore;
+use coord_core::store::sqlite::SqliteStore;
+use coord_core::store::{ClaimQuery, SessionQuery, Store};
+
+use crate::check::{Findings, Histories, Terms};
+use crate::history::{FAULTS, Fault, HEALED, Log, now};
+use crate::random::Random;
+use crate::servers::{self, Servers};
+use crate::workers::Worker;
+
+/// How to run one.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// A new folder for histories and, with SQLite, the database.
+    pub folder: PathBuf,
+    /// How long.
+    pub length: Duration,
+    /// Which faults.
+    pub seed: u64,
+    /// The worker's program.
+    pub program: PathBuf,
+    /// How many workers.
+    pub workers: usize,
+    /// The workers' ttl.
+    pub ttl: Duration,
+}
+
+/// How long faults go on before everything heals for a while.
+const STORM: Duration = Duration::from_secs(20);
+
+/// Runs a campaign on the store of these servers, or on SQLite without any. Returns what was found.
+///
+/// # Errors
+/// What the operating system says.
+pub fn run(plan: &Plan, servers: Option<&Servers>) -> io::Result<Findings> {
+    std::fs::create_dir_all(&plan.folder)?;
+    let campaign = Campaign::start(plan, servers)?;
+    let end = Instant::now() + plan.length;
+    let mut unexpected = 0;
+    let mut round = 0;
+    while Instant::now() < end {
+        round += 1;
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let on_servers = servers.map(|servers| {
+                let over = &over;
+                let campaign = &campaign;
+                scope.spawn(move || campaign.trouble_servers(servers, round, over))
+            });
+            let troubled = campaign.trouble_workers(round);
+            over.store(true, Relaxed);
+            if let Some(on_servers) = on_servers {
+                on_servers.join().expect("the servers' faults end")?;
+            }
+            troubled
+        })?;
+        if let Some(servers) = servers {
+            servers.heal();
+        }
+        unexpected += campaign.rest()?;
+    }
+    let ended = campaign.end()?;
+    let mut findings = Histories::read(&plan.folder)?.check(Terms { ttl: plan.ttl });
+    if unexpected > 0 {
+        findings.violations.push(format!("{unexpected} workers ended by themselves; see their .err files"));
+    }
+    findings.violations.extend(ended);
+    findings.violations.extend(campaign.left_behind()?);
+    Ok(findings)
+}
+
+struct Campaign<'a> {
+    plan: &'a Plan,
+    servers: Option<&'a Servers>,
+    workers: Vec<Mutex<Worker>>,
+    faults: Mutex<Log>,
+}
+
+/// What can happen to a worker; the last two only on a network.
+const KINDS: [&str; 5] = ["killed", "stopped briefly", "stopped for long", "connections reset", "cut off"];
+
+impl<'a> Campaign<'a> {
+    fn start(plan: &'a Plan, servers: Option<&'a Servers>) -> io::Result<Self> {
+        let mut workers = Vec::new();
+        for number in 0..plan.workers {
+            let url = url(plan, servers, &format!("w{number}"));
+            let environment = environment(number);
+            workers.push(Mutex::new(Worker::start(number, url, &plan.folder, &plan.program, environment)?));
+        }
+        let faults = Mutex::new(Log::open(&plan.folder.join(FAULTS))?);
+        Ok(Self { plan, servers, workers, faults })
+    }
+
+    fn log(&self, kind: &str, target: &str, t: u64) -> io::Result<()> {
+        let fault = Fault { t, until: now(), kind: kind.into(), target: target.into() };
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).write(&fault)
+    }
+
+    fn worker(&self, number: usize) -> std::sync::MutexGuard<'_, Worker> {
+        self.workers[number].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn trouble_workers(&self, round: u64) -> io::Result<()> {
+        let mut random = Random::new(self.plan.seed ^ round << 20);
+        let until = Instant::now() + STORM;
+        let kinds = if self.servers.is_some() { &KINDS[..] } else { &KINDS[..3] };
+        while Instant::now() < until {
+            std::thread::sleep(random.between(Duration::ZERO, Duration::from_millis(600)));
+            // Two at a time, so that waiters and observers die together with the holder.
+            let victims: BTreeSet<usize> = (0..=random.below(2)).map(|_| self.choose(&mut random)).collect();
+            std::thread::scope(|scope| {
+                let hits: Vec<_> = victims
+                    .into_iter()
+                    .map(|victim| {
+                        let kind = kinds[random.below(kinds.len())];
+                        let mut random = Random::new(self.plan.seed ^ now());
+                        scope.spawn(move || self.trouble_worker(victim, kind, &mut random))
+                    })
+                    .collect();
+                hits.into_iter().try_for_each(|hit| hit.join().expect("a fault ends"))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// More often than not somebody who holds something.
+    fn choose(&self, random: &mut Random) -> usize {
+        let any = random.below(self.workers.len());
+        if random.chance(0.3) {
+            return any;
+        }
+        let holders: Vec<usize> = (0..self.workers.len()).filter(|number| self.worker(*number).holds()).collect();
+        if holders.is_empty() { any } else { holders[random.below(holders.len())] }
+    }
+
+    fn trouble_worker(&self, victim: usize, kind: &str, random: &mut Random) -> io::Result<()> {
+        let begun = now();
+        let mut worker = self.worker(victim);
+        let name = worker.name().to_owned();
+        let ttl = self.plan.ttl;
+        match kind {
+            "killed" => worker.kill()?,
+            "stopped briefly" | "stopped for long" => {
+                let (shortest, longest) = if kind == "stopped briefly" { (0.2, 0.9) } else { (1.0, 3.0) };
+                worker.set_stopped(true)?;
+                std::thread::sleep(random.between(ttl.mul_f64(shortest), ttl.mul_f64(longest)));
+                worker.set_stopped(false)?;
+            }
+            _ => {
+                let Some(servers) = self.servers else { return Ok(()) };
+                if kind == "connections reset" {
+                    servers.weather().reset_client(&name);
+                } else {
+                    servers.weather().cut_client(&name, true);
+                    std::thread::sleep(random.between(ttl / 5, ttl * 3));
+                    servers.weather().cut_client(&name, false);
+                }
+            }
+        }
+        self.log(kind, &name, begun)
+    }
+
+    fn trouble_servers(&self, servers: &Servers, round: u64, over: &AtomicBool) -> io::Result<()> {
+        let mut random = Random::new(self.plan.seed ^ round << 40);
+        while !over.load(Relaxed) {
+            std::thread::sleep(random.between(Duration::from_millis(200), Duration::from_secs(4)));
+            let kind = servers::KINDS[random.below(servers::KINDS.len())];
+            let begun = now();
+            servers.suffer(kind, &mut random);
+            self.log(kind, "servers", begun)?;
+        }
+        Ok(())
+    }
+
+    /// Everything works for long enough to see that everybody is served. Returns how many had ended by themselves.
+    fn rest(&self) -> io::Result<usize> {
+        let begun = now();
+        std::thread::sleep(self.plan.ttl.mul_f64(1.1) + Duration::from_secs(8));
+        self.log(HEALED, "servers", begun)?;
+        let mut ended = 0;
+        for number in 0..self.workers.len() {
+            ended += usize::from(self.worker(number).revive()?);
+        }
+        Ok(ended)
+    }
+
+    fn end(&self) -> io::Result<Vec<String>> {
+        (0..self.workers.len()).for_each(|number| self.worker(number).ask_to_end());
+        let mut bad = Vec::new();
+        for number in 0..self.workers.len() {
+            if !self.worker(number).ended(self.plan.ttl * 5 + Duration::from_secs(30))? {
+                bad.push(format!("w{number} did not end well when it was asked to"));
+            }
+        }
+        Ok(bad)
+    }
+
+    /// What is in the store when everybody has gone, and a bystander has had time to bury the dead.
+    fn left_behind(&self) -> io::Result<Vec<String>> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let url = url(self.plan, self.servers, "bystander");
+        runtime.block_on(async {
+            let options = Options::parse(&url).map_err(io::Error::other)?;
+            let store = open_store(&options, self.plan.ttl).await.map_err(io::Error::other)?;
+            let bystander = Client::connect(options).await.map_err(io::Error::other)?;
+            let own = bystander.session().id;
+            let until = Instant::now() + self.plan.ttl * 5 + Duration::from_secs(10);
+            let left = loop {
+                let mut left = Vec::new();
+                for session in store.sessions(SessionQuery::Live).await.map_err(io::Error::other)? {
+                    if session.id != own {
+                        left.push(format!("the session of {:?} lives on", session.info.name));
+                    }
+                }
+                let locks = ClaimQuery::Prefix("lock/".into());
+                for claim in store.claims(locks).await.map_err(io::Error::other)? {
+                    if claim.holder.is_some() || !claim.waiters.is_empty() {
+                        left.push(format!("{} is still held or waited for", claim.key));
+                    }
+                }
+                if left.is_empty() || Instant::now() > until {
+                    break left;
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            };
+            bystander.close(Duration::from_secs(10)).await.map_err(io::Error::other)?;
+            store.close().await;
+            Ok(left)
+        })
+    }
+}
+
+async fn open_store(options: &Options, ttl: Duration) -> coord_core::error::Result<Arc<dyn Store>> {
+    let env = Env::system(tokio::runtime::Handle::current());
+    Ok(match options.location() {
+        Location::MongoDb { uri } => Arc::new(MongoStore::open(uri, "coord_", 10, ttl, env).await?),
+        Location::Sqlite { path } => Arc::new(SqliteStore::open(path, Default::default(), env).await?),
+        _ => return Err(coord_core::error::Error::unavailable("a campaign needs a store of several processes")),
+    })
+}
+
+fn url(plan: &Plan, servers: Option<&Servers>, tag: &str) -> String {
+    match servers {
+        Some(servers) => servers.url(tag, plan.ttl),
+        None => {
+            let file = plan.folder.join("coord.db");
+            format!("sqlite:///{}?coord.ttl={}ms&coord.name={tag}", file.display(), plan.ttl.as_millis())
+        }
+    }
+}
+
+/// Every fourth worker lives by another date: an hour ahead, or behind.
+fn environment(number: usize) -> Vec<(String, String)> {
+    let library = Path::new(FAKETIME);
+    let offset = match number % 4 {
+        2 => "+3600s",
+        3 => "-3600s",
+        _ => return Vec::new(),
+    };
+    if !library.exists() {
+        return Vec::new();
+    }
+    [("LD_PRELOAD", FAKETIME), ("FAKETIME", offset), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec()
+}
+
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";

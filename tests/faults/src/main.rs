@@ -1,0 +1,71 @@
+//! `coord-faults sqlite|mongodb MINUTES [SEED]` runs a campaign and prints what was found; `coord-faults check FOLDER
+//! TTL_MS` reads the histories of an earlier one. Fails on violations, and where the campaign had no power.
+
+#![expect(clippy::print_stdout, reason = "this program's output")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use coord_faults::campaign::{Plan, run};
+use coord_faults::check::{Findings, Histories, Terms};
+use coord_faults::servers::Servers;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words[..] {
+        [store @ ("sqlite" | "mongodb"), minutes] => campaign(store, minutes, "1"),
+        [store @ ("sqlite" | "mongodb"), minutes, seed] => campaign(store, minutes, seed),
+        ["check", folder, ttl] => check(folder, ttl),
+        _ => Err("usage: coord-faults sqlite|mongodb MINUTES [SEED] | check FOLDER TTL_MS".to_owned()),
+    };
+    match result {
+        Ok(findings) => report(&findings),
+        Err(message) => {
+            eprintln!("coord-faults: {message}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn campaign(store: &str, minutes: &str, seed: &str) -> Result<Findings, String> {
+    let minutes: f64 = minutes.parse().map_err(|_| format!("'{minutes}' is not a number of minutes"))?;
+    let seed = seed.parse().map_err(|_| format!("'{seed}' is not a seed"))?;
+    let own = std::env::current_exe().map_err(|error| error.to_string())?;
+    let folder = std::env::temp_dir().join(format!("coord-faults-{}-{store}", std::process::id()));
+    let plan = Plan {
+        folder: folder.clone(),
+        length: Duration::from_secs_f64(minutes * 60.0),
+        seed,
+        program: own.with_file_name("faults-worker"),
+        workers: if store == "sqlite" { 16 } else { 6 },
+        ttl: Duration::from_secs(if store == "sqlite" { 3 } else { 5 }),
+    };
+    println!("{store}: {minutes} minutes, seed {seed}, histories in {}", folder.display());
+    let servers = match store {
+        "mongodb" => Some(Servers::start().map_err(|error| error.to_string())?.ok_or("there is no mongod")?),
+        _ => None,
+    };
+    let findings = run(&plan, servers.as_ref()).map_err(|error| error.to_string())?;
+    drop(servers);
+    if findings.violations.is_empty() {
+        // What is left is only of use after a violation.
+        let _ = std::fs::remove_dir_all(&folder);
+    }
+    Ok(findings)
+}
+
+fn check(folder: &str, ttl: &str) -> Result<Findings, String> {
+    let ttl = ttl.parse().map(Duration::from_millis).map_err(|_| format!("'{ttl}' is not a number of milliseconds"))?;
+    let histories = Histories::read(&PathBuf::from(folder)).map_err(|error| error.to_string())?;
+    Ok(histories.check(Terms { ttl }))
+}
+
+fn report(findings: &Findings) -> ExitCode {
+    println!("{findings:#?}");
+    if findings.violations.is_empty() && findings.weaknesses.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    ExitCode::FAILURE
+}

@@ -1,0 +1,116 @@
+//! A replica set of three, each member behind a proxy: its address for clients and for the other members.
+
+use std::io;
+use std::time::Duration;
+
+use coord_tests::servers::{Mongod, ReplicaSet};
+use mongodb::bson::{Bson, doc};
+
+use crate::proxy::{self, TAG, Weather};
+use crate::random::Random;
+
+/// The set and its network.
+#[derive(Debug)]
+pub struct Servers {
+    set: ReplicaSet,
+    weather: Weather,
+    proxies: Vec<u16>,
+    // Carries the proxies.
+    _runtime: tokio::runtime::Runtime,
+}
+
+/// What can happen to servers.
+pub const KINDS: [&str; 6] =
+    ["server killed", "primary killed", "server frozen", "step-down", "server cut off", "slow network"];
+
+impl Servers {
+    /// Starts them. None where there is no `mongod`.
+    ///
+    /// # Errors
+    /// What the operating system says, or the set about its new addresses.
+    pub fn start() -> io::Result<Option<Self>> {
+        let Some(set) = ReplicaSet::start(3) else { return Ok(None) };
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let weather = Weather::default();
+        let mut proxies = Vec::new();
+        for member in set.members() {
+            proxies.push(runtime.block_on(proxy::start(member.port(), weather.clone()))?);
+        }
+        let servers = Self { set, weather, proxies, _runtime: runtime };
+        servers.move_behind_proxies().map_err(io::Error::other)?;
+        Ok(Some(servers))
+    }
+
+    fn move_behind_proxies(&self) -> mongodb::error::Result<()> {
+        let mut config =
+            self.set.command(doc! { "replSetGetConfig": 1 })?.get_document("config").cloned().unwrap_or_default();
+        let version = config.get_i32("version").unwrap_or(1);
+        config.insert("version", version + 100);
+        if let Ok(members) = config.get_array_mut("members") {
+            for (member, port) in members.iter_mut().zip(&self.proxies) {
+                if let Bson::Document(member) = member {
+                    member.insert("host", format!("localhost:{port}"));
+                }
+            }
+        }
+        self.set.command(doc! { "replSetReconfig": config, "force": true })?;
+        self.set.primary();
+        Ok(())
+    }
+
+    /// The URL for the worker with this tag.
+    pub fn url(&self, tag: &str, ttl: Duration) -> String {
+        let hosts: Vec<String> = self.proxies.iter().map(|port| format!("localhost:{port}")).collect();
+        let (hosts, ttl) = (hosts.join(","), ttl.as_millis());
+        format!("mongodb://{hosts}/faults?replicaSet=rs&appName={TAG}{tag}&coord.ttl={ttl}ms")
+    }
+
+    /// What passes between everybody.
+    pub fn weather(&self) -> &Weather {
+        &self.weather
+    }
+
+    fn primary(&self) -> &Mongod {
+        self.set.primary()
+    }
+
+    /// Lets one of [`KINDS`] happen, and repairs it after a while.
+    pub fn suffer(&self, kind: &str, random: &mut Random) {
+        let members = self.set.members();
+        let victim = if random.chance(0.5) { self.primary() } else { &members[random.below(members.len())] };
+        let while_bad = random.between(Duration::from_millis(500), Duration::from_secs(6));
+        match kind {
+            "server killed" | "primary killed" => {
+                let victim = if kind == "primary killed" { self.primary() } else { victim };
+                victim.kill();
+                std::thread::sleep(while_bad);
+                victim.restart();
+            }
+            "server frozen" => {
+                victim.freeze();
+                std::thread::sleep(while_bad);
+                victim.thaw();
+            }
+            "step-down" => {
+                // One that has just lost its office refuses, which is as good.
+                let _ = self.primary().command(doc! { "replSetStepDown": 5, "force": true });
+            }
+            "server cut off" => {
+                self.weather.cut_server(victim.port(), true);
+                std::thread::sleep(while_bad);
+                self.weather.cut_server(victim.port(), false);
+            }
+            _ => {
+                self.weather.set_delay(random.between(Duration::from_millis(20), Duration::from_millis(300)));
+                std::thread::sleep(while_bad);
+                self.weather.set_delay(Duration::ZERO);
+            }
+        }
+    }
+
+    /// Waits until there is a primary that takes writes.
+    pub fn heal(&self) {
+        self.weather.heal();
+        self.set.primary();
+    }
+}

@@ -1,0 +1,65 @@
+//! The proof that the simulation can fail: each known-bad variant is played until something catches it.
+
+#![expect(clippy::print_stdout, reason = "this program's output")]
+
+use std::time::{Duration, Instant};
+
+use coord_core::mutants::{ALL, set};
+
+use crate::{Mode, run};
+
+/// How long one mutant may go uncaught.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// How many seeds the quick campaign plays for each mutant, and for none.
+const QUICK_SEEDS: u64 = 60;
+
+/// Those that the quick campaign leaves out, since they need more seeds than it has.
+const SLOW: [&str; 1] = ["clear-once"];
+
+/// Plays all mutants, those of the quick campaign, or one by name; first none, which must stay clean. Prints a table,
+/// and returns whether every one was caught; none if there is none of that name.
+pub fn play(which: Option<&str>, length: Duration) -> Option<bool> {
+    let quick = which == Some("quick");
+    let chosen: Vec<_> = ALL
+        .iter()
+        .map(|(_, name, what)| (*name, *what))
+        .filter(|(name, _)| match which {
+            None => true,
+            Some("quick") => !SLOW.contains(name),
+            Some(one) => one == *name,
+        })
+        .collect();
+    if chosen.is_empty() {
+        return None;
+    }
+    set(None);
+    let mut good = true;
+    if let Some(message) = (0..QUICK_SEEDS).find_map(|seed| violation(seed, length)) {
+        println!("without any mutant: {message}");
+        good = false;
+    }
+    println!("| mutant | what it does wrong | seeds | s | caught by |\n|---|---|---|---|---|");
+    for (name, what) in chosen {
+        set(Some(name));
+        let begin = Instant::now();
+        let seeds = if quick { 0..QUICK_SEEDS } else { 0..u64::MAX };
+        let mut played = 0;
+        let caught = seeds.take_while(|_| begin.elapsed() < PATIENCE).find_map(|seed| {
+            played += 1;
+            violation(seed, length)
+        });
+        set(None);
+        good &= caught.is_some();
+        let by = caught.unwrap_or_else(|| "NOT CAUGHT".into());
+        let by: String = by.chars().take(110).collect();
+        println!("| {name} | {what} | {played} | {:.1} | {by} |", begin.elapsed().as_secs_f64());
+    }
+    Some(good)
+}
+
+fn violation(seed: u64, length: Duration) -> Option<String> {
+    let mode = Mode::of(seed);
+    let first = run(seed, mode, length).seen.violations.into_iter().next()?;
+    Some(format!("{mode:?}: {first}"))
+}
