@@ -64,8 +64,8 @@ test: setup ## Run lint and every suite of every language on real servers
 	$(WITH_MONGODB) tests/setup/suites.sh lint $(SUITES)
 
 .PHONY: bench
-bench: setup ## Measure against the stores' floors and real peers (ONLY=… for a part)
-	ONLY='$(ONLY)' benches/run
+bench: setup ## Measure against the stores' floors and real peers (ONLY=… for a part, ROUNDS=… how often)
+	ONLY='$(ONLY)' ROUNDS='$(ROUNDS)' MINUTES='$(MINUTES)' benches/run
 
 .PHONY: faults
 faults: ## Kill, stop and cut off real processes on both stores (MINUTES=n on each, SEED=n, STORE=sqlite or mongodb)

@@ -326,13 +326,15 @@ impl Core {
     }
 
     /// Runs a future of this client's: on its runtime, whatever executor awaits it.
-    pub(crate) async fn drive<T: Send + 'static>(
+    ///
+    /// Not itself an `async fn`: the future goes into its box at once, and is not part of every caller's.
+    pub(crate) fn drive<T: Send + 'static, F: Future<Output = Result<T>> + Send + 'static>(
         &self,
-        future: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> Result<T> {
+        future: F,
+    ) -> impl Future<Output = Result<T>> + Send + use<T, F> {
         match &self.runtime {
-            Some(runtime) => runtime.drive(future).await,
-            None => future.await,
+            Some(runtime) => runtime.drive(future).left_future(),
+            None => future.boxed().right_future(),
         }
     }
 
@@ -351,6 +353,11 @@ impl Core {
     /// # Errors
     /// `Closed`, `Forked`.
     pub(crate) async fn live_session(&self) -> Result<Arc<Session>> {
+        self.check_open()?;
+        let session = self.current_session();
+        if session.is_live() {
+            return Ok(session);
+        }
         loop {
             let closed = self.life.changed();
             let replaced = self.current.changed();

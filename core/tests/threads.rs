@@ -38,7 +38,8 @@ fn nothing_is_left_of_the_last_client() {
             let closing = client.clone();
             runtime.wait(async move { closing.close(PATIENCE).await }, Some(PATIENCE), None).expect("closed");
         }
-        assert!(thread_count() > 0);
+        // On a store without I/O everything so far may have happened before the threads had begun.
+        until("the threads", || thread_count() > 0);
         drop((held, client, runtime));
         until("the end", || thread_count() == 0 && descriptors() == before);
     }

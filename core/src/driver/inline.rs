@@ -1,6 +1,7 @@
 //! Running a part of a future on the thread that asks for it, whoever's thread that is.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -58,7 +59,24 @@ pub(crate) fn panicked(payload: &(dyn Any + Send)) -> Error {
     Error::new(Code::Panic, format!("a defect in coord, please report it: {text}"))
 }
 
-/// Threads of ours have their signals blocked for good.
-fn block_foreign() -> Option<sys::SignalsBlocked> {
-    (!runtime::on_runtime_thread()).then(sys::SignalsBlocked::new)
+thread_local! {
+    /// Whether signals are blocked by a call of this module further up the stack.
+    static BLOCKED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Threads of ours have their signals blocked for good, and a call within another has them blocked already: each
+/// block costs three system calls, as much as a whole acquire in memory.
+fn block_foreign() -> Option<Blocked> {
+    let needed = !runtime::on_runtime_thread() && !BLOCKED.replace(true);
+    needed.then(|| Blocked { _signals: sys::SignalsBlocked::new() })
+}
+
+struct Blocked {
+    _signals: sys::SignalsBlocked,
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        BLOCKED.set(false);
+    }
 }

@@ -12,7 +12,7 @@ use once_cell::sync::Lazy;
 use super::{Applied, Capabilities, ClaimQuery, Notice, Notices, SessionQuery, Store};
 use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::protocol::claim::{self, ClaimKey, ClaimRecord, ClaimStep, Stepped, StoreNow, TOKENS_PER_MS};
+use crate::protocol::claim::{self, ClaimKey, ClaimRecord, ClaimStep, Step, Stepped, StoreNow, TOKENS_PER_MS};
 use crate::protocol::session::{self, SessionId, SessionRecord, SessionStep, Vitality};
 
 /// The highest token that any store of this process has granted: a named store that is opened again in the
@@ -100,6 +100,8 @@ impl Records {
             (ClaimStep::AnnounceBreak { token }, Some(entry)) => {
                 self.tell(entry.session, Notice::Breaking { key, entry, token: *token });
             }
+            // The entry that asked has its answer.
+            (ClaimStep::Step(Step { add, .. }), Some(entry)) if *add == Some(entry) => {}
             (_, Some(entry)) if Some(entry) != holder_before => {
                 self.tell(entry.session, Notice::Granted { key, entry, token: record.token });
             }

@@ -104,7 +104,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Applies one step to one session. None if the step's condition did not hold; nothing was written then.
     fn apply_session(&self, id: SessionId, step: SessionStep) -> BoxFuture<'_, Result<Option<SessionRecord>>>;
 
-    /// Applies one step to one claim, and tells the new holder, if there is one, through its notices.
+    /// Applies one step to one claim, and tells the new holder, if there is one, through its notices. The entry that
+    /// the step itself adds may be left out: the answer tells it, and a notice would wake a task for nothing.
     fn apply_claim(&self, key: ClaimKey, step: ClaimStep) -> BoxFuture<'_, Result<Applied>>;
 
     /// Reads sessions. May be stale, unless it says otherwise.

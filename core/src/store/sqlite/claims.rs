@@ -149,7 +149,9 @@ fn advance(
         }
     }
     save(db, key, before, &claim, granted.is_some())?;
-    let notice = granted.map(|entry| (entry.session, Notice::Granted { key: key.clone(), entry, token: claim.token }));
+    // The entry that asked has its answer.
+    let told = granted.filter(|entry| step.add != Some(*entry));
+    let notice = told.map(|entry| (entry.session, Notice::Granted { key: key.clone(), entry, token: claim.token }));
     Ok(Stepped {
         notice,
         ceiling_is_near: granted.is_some() && marks.is_near(claim.token),

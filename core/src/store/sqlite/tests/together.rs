@@ -72,7 +72,11 @@ fn a_socket_that_was_full_gets_the_rest_later() {
         // A process that listens, and does not read yet.
         let socket = UnixDatagram::bind(store.inner().unwrap().run.socket(id(2))).unwrap();
         for number in 0..MANY {
-            acquire(&store, &number.to_string(), entry(2, 1)).await;
+            // Handed over: who is granted what it asks for is not told.
+            let name = number.to_string();
+            acquire(&store, &name, entry(1, 1)).await;
+            acquire(&store, &name, entry(2, 1)).await;
+            release(&store, &name, entry(1, 1)).await;
         }
         let reading = tokio::task::spawn_blocking(move || {
             socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
