@@ -10,7 +10,7 @@
 //! nothing may be left behind; with [`Mode::Quiet`] nothing is wrong but the notices, the ttl is long, and everybody
 //! must learn soon what the store knows.
 //!
-//! That all this can fail is shown by [`mutants`]: bad variants of the core, each of which has to be caught.
+//! That all this can fail is shown by `mutants`: bad variants of the core, each of which has to be caught.
 
 pub mod checks;
 pub mod host;
