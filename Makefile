@@ -31,8 +31,8 @@ SUITES := test-rust test-models test-mutants \
   $(if $(wildcard tests/scenarios/run),test-scenarios) \
   $(if $(and $(wildcard ffi/install.sh),$(wildcard go/go.mod),$(wildcard python/pyproject.toml)),test-readme)
 
-# What runs beside Rust's own tests: models need speed, the Python extension has no main program.
-RUST_APART := coord-models coord-python
+# What runs beside Rust's own tests: models need speed, the Python extension has no main program, scenarios all languages.
+RUST_APART := coord-models coord-python coord-scenarios
 
 .PHONY: help
 help: ## Show this list
