@@ -9,6 +9,10 @@ use coord_core::driver::{Runtime, thread_count};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The pipe that tokio opens with the first runtime of a process and keeps for good, where some crate has enabled its
+/// `process` feature, as MongoDB's driver does. There are more rounds below than this, so a leak in each shows.
+const KEPT_BY_TOKIO: usize = 2;
+
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("/proc").count()
 }
@@ -23,12 +27,8 @@ fn until(what: &str, condition: impl Fn() -> bool) {
 
 #[test]
 fn nothing_is_left_of_the_last_client() {
-    // The first runtime of a process opens a pipe that tokio keeps for good, where some crate has its `process` feature
-    // enabled, as MongoDB's driver does. What comes after it leaves nothing.
-    drop(Runtime::shared().expect("a runtime"));
-    until("the first runtime", || thread_count() == 0);
     let before = descriptors();
-    for close in [true, false, true] {
+    for close in [true, false, true, false, true, false, true] {
         let runtime = Runtime::shared().expect("a runtime");
         let options = Options::parse("memory:").expect("a URL");
         let client = runtime.wait(Client::connect(options), Some(PATIENCE), None).expect("connected");
@@ -41,6 +41,6 @@ fn nothing_is_left_of_the_last_client() {
         // On a store without I/O everything so far may have happened before the threads had begun.
         until("the threads", || thread_count() > 0);
         drop((held, client, runtime));
-        until("the end", || thread_count() == 0 && descriptors() == before);
+        until("the end", || thread_count() == 0 && descriptors() <= before + KEPT_BY_TOKIO);
     }
 }
