@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -206,8 +207,12 @@ func TestWaitersAreServedInOrder(t *testing.T) {
 		held := acquire(t, lock(t, client, "a"))
 		const count = 5
 		order := make(chan int, count)
+		var served sync.WaitGroup
+		defer served.Wait() // before the client is closed
 		for i := range count {
+			served.Add(1)
 			go func() {
+				defer served.Done()
 				held, err := lock(t, client, "a").Acquire(context.Background())
 				if err != nil {
 					t.Error(err)
