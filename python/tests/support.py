@@ -47,6 +47,8 @@ async def aeventually(condition: Callable[[], object], what: str) -> None:
 PRELUDE = """
 import asyncio, gc, os, signal, sys, threading, time
 import coord
+# A shell that starts the tests in the background has them ignore Ctrl-C, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def say(*words):
     print(*words, flush=True)
 def hear():
