@@ -114,7 +114,7 @@ func interrupted(ctx context.Context, op, message string) *Error {
 // blame names the context's end as the cause of an error; err stands for it where a clock was faster than the context.
 func (e *Error) blame(ctx context.Context, err error) {
 	if errors.Is(err, context.DeadlineExceeded) {
-		e.Code = ErrTimeout
+		e.Code, e.Retryable = ErrTimeout, true
 	}
 	e.causes = []error{err}
 	if cause := context.Cause(ctx); cause != nil && cause != err {
