@@ -38,7 +38,7 @@ pub struct Capabilities {
     /// Several hosts can use it.
     pub multi_host: bool,
     /// A free kernel lock proves death even if this process never saw it held, because the store itself stands on
-    /// working file locks (protocol.md A1.3).
+    /// working file locks.
     pub kernel_locks_trusted: bool,
 }
 
@@ -105,7 +105,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn apply_session(&self, id: SessionId, step: SessionStep) -> BoxFuture<'_, Result<Option<SessionRecord>>>;
 
     /// Applies one step to one claim, and tells the new holder, if there is one, through its notices. The entry that
-    /// the step itself adds may be left out: the answer tells it, and a notice would wake a task for nothing.
+    /// the step itself adds may be left out where a step is never applied after its caller has gone: the answer tells it,
+    /// and a notice would wake a task for nothing. A store behind a network must send it, since nobody may hear the answer.
     fn apply_claim(&self, key: ClaimKey, step: ClaimStep) -> BoxFuture<'_, Result<Applied>>;
 
     /// Reads sessions. May be stale, unless it says otherwise.
