@@ -7,6 +7,10 @@
 //! - [`session`]: who is alive. The record in the store, the holder's own view of it, and what an observer may
 //!   conclude from watching it.
 //! - [`claim`]: who holds what. One record per name with a holder, waiters in order, and a fencing token.
+//! - [`mirror`]: a copy of what a watch shows. A snapshot in brackets, then changes.
+//! - [`work_queue`]: which keys are to be run, when, and how often again.
 
 pub mod claim;
+pub mod mirror;
 pub mod session;
+pub mod work_queue;

@@ -1,0 +1,1 @@
+//! A copy of what a watch shows.
