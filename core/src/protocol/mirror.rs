@@ -1,1 +1,318 @@
-//! A copy of what a watch shows.
+//! A copy of what a watch shows: a snapshot in brackets, then changes.
+//!
+//! - [`Sequence`] puts a listing and the changes beside it in one order, without a gap: the stream of changes is opened
+//!   *before* the listing is read, what comes meanwhile is kept, and what the listing shows already is left out
+//!   (pitfalls of ligato and kubespawner, which listed first and watched then).
+//! - [`Mirror`] keeps the copy. A snapshot is swapped in at once when it is complete: nobody ever sees half of one.
+//!
+//! The names of the events are kube-runtime's. No I/O, no clock.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+
+use crate::protocol::document::Position;
+
+/// What a watch shows, in this order: `Init`, any number of `InitApply`, `InitDone`, then changes; and from the start
+/// again whenever changes are missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event<K, V> {
+    /// A snapshot begins. What it does not show up to `InitDone` is not there any more.
+    Init,
+    /// Something is there.
+    InitApply {
+        /// Its key.
+        key: K,
+        /// What it is.
+        value: V,
+    },
+    /// The snapshot is complete.
+    InitDone,
+    /// Something was made or has changed.
+    Apply {
+        /// Its key.
+        key: K,
+        /// What it is now.
+        value: V,
+    },
+    /// Something is gone.
+    Delete {
+        /// Its key.
+        key: K,
+        /// What it was, where that is known.
+        value: Option<V>,
+    },
+}
+
+/// A change as the stream tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed<V> {
+    /// It was made or has changed.
+    Apply(V),
+    /// It is gone.
+    Delete(Option<V>),
+}
+
+impl<V> Changed<V> {
+    fn event<K>(self, key: K) -> Event<K, V> {
+        match self {
+            Self::Apply(value) => Event::Apply { key, value },
+            Self::Delete(value) => Event::Delete { key, value },
+        }
+    }
+}
+
+/// Puts listings and changes in order.
+///
+/// Invariants: after an `InitDone` the copy that the events make is what there was at [`Sequence::position`], which never
+/// goes back; a listing counts from its own place on, however long it took to read.
+#[derive(Debug)]
+pub struct Sequence<K, V> {
+    state: State<K, V>,
+    out: VecDeque<Event<K, V>>,
+    position: Position,
+}
+
+#[derive(Debug)]
+enum State<K, V> {
+    /// A listing is wanted: one from this place or later has all that may be missing.
+    Wanted { since: Position, kept: Kept<K, V> },
+    /// One is being read, as of a place.
+    Listing { at: Position, kept: Kept<K, V> },
+    /// All that there is was put out up to the position.
+    Following,
+}
+
+/// The latest change of each key that came beside a listing: of one key only the last counts, so that a listing that
+/// takes long needs no more memory than the table has keys.
+type Kept<K, V> = HashMap<K, (Position, Changed<V>)>;
+
+impl<K: Clone + Eq + Hash, V> Sequence<K, V> {
+    /// From the very beginning: a listing is wanted as soon as the stream says where it begins.
+    pub fn new() -> Self {
+        let state = State::Wanted { since: Position::default(), kept: HashMap::new() };
+        Self { state, out: VecDeque::new(), position: Position::default() }
+    }
+
+    /// From a place up to which everything is known.
+    pub fn after(position: Position) -> Self {
+        Self { state: State::Following, out: VecDeque::new(), position }
+    }
+
+    /// The next event, if one can be told.
+    pub fn pop(&mut self) -> Option<Event<K, V>> {
+        self.out.pop_front()
+    }
+
+    /// Whether there are events that were not popped.
+    pub fn has_events(&self) -> bool {
+        !self.out.is_empty()
+    }
+
+    /// Up to where everything is in the events: where to go on after an interruption. The default value before the
+    /// first snapshot is complete.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Whether a listing is to be begun.
+    pub fn wants_listing(&self) -> bool {
+        matches!(self.state, State::Wanted { .. })
+    }
+
+    /// Whether a listing is being read.
+    pub fn is_listing(&self) -> bool {
+        matches!(self.state, State::Listing { .. })
+    }
+
+    /// The stream begins after this place, or changes up to it may be missing. Returns whether a listing that is being
+    /// read is of no use any more.
+    pub fn on_gap(&mut self, at: Position) -> bool {
+        match &self.state {
+            // What may be missing is in the listing, which is from later.
+            State::Listing { at: listed, .. } if *listed >= at => false,
+            state => {
+                let useless = matches!(state, State::Listing { .. });
+                self.state = State::Wanted { since: at, kept: HashMap::new() };
+                useless
+            }
+        }
+    }
+
+    /// A listing begins that shows all changes up to this place. Returns whether it is of use: otherwise it is from
+    /// before what is missing, and another one must be begun.
+    pub fn on_listing(&mut self, at: Position) -> bool {
+        match &mut self.state {
+            State::Wanted { since, kept } if *since <= at => {
+                let kept = std::mem::take(kept);
+                self.state = State::Listing { at, kept };
+                self.out.push_back(Event::Init);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The listing shows this.
+    pub fn on_listed(&mut self, key: K, value: V) {
+        if self.is_listing() {
+            self.out.push_back(Event::InitApply { key, value });
+        }
+    }
+
+    /// The listing is at its end.
+    pub fn on_listing_done(&mut self) {
+        let State::Listing { at, kept } = &mut self.state else { return };
+        let mut later: Vec<(Position, K, Changed<V>)> = std::mem::take(kept)
+            .into_iter()
+            .filter(|(_, (position, _))| position > at)
+            .map(|(key, (position, change))| (position, key, change))
+            .collect();
+        later.sort_unstable_by_key(|(position, ..)| *position);
+        self.position = self.position.max(*at);
+        self.state = State::Following;
+        self.out.push_back(Event::InitDone);
+        for (position, key, change) in later {
+            self.position = self.position.max(position);
+            self.out.push_back(change.event(key));
+        }
+    }
+
+    /// The listing broke off: another one is wanted.
+    pub fn on_listing_failed(&mut self) {
+        if let State::Listing { at, kept } = &mut self.state {
+            let kept = std::mem::take(kept);
+            self.state = State::Wanted { since: *at, kept };
+        }
+    }
+
+    /// Something has changed.
+    pub fn on_change(&mut self, position: Position, key: K, change: Changed<V>) {
+        match &mut self.state {
+            State::Wanted { kept, .. } | State::Listing { kept, .. } => {
+                kept.insert(key, (position, change));
+            }
+            // A stream that was opened anew may repeat what it has told.
+            State::Following if position <= self.position => {}
+            State::Following => {
+                self.position = position;
+                self.out.push_back(change.event(key));
+            }
+        }
+    }
+
+    /// There are no other changes up to this place.
+    pub fn on_progress(&mut self, position: Position) {
+        if matches!(self.state, State::Following) {
+            self.position = self.position.max(position);
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash, V> Default for Sequence<K, V> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The copy of what a watch shows.
+#[derive(Clone, Debug)]
+pub struct Mirror<K, V> {
+    live: HashMap<K, V>,
+    /// The snapshot that is being read.
+    filling: Option<HashMap<K, V>>,
+    synced: bool,
+}
+
+impl<K, V> Default for Mirror<K, V> {
+    fn default() -> Self {
+        Self { live: HashMap::new(), filling: None, synced: false }
+    }
+}
+
+/// What an event has changed in a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference<K, V> {
+    /// The key.
+    pub key: K,
+    /// What was there.
+    pub before: Option<V>,
+}
+
+impl<K: Clone + Eq + Hash, V: PartialEq> Mirror<K, V> {
+    /// An empty copy.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes in an event, and returns what is different now: at the end of a snapshot that may be much. An `Apply` of
+    /// what is there already is no difference.
+    pub fn apply(&mut self, event: Event<K, V>) -> Vec<Difference<K, V>> {
+        match event {
+            Event::Init => {
+                self.filling = Some(HashMap::new());
+                Vec::new()
+            }
+            Event::InitApply { key, value } => {
+                if let Some(filling) = &mut self.filling {
+                    filling.insert(key, value);
+                }
+                Vec::new()
+            }
+            Event::InitDone => self.swap_in(),
+            Event::Apply { key, value } => {
+                if self.live.get(&key) == Some(&value) {
+                    return Vec::new();
+                }
+                let before = self.live.insert(key.clone(), value);
+                vec![Difference { key, before }]
+            }
+            Event::Delete { key, .. } => {
+                let before = self.live.remove(&key);
+                before.map(|before| Difference { key, before: Some(before) }).into_iter().collect()
+            }
+        }
+    }
+
+    fn swap_in(&mut self) -> Vec<Difference<K, V>> {
+        let Some(filling) = self.filling.take() else { return Vec::new() };
+        self.synced = true;
+        let mut gone = std::mem::replace(&mut self.live, filling);
+        let mut differences = Vec::new();
+        for (key, value) in &self.live {
+            let before = gone.remove(key);
+            if before.as_ref() != Some(value) {
+                differences.push(Difference { key: key.clone(), before });
+            }
+        }
+        differences.extend(gone.into_iter().map(|(key, before)| Difference { key, before: Some(before) }));
+        differences
+    }
+
+    /// What is there.
+    pub fn get(&self, key: &K) -> Option<&V> {
+        self.live.get(key)
+    }
+
+    /// All that is there, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.live.iter()
+    }
+
+    /// How much is there.
+    pub fn len(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Whether nothing is there.
+    pub fn is_empty(&self) -> bool {
+        self.live.is_empty()
+    }
+
+    /// Whether a snapshot was complete.
+    pub fn is_synced(&self) -> bool {
+        self.synced
+    }
+}
+
+#[cfg(test)]
+mod tests;

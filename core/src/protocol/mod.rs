@@ -11,6 +11,7 @@
 //! - [`work_queue`]: which keys are to be run, when, and how often again.
 
 pub mod claim;
+pub mod document;
 pub mod mirror;
 pub mod session;
 pub mod work_queue;
