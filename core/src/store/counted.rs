@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use futures::future::BoxFuture;
 
+use super::documents::Documents;
 use super::{Applied, Capabilities, ClaimQuery, Notices, SessionQuery, SharedStore, Store};
 use crate::error::Result;
 use crate::protocol::claim::{ClaimKey, ClaimStep};
@@ -77,6 +78,10 @@ impl Store for Counted {
 
     fn run_directory(&self) -> Option<PathBuf> {
         self.inner.run_directory()
+    }
+
+    fn documents(&self) -> Option<&dyn Documents> {
+        self.inner.documents()
     }
 
     fn health(&self) -> BoxFuture<'_, Result<()>> {

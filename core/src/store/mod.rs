@@ -13,6 +13,7 @@ use std::sync::Arc;
 use futures::Stream;
 use futures::future::BoxFuture;
 
+use self::documents::Documents;
 use crate::error::Result;
 use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep, ClaimView, Entry};
 use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
@@ -21,6 +22,7 @@ use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
 #[allow(clippy::disallowed_methods, reason = "a test's patience is not the protocol's time")]
 pub mod conformance;
 pub(crate) mod counted;
+pub mod documents;
 #[cfg(any(test, feature = "testing"))]
 pub mod faulty;
 pub mod memory;
@@ -124,6 +126,11 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// The directory for the sessions' lock files, where the store has one of its own.
     fn run_directory(&self) -> Option<std::path::PathBuf> {
+        None
+    }
+
+    /// Its tables, if it keeps documents.
+    fn documents(&self) -> Option<&dyn Documents> {
         None
     }
 
