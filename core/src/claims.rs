@@ -19,6 +19,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::error::{Code, Error, LossReason, Result};
 use crate::mutants::{self, Mutant};
 use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep, ClaimView, Entry, Priority, Step};
+use crate::protocol::document::Fence;
 use crate::protocol::session::{SessionId, SessionState};
 use crate::session::Session;
 use crate::store::Store;
@@ -595,6 +596,11 @@ impl HoldState {
 impl Hold {
     pub(crate) fn token(&self) -> i64 {
         self.state.token
+    }
+
+    /// This hold as the condition of writes.
+    pub(crate) fn fence(&self) -> Fence {
+        Fence { lock: self.state.key.clone(), holder: self.state.entry, token: self.state.token, strict: false }
     }
 
     pub(crate) fn session(&self) -> &Arc<Session> {

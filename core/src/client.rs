@@ -348,6 +348,11 @@ impl Core {
         }
     }
 
+    /// Waits until the client is being closed.
+    pub(crate) async fn closing(&self) {
+        self.life.wait_for(|life| *life != Life::Open).await;
+    }
+
     /// The current session as soon as it is live.
     ///
     /// # Errors

@@ -19,7 +19,7 @@
 //! - [`protocol`]: the records and the steps that change them. No I/O, no clock, no async.
 //! - [`store`]: what a store must be able to do, and those that can: memory, SQLite, MongoDB.
 //! - `session` and `claims`: one process's side of the protocol: staying alive, holding and waiting.
-//! - [`lock`]: what users hold. [`client`]: what they connect.
+//! - [`lock`]: what users hold. [`table`]: what they keep. [`client`]: what they connect.
 //! - [`driver`]: the runtime, blocking waits and the event queue that C, Go and Python poll.
 //! - [`error`], [`name`], [`config`], [`time`], [`mod@env`]: what all of them use.
 //!
@@ -49,6 +49,7 @@ pub mod protocol;
 mod session;
 pub mod stats;
 pub mod store;
+pub mod table;
 #[allow(clippy::disallowed_methods, reason = "the one place that reads a clock")]
 pub mod time;
 
@@ -58,3 +59,4 @@ pub use config::Options;
 pub use error::{Code, Error, Result};
 pub use lock::{Held, Lock, LockInfo};
 pub use protocol::session::{SessionId, SessionState};
+pub use table::{CachedTable, Table};

@@ -19,6 +19,7 @@ use crate::error::{Code, Error, Holder, HolderState, LossReason, Result};
 use crate::mutants::{self, Mutant};
 use crate::name::Name;
 use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep, ClaimView, Entry, Priority, Step};
+use crate::protocol::document::Fence;
 use crate::protocol::session::{SessionId, SessionInfo, SessionRecord};
 use crate::session::Session;
 use crate::store::{ClaimQuery, SessionQuery, Store};
@@ -231,6 +232,12 @@ impl Held {
     /// protects, so that it can refuse a holder from before. Tokens of different locks are not comparable.
     pub fn token(&self) -> i64 {
         self.hold.token()
+    }
+
+    /// This hold as the condition of writes to tables ([`WriteOptions::fence`](crate::table::WriteOptions)): after one, no
+    /// write under an older hold of this lock touches the document.
+    pub fn fence(&self) -> Fence {
+        self.hold.fence()
     }
 
     /// How long the hold stays valid without another renewal; zero when it is lost. No I/O.

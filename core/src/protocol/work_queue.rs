@@ -22,8 +22,8 @@ use crate::time::Timestamp;
 
 mod limits;
 
-pub use limits::{Backoff, Rate};
 use limits::Gate;
+pub use limits::{Backoff, Rate};
 
 /// Keys that are to be run, each at most once at a time.
 #[derive(Debug)]

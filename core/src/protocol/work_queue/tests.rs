@@ -93,7 +93,11 @@ fn errors_wait_twice_as_long_each_time_until_a_success() {
     q.finish(ticket, Verdict::Done, now, 0.0);
     q.add(1, now);
     let ticket = take(&mut q, 1, now);
-    assert_eq!(q.finish(ticket, failed(), now, 1.0), Next::At(now + Duration::from_micros(6250)), "a quarter by chance");
+    assert_eq!(
+        q.finish(ticket, failed(), now, 1.0),
+        Next::At(now + Duration::from_micros(6250)),
+        "a quarter by chance"
+    );
     assert_eq!(BACKOFF.delay(u32::MAX, 0.0), Duration::from_secs(1000));
 }
 
