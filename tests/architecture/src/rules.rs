@@ -85,7 +85,7 @@ pub const ROOMS: [Room; 12] = [
         name: "mongodb",
         modules: &["store::mongodb"],
         rooms: &["base", "protocol", "config", "env", "store"],
-        crates: &["bson", "futures", "mongodb", "once_cell", "rustix", "serde", "tokio", "tracing"],
+        crates: &["bson", "futures", "mongodb", "once_cell", "rustix", "serde", "sha2", "tokio", "tracing"],
         never: "another backend, a concept",
     },
     Room {

@@ -52,6 +52,20 @@ impl Key {
         Self { value, encoded }
     }
 
+    /// The key of the documents whose `_id` equals this value. None if that takes more than to compare bytes.
+    pub fn equal_to(value: &Bson) -> Option<Self> {
+        fn plain(value: &Bson) -> bool {
+            match value {
+                Bson::Double(number) => number.abs() < 9e15,
+                Bson::Decimal128(_) | Bson::Null | Bson::Undefined | Bson::Symbol(_) => false,
+                Bson::Document(fields) => fields.values().all(plain),
+                Bson::Array(_) => false,
+                _ => true,
+            }
+        }
+        plain(value).then(|| Self::stored(value.clone()))
+    }
+
     /// The key as a value of BSON.
     pub fn value(&self) -> &Bson {
         &self.value
@@ -179,7 +193,12 @@ fn check(value: &Bson, top: bool) -> Result<()> {
 fn canonical(value: Bson) -> Bson {
     match value {
         Bson::Int32(number) => Bson::Int64(number.into()),
-        #[allow(clippy::cast_possible_truncation, reason = "compared with what it came from")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_precision_loss,
+            clippy::float_cmp,
+            reason = "compared with what it came from"
+        )]
         Bson::Double(number) if number.abs() < 9e15 && (number as i64) as f64 == number => Bson::Int64(number as i64),
         Bson::Document(fields) => {
             Bson::Document(fields.into_iter().map(|(name, value)| (name, canonical(value))).collect())

@@ -45,6 +45,61 @@ pub fn class(value: &Bson) -> i8 {
     }
 }
 
+/// Bytes that are equal for values that are, and only for those: what a unique index compares.
+pub fn encode(value: &Bson, out: &mut Vec<u8>) {
+    let text = |text: &str, out: &mut Vec<u8>| {
+        out.extend_from_slice(&(text.len() as u64).to_be_bytes());
+        out.extend_from_slice(text.as_bytes());
+    };
+    out.push(class(value).to_be_bytes()[0]);
+    match value {
+        Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_) | Bson::Decimal128(_) => {
+            if let Some(number) = number(value) {
+                text(&number.canonical(), out);
+            }
+        }
+        Bson::String(value) | Bson::Symbol(value) => text(value, out),
+        Bson::Document(document) => {
+            for (name, value) in document {
+                out.push(1);
+                text(name, out);
+                encode(value, out);
+            }
+            out.push(0);
+        }
+        Bson::Array(values) => {
+            for value in values {
+                out.push(1);
+                encode(value, out);
+            }
+            out.push(0);
+        }
+        Bson::Binary(binary) => {
+            out.extend_from_slice(&(binary.bytes.len() as u64).to_be_bytes());
+            out.push(binary.subtype.into());
+            out.extend_from_slice(&binary.bytes);
+        }
+        Bson::ObjectId(id) => out.extend_from_slice(&id.bytes()),
+        Bson::Boolean(value) => out.push((*value).into()),
+        Bson::DateTime(date) => out.extend_from_slice(&date.timestamp_millis().to_be_bytes()),
+        Bson::Timestamp(stamp) => {
+            out.extend_from_slice(&stamp.time.to_be_bytes());
+            out.extend_from_slice(&stamp.increment.to_be_bytes());
+        }
+        Bson::RegularExpression(regex) => {
+            text(regex.pattern.as_str(), out);
+            text(regex.options.as_str(), out);
+        }
+        Bson::JavaScriptCode(code) => text(code, out),
+        Bson::JavaScriptCodeWithScope(code) => {
+            text(&code.code, out);
+            encode(&Bson::Document(code.scope.clone()), out);
+        }
+        Bson::DbPointer(_) => text(&format!("{value:?}"), out),
+        Bson::Null | Bson::Undefined | Bson::MinKey | Bson::MaxKey => {}
+    }
+}
+
 /// What a value is, for a message.
 pub fn type_name(value: &Bson) -> &'static str {
     match value {
@@ -194,6 +249,18 @@ fn finite(text: &str) -> Number {
 }
 
 impl Number {
+    /// A text that is equal for equal numbers.
+    fn canonical(&self) -> String {
+        match self {
+            Self::Nan => "NaN".into(),
+            Self::Infinite { negative } => if *negative { "-Infinity" } else { "Infinity" }.into(),
+            Self::Finite(Decimal { negative, digits, exponent }) => {
+                let sign = if *negative { "-" } else { "" };
+                format!("{sign}{}E{exponent}", String::from_utf8_lossy(digits))
+            }
+        }
+    }
+
     /// Not-a-number is below all others, and equal to itself.
     fn compare(&self, other: &Self) -> Ordering {
         let rank = |number: &Self| match number {

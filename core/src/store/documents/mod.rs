@@ -8,6 +8,8 @@
 //! A write is acknowledged when it is as durable as the store can make it: by a majority with its journal on MongoDB,
 //! synced to the disk on SQLite.
 
+pub(in crate::store) mod local;
+
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use bson::Document;
 use futures::Stream;
 use futures::future::BoxFuture;
 
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::protocol::document::{Fence, Filter, Key, Position, Projection, Revision, Sort, TableName, Update, Write};
 use crate::time::WallTime;
 
@@ -272,4 +274,14 @@ pub trait Documents: Send + Sync {
     /// Removes the table: documents, indexes, options and tombstones. No error if there is none. Who watches gets a
     /// [`Event::Gap`].
     fn drop_table(&self, table: &TableName) -> BoxFuture<'_, Result<()>>;
+}
+
+/// Only MongoDB has aggregations.
+pub(in crate::store) fn no_aggregation() -> Error {
+    Error::new(Code::Unsupported, "only MongoDB can aggregate; this store cannot")
+}
+
+/// The history does not reach back so far.
+pub(in crate::store) fn compacted() -> Error {
+    Error::new(Code::Compacted, "the store no longer has the changes since then; read the table anew")
 }

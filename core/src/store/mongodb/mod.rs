@@ -36,6 +36,7 @@ use self::errors::Doing;
 use self::lanes::{Lanes, session_in};
 use self::pipeline::Write;
 use self::tasks::{Limits, Tasks};
+use super::documents::Documents;
 use super::{Applied, Capabilities, ClaimQuery, Notices, SessionQuery, Store};
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -44,6 +45,7 @@ use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
 
 mod codec;
 mod connect;
+mod documents;
 mod errors;
 mod lanes;
 mod pipeline;
@@ -76,6 +78,7 @@ struct Inner {
     /// The highest operation time that the server has told us, as one number.
     seen: AtomicU64,
     closing: watch::Sender<bool>,
+    tombstones_made: tokio::sync::OnceCell<()>,
 }
 
 impl MongoStore {
@@ -109,6 +112,7 @@ impl MongoStore {
             lanes: Lanes::default(),
             seen: AtomicU64::new(0),
             closing: watch::Sender::new(false),
+            tombstones_made: tokio::sync::OnceCell::new(),
         })))
     }
 }
@@ -311,6 +315,10 @@ impl Store for MongoStore {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities { multi_process: true, multi_host: true, kernel_locks_trusted: false }
+    }
+
+    fn documents(&self) -> Option<&dyn Documents> {
+        Some(self)
     }
 
     fn health(&self) -> BoxFuture<'_, Result<()>> {
