@@ -7,12 +7,16 @@
 //! - [`session`]: who is alive. The record in the store, the holder's own view of it, and what an observer may
 //!   conclude from watching it.
 //! - [`claim`]: who holds what. One record per name with a holder, waiters in order, and a fencing token.
+//! - [`leadership`]: the story of an election, as an observer tells it. [`candidacy`]: the functions of one client that
+//!   share a campaign.
 //! - [`document`]: what users keep in tables, and what may be done to one of it.
 //! - [`mirror`]: a copy of what a watch shows. A snapshot in brackets, then changes.
 //! - [`work_queue`]: which keys are to be run, when, and how often again.
 
+pub mod candidacy;
 pub mod claim;
 pub mod document;
+pub mod leadership;
 pub mod mirror;
 pub mod session;
 pub mod work_queue;

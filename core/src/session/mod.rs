@@ -165,6 +165,12 @@ impl Session {
         }
     }
 
+    /// The session ends as if it had been silent for its whole ttl: first here, as it would.
+    pub(crate) fn expire(&self) {
+        self.claims.lose_all(LossReason::Expired);
+        self.end(LossReason::Killed);
+    }
+
     pub(crate) fn id(&self) -> SessionId {
         self.id
     }
@@ -297,6 +303,16 @@ impl Session {
     /// What is observed of the holder of a claim that this session wants; observed from now on.
     pub(crate) async fn look_at(self: &Arc<Self>, id: SessionId) -> Result<(SessionInfo, HolderState, Duration)> {
         observer::look_at(self, id).await
+    }
+
+    /// Whether a session is known to have renewed within a third of its ttl; waits for up to that long to see it.
+    pub(crate) async fn renews(self: &Arc<Self>, id: SessionId) -> Result<bool> {
+        observer::renews(self, id).await
+    }
+
+    /// Observes these sessions from now on, for as long as two ttls after the latest call.
+    pub(crate) fn observe(self: &Arc<Self>, ids: impl IntoIterator<Item = SessionId>) {
+        observer::want(self, ids);
     }
 
     /// An outcome is unknown: compare the store with what is known here, soon.
