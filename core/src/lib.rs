@@ -19,7 +19,7 @@
 //! - [`protocol`]: the records and the steps that change them. No I/O, no clock, no async.
 //! - [`store`]: what a store must be able to do, and those that can: memory, SQLite, MongoDB.
 //! - `session` and `claims`: one process's side of the protocol: staying alive, holding and waiting.
-//! - [`lock`] and [`election`]: what users hold. [`table`]: what they keep. [`client`]: what they connect.
+//! - [`lock`] and [`election`]: what users hold. [`table`]: what they keep; [`reconciler`]: what acts on it. [`client`]: what they connect.
 //! - [`driver`]: the runtime, blocking waits and the event queue that C, Go and Python poll.
 //! - [`testing`]: who leads, who dies and what time it is, for tests of users' code.
 //! - [`error`], [`name`], [`config`], [`time`], [`mod@env`]: what all of them use.
@@ -49,6 +49,7 @@ pub mod lock;
 pub mod mutants;
 pub mod name;
 pub mod protocol;
+pub mod reconciler;
 mod session;
 pub mod stats;
 pub mod store;
@@ -64,4 +65,5 @@ pub use election::{Election, Term};
 pub use error::{Code, Error, Result};
 pub use lock::{Held, Lock, LockInfo};
 pub use protocol::session::{SessionId, SessionState};
+pub use reconciler::Reconciler;
 pub use table::{CachedTable, Table};

@@ -68,8 +68,10 @@ impl<V> Changed<V> {
 #[derive(Debug)]
 pub struct Sequence<K, V> {
     state: State<K, V>,
-    out: VecDeque<Event<K, V>>,
-    position: Position,
+    /// What is to be told, and up to which place all is told with it.
+    out: VecDeque<(Position, Event<K, V>)>,
+    told: Position,
+    heard: Position,
 }
 
 #[derive(Debug)]
@@ -90,17 +92,19 @@ impl<K: Clone + Eq + Hash, V> Sequence<K, V> {
     /// From the very beginning: a listing is wanted as soon as the stream says where it begins.
     pub fn new() -> Self {
         let state = State::Wanted { since: Position::default(), kept: HashMap::new() };
-        Self { state, out: VecDeque::new(), position: Position::default() }
+        Self { state, out: VecDeque::new(), told: Position::default(), heard: Position::default() }
     }
 
     /// From a place up to which everything is known.
     pub fn after(position: Position) -> Self {
-        Self { state: State::Following, out: VecDeque::new(), position }
+        Self { state: State::Following, out: VecDeque::new(), told: position, heard: position }
     }
 
     /// The next event, if one can be told.
     pub fn pop(&mut self) -> Option<Event<K, V>> {
-        self.out.pop_front()
+        let (position, event) = self.out.pop_front()?;
+        self.told = position;
+        Some(event)
     }
 
     /// Whether there are events that were not popped.
@@ -108,10 +112,10 @@ impl<K: Clone + Eq + Hash, V> Sequence<K, V> {
         !self.out.is_empty()
     }
 
-    /// Up to where everything is in the events: where to go on after an interruption. The default value before the
-    /// first snapshot is complete.
+    /// Up to where everything is in the events that were popped: where to go on after an interruption. The default value
+    /// before the first snapshot is complete.
     pub fn position(&self) -> Position {
-        self.position
+        if self.out.is_empty() && matches!(self.state, State::Following) { self.heard } else { self.told }
     }
 
     /// Whether a listing is to be begun.
@@ -145,7 +149,7 @@ impl<K: Clone + Eq + Hash, V> Sequence<K, V> {
             State::Wanted { since, kept } if *since <= at => {
                 let kept = std::mem::take(kept);
                 self.state = State::Listing { at, kept };
-                self.out.push_back(Event::Init);
+                self.out.push_back((self.heard, Event::Init));
                 true
             }
             _ => false,
@@ -155,7 +159,7 @@ impl<K: Clone + Eq + Hash, V> Sequence<K, V> {
     /// The listing shows this.
     pub fn on_listed(&mut self, key: K, value: V) {
         if self.is_listing() {
-            self.out.push_back(Event::InitApply { key, value });
+            self.out.push_back((self.heard, Event::InitApply { key, value }));
         }
     }
 
@@ -168,12 +172,12 @@ impl<K: Clone + Eq + Hash, V> Sequence<K, V> {
             .map(|(key, (position, change))| (position, key, change))
             .collect();
         later.sort_unstable_by_key(|(position, ..)| *position);
-        self.position = self.position.max(*at);
+        self.heard = self.heard.max(*at);
         self.state = State::Following;
-        self.out.push_back(Event::InitDone);
+        self.out.push_back((self.heard, Event::InitDone));
         for (position, key, change) in later {
-            self.position = self.position.max(position);
-            self.out.push_back(change.event(key));
+            self.heard = self.heard.max(position);
+            self.out.push_back((self.heard, change.event(key)));
         }
     }
 
@@ -192,10 +196,10 @@ impl<K: Clone + Eq + Hash, V> Sequence<K, V> {
                 kept.insert(key, (position, change));
             }
             // A stream that was opened anew may repeat what it has told.
-            State::Following if position <= self.position => {}
+            State::Following if position <= self.heard => {}
             State::Following => {
-                self.position = position;
-                self.out.push_back(change.event(key));
+                self.heard = position;
+                self.out.push_back((position, change.event(key)));
             }
         }
     }
@@ -203,7 +207,7 @@ impl<K: Clone + Eq + Hash, V> Sequence<K, V> {
     /// There are no other changes up to this place.
     pub fn on_progress(&mut self, position: Position) {
         if matches!(self.state, State::Following) {
-            self.position = self.position.max(position);
+            self.heard = self.heard.max(position);
         }
     }
 }

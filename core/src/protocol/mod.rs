@@ -11,7 +11,7 @@
 //!   share a campaign.
 //! - [`document`]: what users keep in tables, and what may be done to one of it.
 //! - [`mirror`]: a copy of what a watch shows. A snapshot in brackets, then changes.
-//! - [`work_queue`]: which keys are to be run, when, and how often again.
+//! - [`work_queue`]: which keys are to be run, when, and how often again. [`shards`]: by which replica.
 
 pub mod candidacy;
 pub mod claim;
@@ -19,4 +19,5 @@ pub mod document;
 pub mod leadership;
 pub mod mirror;
 pub mod session;
+pub mod shards;
 pub mod work_queue;

@@ -22,8 +22,7 @@ use crate::time::Timestamp;
 
 mod limits;
 
-use limits::Gate;
-pub use limits::{Backoff, Rate};
+pub use limits::{Backoff, Gate, Rate};
 
 /// Keys that are to be run, each at most once at a time.
 #[derive(Debug)]
@@ -136,6 +135,8 @@ pub enum Verdict {
     },
     /// Its result does not count: the key is no more this queue's.
     Forgotten,
+    /// It was not run after all: to be run as soon as can be, as the same attempt.
+    Returned,
 }
 
 /// What became of a key after a run.
@@ -282,11 +283,14 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
         true
     }
 
-    /// Cancels every key that is not to be kept.
+    /// Forgets what is planned for every key that is not to be kept. Those that run are not told.
     pub fn retain(&mut self, mut keep: impl FnMut(&K) -> bool) {
-        let gone: Vec<K> = self.index.keys().filter(|key| !keep(key)).cloned().collect();
-        for key in gone {
-            self.cancel(&key);
+        let gone: Vec<u32> = self.index.iter().filter(|(key, _)| !keep(key)).map(|(_, slot)| *slot).collect();
+        for slot in gone {
+            match &mut self.item_mut(slot).place {
+                Place::Running { again, .. } => *again = Again::No,
+                _ => self.remove(slot),
+            }
         }
     }
 
@@ -330,11 +334,13 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
         self.running -= 1;
         item.failures = match verdict {
             Verdict::Failed { .. } if !cancelled => item.failures.saturating_add(1),
+            Verdict::Returned if !cancelled => item.failures,
             _ => 0,
         };
         let wanted = match verdict {
             _ if cancelled => Again::No,
             Verdict::Done | Verdict::Forgotten => Again::No,
+            Verdict::Returned => Again::AtOnce,
             Verdict::RequeueAfter(delay) => Again::at(now + delay, now),
             Verdict::Failed { after } => {
                 let delay = after.unwrap_or_else(|| self.options.backoff.delay(item.failures, jitter));

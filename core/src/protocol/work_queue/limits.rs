@@ -44,7 +44,7 @@ pub struct Rate {
 
 /// Lets runs through at a rate: keeps the moment at which the next run would be due if they came evenly.
 #[derive(Debug)]
-pub(super) struct Gate(Option<Even>);
+pub struct Gate(Option<Even>);
 
 #[derive(Debug)]
 struct Even {
@@ -55,7 +55,8 @@ struct Even {
 }
 
 impl Gate {
-    pub(super) fn new(rate: Option<Rate>) -> Self {
+    /// A gate for this rate; none lets everything through.
+    pub fn new(rate: Option<Rate>) -> Self {
         Self(rate.map(|rate| {
             let interval = Duration::try_from_secs_f64(1.0 / rate.per_second).unwrap_or(Duration::MAX);
             let tolerance = interval.saturating_mul(rate.burst.saturating_sub(1));
@@ -64,12 +65,12 @@ impl Gate {
     }
 
     /// When the next run may begin.
-    pub(super) fn opens(&self, now: Timestamp) -> Timestamp {
+    pub fn opens(&self, now: Timestamp) -> Timestamp {
         self.0.as_ref().map_or(now, |even| even.next - even.tolerance)
     }
 
     /// Lets one run through, if it may begin now.
-    pub(super) fn pass(&mut self, now: Timestamp) -> bool {
+    pub fn pass(&mut self, now: Timestamp) -> bool {
         let open = self.opens(now) <= now;
         if let (true, Some(even)) = (open, &mut self.0) {
             even.next = even.next.max(now) + even.interval;

@@ -327,6 +327,12 @@ impl Naive {
             let mut no_later_than = |at: Timestamp| due = Some(due.map_or(at, |planned| planned.min(at)));
             match verdict {
                 Verdict::RequeueAfter(delay) => no_later_than(now + *delay),
+                Verdict::Returned => {
+                    if failures > 1 {
+                        self.failures.insert(key, failures - 1);
+                    }
+                    no_later_than(now);
+                }
                 Verdict::Failed { after } => {
                     self.failures.insert(key, failures);
                     no_later_than(now + after.unwrap_or(ms(5) * 2u32.pow(failures - 1)));
@@ -378,6 +384,7 @@ fn verdicts() -> impl Strategy<Value = Verdict> {
         1 => (0..40u64).prop_map(|delay| Verdict::Failed { after: Some(ms(delay)) }),
         1 => Just(Verdict::Terminal { reason: String::new() }),
         1 => Just(Verdict::Forgotten),
+        1 => Just(Verdict::Returned),
     ]
 }
 
@@ -426,7 +433,10 @@ fn compare(actions: Vec<Action>, workers: usize) -> Result<(), TestCaseError> {
             }
             Action::Retain(one) => {
                 queue.retain(|key| *key != one);
-                naive.cancel(one);
+                match naive.running.get_mut(&one) {
+                    Some(run) => run.again = None,
+                    None => naive.cancel(one),
+                }
             }
             Action::Take => {
                 let taken = queue.take(now);

@@ -1,0 +1,572 @@
+//! What all handles and tasks of a reconciler share: the queue, whose keys it may run, and what it has done.
+//!
+//! Whoever takes a key holds the queue's lock for a moment and nothing else; the document is fetched outside of it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::rights::Right;
+use super::source::Origin;
+use super::work::{Outcome, Request};
+use super::{Mode, ReconcileOptions, ReconcilerStats};
+use crate::client::Core;
+use crate::driver::{CancelToken, Watched};
+use crate::error::{Code, Error, Result};
+use crate::protocol::document::{Key, Position};
+use crate::protocol::shards;
+use crate::protocol::work_queue::{KeyState, Taken, Ticket, Verdict, WorkQueue};
+use crate::time::Timestamp;
+
+pub(super) struct Engine {
+    core: Arc<Core>,
+    name: String,
+    options: ReconcileOptions,
+    origin: Origin,
+    queue: Mutex<WorkQueue<Arc<Key>>>,
+    /// There may be something to take.
+    takable: Notify,
+    /// A run may have been asked to stop.
+    cancels: Notify,
+    /// Something ended: a run, or the feed came further.
+    settled: Notify,
+    rights: Option<Mutex<Rights>>,
+    progress: Watched<Progress>,
+    stop: CancelToken,
+    counters: Counters,
+}
+
+/// The parts that this replica holds, and what the next holder of a part cannot find in the source.
+#[derive(Default)]
+struct Rights {
+    held: HashMap<u32, Arc<Right>>,
+    graves: VecDeque<(Timestamp, Arc<Key>)>,
+}
+
+/// How far the feed has come.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress {
+    /// Every change up to this place is in the queue.
+    pub(super) position: Position,
+    /// Everything that was there is in the queue.
+    pub(super) synced: bool,
+    /// Why there is no feed any more.
+    pub(super) failure: Option<Error>,
+}
+
+#[derive(Default)]
+struct Counters {
+    runs: AtomicU64,
+    errors: AtomicU64,
+    retries: AtomicU64,
+    terminal: AtomicU64,
+    requeued: AtomicU64,
+    fenced: AtomicU64,
+    dropped: AtomicU64,
+    run_nanos: AtomicU64,
+    longest_nanos: AtomicU64,
+    wait_nanos: AtomicU64,
+}
+
+impl Engine {
+    pub(super) fn new(core: Arc<Core>, name: String, options: ReconcileOptions, origin: Origin) -> Self {
+        let queue = Mutex::new(WorkQueue::new(options.queue()));
+        let rights = (options.mode != Mode::All).then(Mutex::default);
+        Self {
+            core,
+            name,
+            options,
+            origin,
+            queue,
+            takable: Notify::new(),
+            cancels: Notify::new(),
+            settled: Notify::new(),
+            rights,
+            progress: Watched::new(Progress::default()),
+            stop: CancelToken::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn options(&self) -> &ReconcileOptions {
+        &self.options
+    }
+
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.core.setup().env.now()
+    }
+
+    pub(super) fn queue(&self) -> MutexGuard<'_, WorkQueue<Arc<Key>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn cancels(&self) -> &Notify {
+        &self.cancels
+    }
+
+    pub(super) fn progress(&self) -> &Watched<Progress> {
+        &self.progress
+    }
+
+    /// The feed has come further, or has ended.
+    pub(super) fn advance(&self, change: impl FnOnce(&mut Progress)) {
+        self.progress.modify(change);
+        self.settled.notify_waiters();
+    }
+
+    /// Whether everything under way is to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop.is_fired()
+    }
+
+    /// Waits until the reconciler or its client is closed.
+    pub(super) async fn stopped(&self) {
+        tokio::select! {
+            biased;
+            () = self.stop.fired() => {}
+            () = self.core.closing() => self.stop(),
+        }
+    }
+
+    /// Begins nothing more, and asks what runs to stop.
+    pub(super) fn stop(&self) {
+        self.queue().close();
+        self.stop.fire();
+        self.takable.notify_waiters();
+        self.cancels.notify_waiters();
+        self.settled.notify_waiters();
+    }
+
+    /// Whoever waits for a key to take looks again.
+    pub(super) fn wake_all(&self) {
+        self.takable.notify_waiters();
+        self.settled.notify_waiters();
+    }
+
+    /// What is planned was changed by somebody who holds the queue himself.
+    pub(super) fn changed(&self) {
+        self.settled.notify_waiters();
+    }
+
+    /// There may be something to take: after keys were added by somebody who holds the queue himself.
+    pub(super) fn wake(&self) {
+        self.takable.notify_one();
+    }
+
+    // --- keys come in ---
+
+    /// The key has changed. Not ours to run: dropped.
+    pub(super) fn add(&self, key: Arc<Key>) -> bool {
+        self.put(key, |queue, key, now| queue.add(key, now))
+    }
+
+    /// The key is gone from the source: it is run, and remembered for whoever gets its part next.
+    pub(super) fn add_deleted(&self, key: Arc<Key>) {
+        if let Some(rights) = &self.rights {
+            let mut rights = rights.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = self.now();
+            rights.graves.push_back((now, key.clone()));
+            let kept = self.core.setup().timing.ttl * GRAVES_FOR;
+            while rights.graves.len() > MAX_GRAVES
+                || rights.graves.front().is_some_and(|(since, _)| now.since(*since) > kept)
+            {
+                rights.graves.pop_front();
+            }
+        }
+        self.add(key);
+    }
+
+    pub(super) fn add_after(&self, key: Arc<Key>, delay: Duration) -> bool {
+        self.put(key, |queue, key, now| queue.add_after(key, delay, now))
+    }
+
+    /// The key exists, and its source is gone through once more.
+    pub(super) fn refresh(&self, key: Arc<Key>) {
+        self.put(key, |queue, key, now| queue.refresh(key, now));
+    }
+
+    /// Adds a key that is ours to run. The right is looked at within the queue's lock: a part that is given up is taken
+    /// from the rights first, and its keys from the queue then.
+    fn put(&self, key: Arc<Key>, put: impl FnOnce(&mut WorkQueue<Arc<Key>>, Arc<Key>, Timestamp) -> bool) -> bool {
+        let now = self.now();
+        let mut queue = self.queue();
+        if !self.is_ours(&key) {
+            return false;
+        }
+        let news = put(&mut queue, key, now);
+        drop(queue);
+        if news {
+            self.takable.notify_one();
+        }
+        news
+    }
+
+    /// Whether this replica may run the key, as far as is known.
+    pub(super) fn is_ours(&self, key: &Key) -> bool {
+        let Some(rights) = &self.rights else { return true };
+        rights.lock().unwrap_or_else(PoisonError::into_inner).held.contains_key(&self.part_of(key))
+    }
+
+    /// The part that a key belongs to: its shard, or the whole.
+    fn part_of(&self, key: &Key) -> u32 {
+        match self.options.mode {
+            Mode::Sharded { shards } => shards::shard_of(key.bytes(), shards),
+            Mode::All | Mode::Leader => 0,
+        }
+    }
+
+    // --- parts come and go ---
+
+    /// This replica holds a part now.
+    pub(super) fn grant(&self, part: u32, right: Arc<Right>) {
+        let Some(rights) = &self.rights else { return };
+        let mut rights = rights.lock().unwrap_or_else(PoisonError::into_inner);
+        rights.held.insert(part, right);
+        let graves: Vec<_> = rights.graves.iter().map(|(_, key)| key.clone()).collect();
+        drop(rights);
+        for key in graves.into_iter().filter(|key| self.part_of(key) == part) {
+            self.add(key);
+        }
+    }
+
+    /// It begins none of the part's keys any more.
+    pub(super) fn revoke(&self, part: u32) {
+        let Some(rights) = &self.rights else { return };
+        rights.lock().unwrap_or_else(PoisonError::into_inner).held.remove(&part);
+        self.queue().retain(|key| self.part_of(key) != part);
+        self.settled.notify_waiters();
+    }
+
+    /// The parts that this replica holds.
+    pub(super) fn parts(&self) -> Vec<u32> {
+        let Some(rights) = &self.rights else { return Vec::new() };
+        let mut parts: Vec<u32> = rights.lock().unwrap_or_else(PoisonError::into_inner).held.keys().copied().collect();
+        parts.sort_unstable();
+        parts
+    }
+
+    /// Lists the keys of a part that was granted, and adds them. Tries until that is done.
+    pub(super) async fn list_part(&self, part: u32) {
+        let env = &self.core.setup().env;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let mut add = |key: Key| {
+                if self.part_of(&key) == part {
+                    self.add(Arc::new(key));
+                }
+            };
+            match self.origin.list(&self.core, &mut add).await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::debug!(reconciler = self.name, part, %error, "the source could not be listed; trying again");
+                    env.sleep(env.jittered(pause)).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    // --- keys go out ---
+
+    /// The next key to be run, if there is one now. Its right, if it needs one, is counted as in use.
+    fn take(self: &Arc<Self>) -> Take {
+        let now = self.now();
+        let mut queue = self.queue();
+        loop {
+            let Some(Taken { key, attempt, waited, ticket }) = queue.take(now) else {
+                let ended = queue.is_closed() || queue.is_drained();
+                return if ended { Take::Ended } else { Take::Nothing { until: queue.next_wake(now) } };
+            };
+            let right = match self.right_for(&key) {
+                Ok(right) => right,
+                Err(Forgotten) => {
+                    // The next holder lists all keys.
+                    queue.finish(ticket, Verdict::Forgotten, now, 0.0);
+                    continue;
+                }
+            };
+            // Whoever else waits may have waited for this one only.
+            let more = queue.next_wake(now).is_some();
+            drop(queue);
+            if more {
+                self.takable.notify_one();
+            }
+            self.counters.wait_nanos.fetch_add(nanos(waited), Relaxed);
+            if attempt > 1 {
+                self.counters.retries.fetch_add(1, Relaxed);
+            }
+            return Take::Taken(Request::new(self.clone(), key, attempt, ticket, right));
+        }
+    }
+
+    fn right_for(&self, key: &Key) -> std::result::Result<Option<Arc<Right>>, Forgotten> {
+        let Some(rights) = &self.rights else { return Ok(None) };
+        let rights = rights.lock().unwrap_or_else(PoisonError::into_inner);
+        // Entered within the lock: who revokes it afterwards waits for this run.
+        let right = rights.held.get(&self.part_of(key)).filter(|right| !right.is_lost()).ok_or(Forgotten)?;
+        right.enter();
+        Ok(Some(right.clone()))
+    }
+
+    /// The next request, if there is one now and nothing must be fetched for it.
+    pub(super) fn try_next(self: &Arc<Self>) -> Option<Result<Request>> {
+        if self.origin.fetches() {
+            return None;
+        }
+        match self.take() {
+            Take::Taken(request) => Some(Ok(request)),
+            Take::Ended => Some(Err(self.ended())),
+            Take::Nothing { .. } => None,
+        }
+    }
+
+    /// The next request if there is one now.
+    pub(super) async fn next_ready(self: Arc<Self>) -> Result<Option<Request>> {
+        loop {
+            self.core.check_open()?;
+            match self.take() {
+                Take::Taken(request) => {
+                    if let Some(request) = self.fetch(request).await {
+                        return Ok(Some(request));
+                    }
+                }
+                Take::Ended => return Err(self.ended()),
+                Take::Nothing { .. } => return Ok(None),
+            }
+        }
+    }
+
+    /// The next request; waits for it.
+    pub(super) async fn next(self: Arc<Self>) -> Result<Request> {
+        loop {
+            let mut takable = std::pin::pin!(self.takable.notified());
+            takable.as_mut().enable();
+            self.core.check_open()?;
+            match self.take() {
+                Take::Taken(request) => {
+                    if let Some(request) = self.fetch(request).await {
+                        return Ok(request);
+                    }
+                }
+                Take::Ended => return Err(self.ended()),
+                Take::Nothing { until } => {
+                    let due = async {
+                        match until {
+                            Some(until) => self.core.setup().env.sleep_until(until).await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    tokio::select! {
+                        biased;
+                        () = self.core.closing() => self.stop(),
+                        () = self.stop.fired() => {}
+                        () = takable => {}
+                        () = due => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gets the request's document. None if that failed: the key comes again. When it is dropped, at once.
+    async fn fetch(&self, request: Request) -> Option<Request> {
+        if !self.origin.fetches() {
+            return Some(request);
+        }
+        let mut guard = GiveBack(Some(request));
+        let key = guard.0.as_ref()?.key().clone();
+        match self.origin.fetch(&self.core, &key).await {
+            Ok(stored) => guard.0.take().map(|request| request.with(stored)),
+            Err(error) => {
+                tracing::debug!(reconciler = self.name, %key, %error, "the document of a key could not be fetched");
+                // Dropped, it comes again after the back-off.
+                drop(guard.0.take());
+                None
+            }
+        }
+    }
+
+    fn ended(&self) -> Error {
+        if let Some(failure) = self.progress.get().failure {
+            return failure;
+        }
+        Error::closed("the reconciler")
+    }
+
+    /// A run has ended.
+    pub(super) fn finish(
+        &self,
+        key: &Key,
+        ticket: Ticket,
+        verdict: Verdict,
+        outcome: Option<&Outcome>,
+        began: Timestamp,
+    ) {
+        let now = self.now();
+        // Of a part that is being given up the next holder runs every key.
+        let verdict = if self.is_ours(key) { verdict } else { Verdict::Forgotten };
+        if verdict != Verdict::Returned {
+            self.count(key, outcome, now.since(began));
+        }
+        let chance = match verdict {
+            Verdict::Failed { .. } => (self.core.setup().env.rng.bits() >> 11) as f64 / (1u64 << 53) as f64,
+            _ => 0.0,
+        };
+        let mut queue = self.queue();
+        queue.finish(ticket, verdict, now, chance);
+        let more = queue.next_wake(now).is_some();
+        let drained = queue.is_drained();
+        drop(queue);
+        if drained {
+            self.takable.notify_waiters();
+        } else if more {
+            self.takable.notify_one();
+        }
+        self.settled.notify_waiters();
+    }
+
+    fn count(&self, key: &Key, outcome: Option<&Outcome>, took: Duration) {
+        let counters = &self.counters;
+        counters.runs.fetch_add(1, Relaxed);
+        counters.run_nanos.fetch_add(nanos(took), Relaxed);
+        counters.longest_nanos.fetch_max(nanos(took), Relaxed);
+        match outcome {
+            None => {
+                counters.dropped.fetch_add(1, Relaxed);
+            }
+            Some(Outcome::Done) => {}
+            Some(Outcome::RequeueAfter(_)) => {
+                counters.requeued.fetch_add(1, Relaxed);
+            }
+            Some(Outcome::Error(error) | Outcome::ErrorAfter(error, _)) => {
+                counters.errors.fetch_add(1, Relaxed);
+                tracing::warn!(reconciler = self.name, %key, %error, "a key could not be reconciled; it is tried again");
+            }
+            Some(Outcome::Terminal(error)) => {
+                counters.errors.fetch_add(1, Relaxed);
+                counters.terminal.fetch_add(1, Relaxed);
+                tracing::error!(reconciler = self.name, %key, %error, "a key is parked until it changes");
+            }
+        }
+    }
+
+    pub(super) fn count_fenced(&self) {
+        self.counters.fenced.fetch_add(1, Relaxed);
+    }
+
+    // --- what is going on ---
+
+    /// Waits until `settled` answers; asked again whenever a run has ended or the feed has come further.
+    pub(super) async fn settled<T>(&self, settled: impl Fn(&Self) -> Option<T>) -> T {
+        loop {
+            let mut changed = std::pin::pin!(self.settled.notified());
+            changed.as_mut().enable();
+            if let Some(answer) = settled(self) {
+                return answer;
+            }
+            changed.await;
+        }
+    }
+
+    /// Whether every change of the key up to this place has been run without an error; none while that is open.
+    pub(super) fn reconciled(&self, key: &Key, position: Position) -> Option<Result<()>> {
+        // The feed first: what it has put into the queue is seen there.
+        let progress = self.progress.get();
+        let queue = self.queue();
+        if let Some(failure) = progress.failure {
+            return Some(Err(failure));
+        }
+        if queue.is_closed() {
+            return Some(Err(Error::closed("the reconciler")));
+        }
+        if progress.position < position || !progress.synced {
+            return None;
+        }
+        if !self.is_ours(key) {
+            return Some(Err(Error::new(Code::NotHeld, format!("{key} is for another replica to run"))));
+        }
+        match queue.state(&Arc::new(key.clone())) {
+            KeyState::Idle | KeyState::Delayed { failures: 0, .. } => Some(Ok(())),
+            KeyState::Parked => {
+                let reason = queue.parked().into_iter().find(|parked| *parked.key == *key).map(|parked| parked.reason);
+                let reason = reason.unwrap_or_default();
+                Some(Err(Error::new(Code::Conflict, format!("{key} is parked and will not be run again: {reason}"))))
+            }
+            KeyState::Ready | KeyState::Delayed { .. } | KeyState::Running { .. } => None,
+        }
+    }
+
+    pub(super) fn stats(&self) -> ReconcilerStats {
+        let depth = self.queue().depth(self.now());
+        let counters = &self.counters;
+        let duration = |nanos: &AtomicU64| Duration::from_nanos(nanos.load(Relaxed));
+        ReconcilerStats {
+            ready: depth.ready as u64,
+            delayed: depth.delayed as u64,
+            in_flight: depth.running as u64,
+            parked: depth.parked as u64,
+            oldest: depth.oldest,
+            longest_run: depth.longest_run,
+            runs: counters.runs.load(Relaxed),
+            errors: counters.errors.load(Relaxed),
+            retries: counters.retries.load(Relaxed),
+            terminal: counters.terminal.load(Relaxed),
+            requeued: counters.requeued.load(Relaxed),
+            fenced: counters.fenced.load(Relaxed),
+            dropped: counters.dropped.load(Relaxed),
+            run_time: duration(&counters.run_nanos),
+            longest_ended_run: duration(&counters.longest_nanos),
+            queue_time: duration(&counters.wait_nanos),
+            shards: self.parts(),
+            synced: self.progress.get().synced,
+            paused: self.queue().is_paused(),
+        }
+    }
+}
+
+enum Take {
+    Taken(Request),
+    Nothing { until: Option<Timestamp> },
+    Ended,
+}
+
+/// The key is not this replica's any more.
+struct Forgotten;
+
+/// A request whose fetch was given up goes back at once.
+struct GiveBack(Option<Request>);
+
+impl Drop for GiveBack {
+    fn drop(&mut self) {
+        if let Some(request) = self.0.take() {
+            request.give_back();
+        }
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// For how many ttls a deletion is remembered for the next holder of its part, and how many are. Who holds the part is
+/// dead for at most a little more than one ttl before somebody else has it.
+const GRAVES_FOR: u32 = 10;
+const MAX_GRAVES: usize = 100_000;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);

@@ -1,0 +1,237 @@
+//! By which right a replica runs a key: none is needed in mode `All`; else the leadership, or the key's shard.
+//!
+//! Both are ordinary claims. A part (the whole, or one shard) is granted, and then its keys are listed and each is run
+//! once, because nobody knows what the holder before did not get to. Before a part is given up its keys are not begun any
+//! more, and those that run are waited for, so that the next holder never begins beside them; when it is lost, the
+//! results of what still runs do not count.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::engine::Engine;
+use crate::acquire;
+use crate::claims::{Hold, Want};
+use crate::client::Core;
+use crate::driver::{CancelToken, Watched};
+use crate::error::{Code, Error, Result};
+use crate::protocol::claim::{ClaimKey, Priority};
+use crate::protocol::document::{Fence, Key};
+use crate::protocol::shards::{MOVES, View, Wish};
+use crate::protocol::work_queue::Gate;
+use crate::time::Timestamp;
+
+/// A part that this replica holds.
+pub(super) struct Right {
+    hold: Hold,
+    running: Watched<usize>,
+    /// Whoever still runs under it is to stop.
+    revoked: CancelToken,
+}
+
+impl Right {
+    fn new(hold: Hold) -> Self {
+        // The store keeps the claim for this session until what runs under it has ended, also when it is broken.
+        hold.set_managed();
+        Self { hold, running: Watched::new(0), revoked: CancelToken::new() }
+    }
+
+    pub(super) fn token(&self) -> i64 {
+        self.hold.token()
+    }
+
+    pub(super) fn fence(&self) -> Fence {
+        self.hold.fence()
+    }
+
+    /// Whether it is lost. Reads a clock.
+    pub(super) fn is_lost(&self) -> bool {
+        self.hold.loss().is_some() || self.hold.is_released()
+    }
+
+    pub(super) fn is_revoked(&self) -> bool {
+        self.revoked.is_fired()
+    }
+
+    /// Waits until it is lost.
+    pub(super) async fn lost(&self) {
+        self.hold.lost().await;
+    }
+
+    /// A run begins under it.
+    pub(super) fn enter(&self) {
+        self.running.modify(|running| *running += 1);
+    }
+
+    /// A run has ended.
+    pub(super) fn leave(&self) {
+        self.running.modify(|running| *running = running.saturating_sub(1));
+    }
+
+    async fn idle(&self) {
+        self.running.wait_for(|running| *running == 0).await;
+    }
+
+    pub(super) fn fenced(&self, key: &Key) -> Error {
+        Error::new(
+            Code::Fenced,
+            format!("{} is lost, so the run of {key} does not count; the next holder runs it", self.hold.describe()),
+        )
+    }
+}
+
+/// Campaigns, and runs everything while it leads. Ends with the reconciler.
+pub(super) async fn lead(engine: Arc<Engine>, claim: ClaimKey) {
+    let core = engine.core().clone();
+    loop {
+        let won = tokio::select! {
+            biased;
+            () = engine.stopped() => return,
+            won = win(&core, &claim) => won,
+        };
+        match won {
+            Ok(hold) => {
+                let end = async { std::future::pending::<()>().await };
+                if !serve(&engine, 0, hold, end).await {
+                    return;
+                }
+            }
+            Err(error) if error.code() == Code::Closed => return,
+            Err(error) => {
+                tracing::warn!(%claim, %error, "the leadership could not be had; trying again");
+                core.setup().env.sleep(core.setup().env.jittered(RETRY)).await;
+            }
+        }
+    }
+}
+
+async fn win(core: &Core, claim: &ClaimKey) -> Result<Hold> {
+    let want = Want { wait: true, max_queue: core.options().max_queue, priority: Priority::default() };
+    let hold = acquire::wait(core, claim, &want).await?;
+    hold.publish(&core.options().name).await?;
+    Ok(hold)
+}
+
+/// Who the replicas are, and what a replica may give up now.
+pub(super) struct Replicas {
+    view: Watched<View>,
+    moves: std::sync::Mutex<Gate>,
+}
+
+impl Replicas {
+    pub(super) fn new(now: Timestamp) -> Self {
+        Self { view: Watched::new(View::empty(now)), moves: std::sync::Mutex::new(Gate::new(Some(MOVES))) }
+    }
+
+    /// The sessions of the live replicas are these now.
+    pub(super) fn update(&self, replicas: Vec<String>, now: Timestamp) {
+        self.view.modify(|view| view.update(replicas, now));
+    }
+
+    pub(super) fn view(&self) -> View {
+        self.view.get()
+    }
+
+    async fn until(&self, wanted: impl Fn(&View) -> bool) {
+        self.view.wait_for(wanted).await;
+    }
+}
+
+/// Holds a shard or stands by as long as the view says so. Ends with the reconciler.
+pub(super) async fn keep_shard(engine: Arc<Engine>, replicas: Arc<Replicas>, shard: u32, claim: ClaimKey) {
+    let core = engine.core().clone();
+    // A session that was lost and replaced is another replica; its provider registers anew, and changes the view.
+    let wish = |view: &View| view.wish(&core.current_session().id().to_string(), shard);
+    loop {
+        let want = Want { wait: true, max_queue: core.options().max_queue, priority: Priority::default() };
+        let held = async {
+            replicas.until(|view| wish(view) != Wish::Nothing).await;
+            tokio::select! {
+                biased;
+                () = replicas.until(|view| wish(view) == Wish::Nothing) => None,
+                held = acquire::wait(&core, &claim, &want) => Some(held),
+            }
+        };
+        let held = tokio::select! {
+            biased;
+            () = engine.stopped() => return,
+            held = held => held,
+        };
+        match held {
+            None => {}
+            Some(Ok(hold)) => {
+                if !serve(&engine, shard, hold, due_to_move(&engine, &replicas, wish)).await {
+                    return;
+                }
+            }
+            Some(Err(error)) if error.code() == Code::Closed => return,
+            Some(Err(error)) => {
+                tracing::debug!(%claim, %error, "a shard could not be had; trying again");
+                core.setup().env.sleep(core.setup().env.jittered(RETRY)).await;
+            }
+        }
+    }
+}
+
+/// Waits until the shard is to be given up: another replica is first, in a view that has been the same for a while.
+async fn due_to_move(engine: &Engine, replicas: &Replicas, wish: impl Fn(&View) -> Wish) {
+    let env = &engine.core().setup().env;
+    loop {
+        replicas.until(|view| wish(view) != Wish::First).await;
+        let view = replicas.view();
+        env.sleep_until(view.stable_at()).await;
+        let opens = {
+            let mut moves = replicas.moves.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let now = env.now();
+            match replicas.view() == view && wish(&view) != Wish::First {
+                true if moves.pass(now) => return,
+                true => moves.opens(now),
+                false => now,
+            }
+        };
+        env.sleep_until(opens).await;
+    }
+}
+
+/// Runs the keys of a part until it is lost, or to be given up. Returns whether the reconciler goes on.
+async fn serve(engine: &Arc<Engine>, part: u32, hold: Hold, give_up: impl Future<Output = ()>) -> bool {
+    let right = Arc::new(Right::new(hold));
+    tracing::debug!(part, token = right.token(), reconciler = engine.name(), "a part is granted");
+    engine.grant(part, right.clone());
+    let list = async {
+        engine.list_part(part).await;
+        std::future::pending::<()>().await;
+    };
+    let (goes_on, lost) = tokio::select! {
+        biased;
+        () = engine.stopped() => (false, false),
+        () = right.lost() => (true, true),
+        () = give_up => (true, false),
+        () = list => (true, false),
+    };
+    engine.revoke(part);
+    let env = &engine.core().setup().env;
+    if lost || !goes_on {
+        right.revoked.fire();
+        engine.cancels().notify_waiters();
+    } else {
+        tokio::select! {
+            biased;
+            () = right.idle() => {}
+            () = engine.stopped() => {}
+            () = right.lost() => {}
+            () = env.sleep(engine.options().move_grace) => {}
+        }
+        right.revoked.fire();
+        engine.cancels().notify_waiters();
+    }
+    // Whatever happens, the part is not another's before what runs under it here has ended.
+    right.idle().await;
+    tracing::debug!(part, token = right.token(), lost, reconciler = engine.name(), "a part is given up");
+    if let Err(error) = right.hold.release().await {
+        tracing::debug!(part, %error, "a part was gone before it was given up");
+    }
+    goes_on
+}
+
+/// Between tries that failed for a reason that does not pass by waiting in the queue.
+const RETRY: Duration = Duration::from_millis(500);
