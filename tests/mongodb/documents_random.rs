@@ -363,7 +363,13 @@ impl Random {
             for _ in 0..1 + self.below(2) {
                 let value = match operator {
                     "$inc" => self
-                        .of(&[Bson::Int32(1), Bson::Int64(2), Bson::Double(0.5), Bson::Int32(-1), Bson::Int32(i32::MAX)])
+                        .of(&[
+                            Bson::Int32(1),
+                            Bson::Int64(2),
+                            Bson::Double(0.5),
+                            Bson::Int32(-1),
+                            Bson::Int32(i32::MAX),
+                        ])
                         .clone(),
                     "$push" | "$addToSet" if self.one_in(2) => {
                         let values: Vec<Bson> = (0..self.below(3)).map(|_| self.value(1)).collect();
