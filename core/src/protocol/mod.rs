@@ -10,6 +10,7 @@
 //! - [`leadership`]: the story of an election, as an observer tells it. [`candidacy`]: the functions of one client that
 //!   share a campaign.
 //! - [`document`]: what users keep in tables, and what may be done to one of it.
+//! - [`roster`]: who provides what. Part of the sessions' records, and the view that an observer has of all of them.
 //! - [`mirror`]: a copy of what a watch shows. A snapshot in brackets, then changes.
 //! - [`work_queue`]: which keys are to be run, when, and how often again. [`shards`]: by which replica.
 
@@ -18,6 +19,7 @@ pub mod claim;
 pub mod document;
 pub mod leadership;
 pub mod mirror;
+pub mod roster;
 pub mod session;
 pub mod shards;
 pub mod work_queue;

@@ -148,7 +148,7 @@ impl Update {
             };
             match change {
                 Change::Unset => unset_in(&mut document, &step.path),
-                Change::Pull(_) if reach(&document, &step.path).is_none() => {}
+                Change::Pull(_) if !reaches(&document, &step.path)? => {}
                 change => change_in(&mut document, &step.path, change)?,
             }
         }
@@ -225,13 +225,19 @@ fn compare_paths(left: &[String], right: &[String]) -> Ordering {
     parts.fold(Ordering::Equal, Ordering::then).then(left.len().cmp(&right.len()))
 }
 
-fn reach<'a>(document: &'a Document, path: &[String]) -> Option<&'a Bson> {
-    let (first, rest) = path.split_first()?;
-    rest.iter().try_fold(document.get(first)?, |value, part| match value {
-        Bson::Document(document) => document.get(part),
-        Bson::Array(array) => array.get(path::index(part)?),
-        _ => None,
-    })
+/// Whether there is a value at a path.
+fn reaches(document: &Document, path: &[String]) -> Result<bool> {
+    let Some((first, rest)) = path.split_first() else { return Ok(false) };
+    let mut found = document.get(first);
+    for part in rest {
+        found = match found {
+            None => return Ok(false),
+            Some(Bson::Document(document)) => document.get(part),
+            Some(Bson::Array(array)) => array.get(path::index(part).ok_or_else(|| not_viable(part))?),
+            Some(_) => return Err(not_viable(part)),
+        };
+    }
+    Ok(found.is_some())
 }
 
 /// Where the value at a path is to be, in what is around it.
