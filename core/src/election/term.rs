@@ -11,6 +11,7 @@ use crate::driver::{Runtime, Watched};
 use crate::error::{Code, Error, LossReason, Result};
 use crate::name::Name;
 use crate::protocol::claim::Entry;
+use crate::protocol::document::Fence;
 use crate::protocol::session::SessionId;
 use crate::store::{ClaimQuery, Store};
 
@@ -107,6 +108,12 @@ impl Term {
     /// leader works on, so that it can refuse a leader from before. Tokens of different elections are not comparable.
     pub fn token(&self) -> i64 {
         self.reign.hold.token()
+    }
+
+    /// This term as the condition of writes to tables ([`WriteOptions::fence`](crate::table::WriteOptions)): after one, no
+    /// write of an earlier leader touches the document.
+    pub fn fence(&self) -> Fence {
+        self.reign.hold.fence()
     }
 
     /// What is published: the value that was given, or the one that was proclaimed last.

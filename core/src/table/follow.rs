@@ -30,8 +30,6 @@ pub(crate) struct Version {
     /// What it was before, where that was asked for and is known.
     pub(crate) previous: Option<Document>,
     pub(crate) revision: Option<Revision>,
-    /// The place of the change; of a snapshot, its place.
-    pub(crate) position: Position,
 }
 
 pub(crate) struct Follow {
@@ -42,18 +40,13 @@ pub(crate) struct Follow {
     sequence: Sequence<Key, Version>,
     members: Members,
     changes: Option<Changes>,
-    listing: Option<Listing>,
+    listing: Option<Found>,
     /// Taken from the stream, and not yet looked at.
     heard: Option<Box<Change>>,
     /// The latest place that the stream has told: where it is opened anew.
     resume: Option<Position>,
     pause: Duration,
     flowing: Arc<AtomicBool>,
-}
-
-struct Listing {
-    position: Position,
-    documents: Found,
 }
 
 /// The keys of the documents that match.
@@ -143,7 +136,7 @@ impl Follow {
         if self.listing.is_none() && self.sequence.wants_listing() && self.resume.is_some() {
             let snapshot = documents(&*self.core.setup().store)?.snapshot(&self.table, self.filter.clone()).await?;
             if self.sequence.on_listing(snapshot.position) {
-                self.listing = Some(Listing { position: snapshot.position, documents: snapshot.documents });
+                self.listing = Some(snapshot.documents);
             } else {
                 return Err(Error::unavailable("the store's snapshot is older than its stream of changes"));
             }
@@ -152,7 +145,7 @@ impl Follow {
         let Some(changes) = &mut self.changes else { return Ok(()) };
         let listed = async {
             match &mut self.listing {
-                Some(listing) => (listing.position, listing.documents.next().await),
+                Some(listing) => listing.next().await,
                 None => std::future::pending().await,
             }
         };
@@ -162,9 +155,9 @@ impl Follow {
                 Some(event) => self.on_event(event),
                 None => return Err(Error::unavailable("the stream of changes has ended")),
             },
-            (position, document) = listed => match document.transpose()? {
+            document = listed => match document.transpose()? {
                 Some(Stored { key, document, revision }) => {
-                    self.sequence.on_listed(key, Version { document, previous: None, revision, position });
+                    self.sequence.on_listed(key, Version { document, previous: None, revision });
                 }
                 None => {
                     self.listing = None;
@@ -210,13 +203,13 @@ impl Follow {
         self.resume = Some(position);
         match document {
             Some(document) if matches => {
-                let version = Version { document, previous, revision, position };
+                let version = Version { document, previous, revision };
                 self.sequence.on_change(position, key, Changed::Apply(version));
             }
             // Deleted since: that will be told by itself.
             None if operation != Operation::Delete => self.sequence.on_progress(position),
             _ => {
-                let before = previous.map(|document| Version { document, previous: None, revision: None, position });
+                let before = previous.map(|document| Version { document, previous: None, revision: None });
                 self.sequence.on_change(position, key, Changed::Delete(before));
             }
         }

@@ -53,7 +53,8 @@ pub struct Table {
 /// By whose right a write is done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriteOptions {
-    /// The hold under which the write is done ([`Held::fence`]). After it, a write with an older hold of the same lock is
+    /// The hold under which the write is done: [`Held::fence`], [`Term::fence`](crate::election::Term::fence) or
+    /// [`Work::fence`](crate::reconciler::Work::fence). After it, a write with an older hold of the same lock is
     /// refused with `Fenced`.
     pub fence: Option<Fence>,
     /// Also refuse the write when the hold has ended although nobody has written since. Free on memory and SQLite, which
