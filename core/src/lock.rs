@@ -27,6 +27,11 @@ use crate::store::{ClaimQuery, SessionQuery, Store};
 /// The kind of claim that a lock is, first part of its key in the store.
 const KIND: &str = "lock";
 
+/// What the keys of all locks begin with whose full name begins with this.
+pub(crate) fn claim_prefix(prefix: &str) -> String {
+    format!("{KIND}/{prefix}")
+}
+
 /// A lock by its name. Cheap to clone; nothing is held or asked for before it is acquired.
 #[derive(Clone)]
 pub struct Lock {
@@ -298,10 +303,7 @@ impl Client {
     /// # Errors
     /// Those of the store; `Closed`.
     pub async fn locks(&self, prefix: &str) -> Result<Vec<LockInfo>> {
-        let prefix = match prefix {
-            "" => format!("{KIND}/{}/", self.core().options().namespace),
-            prefix => format!("{KIND}/{prefix}"),
-        };
+        let prefix = claim_prefix(&self.lock_prefix(prefix));
         let client = self.clone();
         self.core()
             .drive(async move {
@@ -311,6 +313,11 @@ impl Client {
                 describe_all(core, records).await
             })
             .await
+    }
+
+    /// A prefix of full names; an empty one is that of all names in the client's namespace.
+    pub(crate) fn lock_prefix(&self, prefix: &str) -> String {
+        if prefix.is_empty() { format!("{}/", self.core().options().namespace) } else { prefix.to_owned() }
     }
 
     /// Who holds this lock and who waits for it; none if it was never used.

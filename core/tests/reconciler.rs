@@ -11,7 +11,7 @@ use bson::doc;
 use coord_core::bson;
 use coord_core::client::{Client, connect};
 use coord_core::error::Code;
-use coord_core::reconciler::{Backoff, Mode, Outcome, Rate, ReconcileOptions, Reconciler, Request, Source};
+use coord_core::reconciler::{Backoff, Mode, Outcome, Rate, ReconcileOptions, Reconciler, Request, Source, Work};
 use coord_core::table::{Key, Table, WriteOptions};
 use coord_core::testing::Control;
 
@@ -477,4 +477,205 @@ async fn bad_options_are_refused() {
     assert_eq!(reconciler.add(bson::Bson::Double(0.5)).unwrap_err().code(), Code::InvalidArgument);
     reconciler.close(zero).await.unwrap_or_default();
     close(client).await;
+}
+
+#[tokio::test]
+async fn locks_that_become_free_are_keys() {
+    for url in stores("released") {
+        let (client, other) = (connect(&url).await.unwrap(), connect(&url).await.unwrap());
+        let namespace = client.lock("x").unwrap().name().to_string().rsplit_once('/').unwrap().0.to_owned();
+        let early = other.lock("early").unwrap().acquire().await.unwrap();
+        early.release().await.unwrap();
+        let held = other.lock("held").unwrap().acquire().await.unwrap();
+        let _ignored = other.lock("elsewhere/ignored").unwrap().acquire().await.unwrap();
+        let source = Source::ReleasedLocks { prefix: format!("{namespace}/") };
+        let reconciler = bounded(client.reconcile("r", source, ReconcileOptions::default())).await.unwrap();
+        let next = async |name: &str| {
+            let request = bounded(reconciler.next()).await.unwrap();
+            assert_eq!(*request.key(), Key::new(format!("{namespace}/{name}")).unwrap());
+            assert!(request.document().is_none());
+            request.complete(Outcome::Done).unwrap();
+        };
+        next("early").await;
+        // Handed over, it is not free.
+        let waiter = tokio::spawn({
+            let lock = client.lock("held").unwrap();
+            async move { lock.acquire().await }
+        });
+        bounded(async {
+            while client.stats().waiting == 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        held.release().await.unwrap();
+        let held = bounded(waiter).await.unwrap().unwrap();
+        other.lock("mark").unwrap().acquire().await.unwrap().release().await.unwrap();
+        next("mark").await;
+        held.release().await.unwrap();
+        next("held").await;
+        assert_idle(&reconciler);
+        close(client).await;
+        close(other).await;
+    }
+}
+
+/// What all replicas of a test have seen, and whether two ever ran one key at once by their own tokens.
+#[derive(Default)]
+struct Witness {
+    running: Mutex<BTreeMap<Key, Vec<Arc<Work>>>>,
+    /// The highest version of each key that was run to an end that counted.
+    seen: Mutex<BTreeMap<Key, i64>>,
+    tokens: Mutex<BTreeMap<Key, i64>>,
+}
+
+impl Witness {
+    async fn run(&self, work: &Arc<Work>) {
+        {
+            let mut running = self.running.lock().unwrap();
+            let others = running.entry(work.key().clone()).or_default();
+            let holds = |work: &Work| work.check().err().is_none_or(|error| error.code() != Code::Fenced);
+            if let Some(other) = others.iter().find(|other| holds(other) && holds(work)) {
+                panic!("{} is run with the tokens {:?} and {:?}", work.key(), other.token(), work.token());
+            }
+            others.push(work.clone());
+            let mut tokens = self.tokens.lock().unwrap();
+            let highest = tokens.entry(work.key().clone()).or_default();
+            assert!(work.token().unwrap() >= *highest, "an older token begins a run after a newer one");
+            *highest = work.token().unwrap();
+        }
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn ended(&self, work: &Arc<Work>, counts: bool) {
+        let mut running = self.running.lock().unwrap();
+        running.get_mut(work.key()).unwrap().retain(|other| !Arc::ptr_eq(other, work));
+        if counts {
+            let version = work.document().map_or(i64::MAX, |document| document.get_i64("n").unwrap());
+            self.seen.lock().unwrap().insert(work.key().clone(), version);
+        }
+    }
+}
+
+/// One of several replicas, on a client of its own.
+struct Replica {
+    client: Client,
+    reconciler: Reconciler,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Replica {
+    async fn start(url: &str, witness: &Arc<Witness>) -> Self {
+        let client = connect(url).await.unwrap();
+        let source = Source::table(&client.table("t").unwrap(), ()).unwrap();
+        let options = ReconcileOptions {
+            mode: Mode::Sharded { shards: 8 },
+            workers: 4,
+            backoff: quick(),
+            ..ReconcileOptions::default()
+        };
+        let reconciler = bounded(client.reconcile("r", source, options)).await.unwrap();
+        let worker = |reconciler: Reconciler, witness: Arc<Witness>| async move {
+            while let Ok(request) = reconciler.next().await {
+                let work = request.work().clone();
+                witness.run(&work).await;
+                let counts = request.complete(Outcome::Done).is_ok();
+                witness.ended(&work, counts);
+            }
+        };
+        let workers: Vec<_> = (0..4).map(|_| worker(reconciler.clone(), witness.clone())).collect();
+        let task = tokio::spawn(async move {
+            futures::future::join_all(workers).await;
+        });
+        Self { client, reconciler, task }
+    }
+
+    async fn stop(self) {
+        let _ = self.reconciler.close(BOUND).await;
+        close(self.client).await;
+        self.task.await.unwrap();
+    }
+}
+
+/// Numbers that look random, the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+#[tokio::test]
+async fn shards_move_between_replicas_and_no_key_is_run_by_two() {
+    let url = format!("memory:shards-{}?coord.clock=manual", std::process::id());
+    let observer = connect(&url).await.unwrap();
+    let control = Control::of(&observer).unwrap();
+    let table = observer.table("t").unwrap();
+    let witness = Arc::new(Witness::default());
+    let mut versions: BTreeMap<Key, i64> = BTreeMap::new();
+    let mut replicas = Vec::new();
+    for _ in 0..4 {
+        replicas.push(Replica::start(&url, &witness).await);
+    }
+    let mut dice = Dice(1);
+    for n in 1..400i64 {
+        let key = i64::try_from(dice.roll(40)).unwrap();
+        if dice.roll(6) > 0 {
+            table.put(key, doc! { "n": n }, plain()).await.unwrap();
+            versions.insert(Key::from(key), n);
+        } else if table.delete(key, plain()).await.is_ok() {
+            versions.insert(Key::from(key), i64::MAX);
+        }
+        match dice.roll(40) {
+            0 => {
+                // Dead by silence; it comes back under another session.
+                let replica = &replicas[usize::try_from(dice.roll(4)).unwrap()];
+                control.expire_session(&replica.client.session().id.to_string()).await.unwrap_or_default();
+            }
+            1 => {
+                let place = usize::try_from(dice.roll(4)).unwrap();
+                let closing = tokio::spawn(replicas.swap_remove(place).stop());
+                bounded(closing).await.unwrap();
+                replicas.push(Replica::start(&url, &witness).await);
+            }
+            _ => {}
+        }
+        control.advance(Duration::from_millis(50)).await.unwrap();
+    }
+    // Everything that has changed is run, and every shard ends up with whoever is to have it.
+    bounded(async {
+        loop {
+            let settled = *witness.seen.lock().unwrap() == versions;
+            let shards: Vec<u32> = replicas.iter().flat_map(|r| r.reconciler.stats().shards).collect();
+            if settled && shards.len() == 8 && replicas.iter().all(|r| !r.reconciler.stats().shards.is_empty()) {
+                return;
+            }
+            control.advance(Duration::from_millis(100)).await.unwrap();
+        }
+    })
+    .await;
+    // With one replica left, it has them all.
+    eprintln!("settled");
+    while replicas.len() > 1 {
+        eprintln!("stopping {}", replicas.len());
+        bounded(tokio::spawn(replicas.pop().unwrap().stop())).await.unwrap();
+    }
+    bounded(async {
+        while replicas[0].reconciler.stats().shards.len() < 8 {
+            eprintln!("shards {:?}", replicas[0].reconciler.stats().shards);
+            control.advance(Duration::from_millis(100)).await.unwrap();
+        }
+    })
+    .await;
+    bounded(tokio::spawn(replicas.pop().unwrap().stop())).await.unwrap();
+
+    // The number of shards stays what it was.
+    let source = Source::table(&table, ()).unwrap();
+    let other = ReconcileOptions { mode: Mode::SHARDED, ..ReconcileOptions::default() };
+    assert_eq!(observer.reconcile("r", source, other).await.unwrap_err().code(), Code::InvalidArgument);
+    close(observer).await;
 }

@@ -3,7 +3,7 @@
 //! Whoever takes a key holds the queue's lock for a moment and nothing else; the document is fetched outside of it.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +37,7 @@ pub(super) struct Engine {
     progress: Watched<Progress>,
     stop: CancelToken,
     counters: Counters,
+    tasks: AtomicUsize,
 }
 
 /// The parts that this replica holds, and what the next holder of a part cannot find in the source.
@@ -88,11 +89,27 @@ impl Engine {
             progress: Watched::new(Progress::default()),
             stop: CancelToken::new(),
             counters: Counters::default(),
+            tasks: AtomicUsize::new(0),
         }
     }
 
     pub(super) fn core(&self) -> &Arc<Core> {
         &self.core
+    }
+
+    /// Runs a task of the reconciler's, which ends when that is stopped.
+    pub(super) fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.fetch_add(1, SeqCst);
+        let ended = TaskEnded(self.clone());
+        self.core.setup().env.spawn(async move {
+            let _ended = ended;
+            task.await;
+        });
+    }
+
+    /// How many of its tasks have not ended.
+    pub(super) fn tasks(&self) -> usize {
+        self.tasks.load(SeqCst)
     }
 
     pub(super) fn name(&self) -> &str {
@@ -262,18 +279,27 @@ impl Engine {
 
     /// Lists the keys of a part that was granted, and adds them. Tries until that is done.
     pub(super) async fn list_part(&self, part: u32) {
+        self.list(|key| self.part_of(key) == part).await;
+    }
+
+    /// Lists all keys, and adds those that are ours. Tries until that is done.
+    pub(super) async fn list_all(&self) {
+        self.list(|_| true).await;
+    }
+
+    async fn list(&self, wanted: impl Fn(&Key) -> bool + Send + Sync) {
         let env = &self.core.setup().env;
         let mut pause = FIRST_PAUSE;
         loop {
             let mut add = |key: Key| {
-                if self.part_of(&key) == part {
+                if wanted(&key) {
                     self.add(Arc::new(key));
                 }
             };
             match self.origin.list(&self.core, &mut add).await {
                 Ok(()) => return,
                 Err(error) => {
-                    tracing::debug!(reconciler = self.name, part, %error, "the source could not be listed; trying again");
+                    tracing::debug!(reconciler = self.name, %error, "the source could not be listed; trying again");
                     env.sleep(env.jittered(pause)).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
@@ -536,6 +562,16 @@ impl Engine {
             synced: self.progress.get().synced,
             paused: self.queue().is_paused(),
         }
+    }
+}
+
+/// Also when the runtime drops a task.
+struct TaskEnded(Arc<Engine>);
+
+impl Drop for TaskEnded {
+    fn drop(&mut self) {
+        self.0.tasks.fetch_sub(1, SeqCst);
+        self.0.settled.notify_waiters();
     }
 }
 

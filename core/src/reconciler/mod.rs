@@ -29,9 +29,9 @@ use futures::FutureExt;
 use futures::future::try_join_all;
 
 use crate::client::{Client, claim_key};
-use crate::env::Task;
 use crate::error::{Code, Error, Result};
 use crate::name::Name;
+use crate::observer::ObserveOptions;
 use crate::protocol::document::{Filter, Key, Position};
 use crate::protocol::shards::MAX_SHARDS;
 use crate::protocol::work_queue::QueueOptions;
@@ -56,6 +56,15 @@ pub enum Source {
         table: Table,
         /// Which of its documents.
         filter: Filter,
+    },
+    /// The services that an observer sees, `name`, `scope/*` …: their full names, at the start those that somebody provides,
+    /// and then whenever a provider comes, goes or changes.
+    Observer(String),
+    /// The locks that became free: their full names. At the start every free lock that the store remembers, and again
+    /// after an interruption. One that goes from a holder to a waiter was not free.
+    ReleasedLocks {
+        /// What their full names begin with; empty for all of the client's namespace.
+        prefix: String,
     },
     /// Keys that are added by hand: [`Reconciler::add`].
     Manual,
@@ -213,18 +222,15 @@ pub struct ReconcilerStats {
 pub struct Reconciler {
     client: Client,
     engine: Arc<Engine>,
-    handle: Arc<Handle>,
+    _handle: Arc<Handle>,
 }
 
 /// Ends the reconciler.
-struct Handle {
-    engine: Arc<Engine>,
-    tasks: Vec<Task>,
-}
+struct Handle(Arc<Engine>);
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.engine.stop();
+        self.0.stop();
     }
 }
 
@@ -244,6 +250,8 @@ impl Client {
         core.check_open()?;
         let origin = match source {
             Source::Table { table, filter } => Origin::Table { table: table.table_name().clone(), filter },
+            Source::Observer(pattern) => Origin::Observer(self.observe(&pattern, ObserveOptions::default()).await?),
+            Source::ReleasedLocks { prefix } => Origin::ReleasedLocks { prefix: self.lock_prefix(&prefix) },
             Source::Manual if options.mode == Mode::All => Origin::Manual,
             Source::Manual => {
                 return Err(Error::invalid(
@@ -256,9 +264,8 @@ impl Client {
             self.agree_on_shards(&name, shards).await?;
         }
         let engine = Arc::new(Engine::new(core.clone(), name.to_string(), options, origin));
-        let mut handle = Handle { engine: engine.clone(), tasks: Vec::new() };
-        let env = &core.setup().env;
-        handle.tasks.push(env.spawn(source::feed(engine.clone())));
+        let handle = Handle(engine.clone());
+        engine.spawn(source::feed(engine.clone()));
         let waiting = engine.clone();
         core.drive(async move {
             let synced = |engine: &Engine| {
@@ -273,23 +280,29 @@ impl Client {
         })
         .await?;
         if let Some(every) = engine.options().resync {
-            handle.tasks.push(env.spawn(source::resync(engine.clone(), every)));
+            engine.spawn(source::resync(engine.clone(), every));
         }
         match mode {
             Mode::All => {}
             Mode::Leader => {
                 let claim = claim_key(crate::election::KIND, &part_name(&name, "reconcile:", "")?);
-                handle.tasks.push(env.spawn(rights::lead(engine.clone(), claim)));
+                engine.spawn(rights::lead(engine.clone(), claim));
             }
             Mode::Sharded { shards } => {
-                let replicas = Arc::new(rights::Replicas::new(env.now()));
+                let replicas = Arc::new(rights::Replicas::new(engine.now()));
+                // Of all replicas of the client's, each has a name of its own among the members.
+                let member = format!("{MEMBERS}{:016x}", core.setup().env.rng.bits());
+                let members = claim_key(SHARD_KIND, &part_name(&name, "", MEMBERS)?);
+                let member = claim_key(SHARD_KIND, &part_name(&name, "", &member)?);
+                engine.spawn(rights::follow_members(engine.clone(), replicas.clone(), members));
+                engine.spawn(rights::be_member(engine.clone(), member));
                 for shard in 0..shards {
                     let claim = claim_key(SHARD_KIND, &part_name(&name, "", &format!(":{shard}"))?);
-                    handle.tasks.push(env.spawn(rights::keep_shard(engine.clone(), replicas.clone(), shard, claim)));
+                    engine.spawn(rights::keep_shard(engine.clone(), replicas.clone(), shard, claim));
                 }
             }
         }
-        Ok(Reconciler { client: self.clone(), engine, handle: Arc::new(handle) })
+        Ok(Reconciler { client: self.clone(), engine, _handle: Arc::new(handle) })
     }
 
     /// All replicas of a reconciler have the same number of shards, or a key would belong to two of them.
@@ -467,24 +480,8 @@ impl Reconciler {
     /// `Timeout` when that takes longer; it goes on in the background.
     pub async fn close(&self, timeout: Duration) -> Result<()> {
         self.engine.stop();
-        let env = self.client.core().setup().env.clone();
-        let handle = self.handle.clone();
-        let begun = env.now();
-        self.within(timeout, "closed", |engine| (engine.queue().running() == 0).then_some(())).await?;
-        let left = timeout.saturating_sub(env.now().since(begun));
-        self.client
-            .core()
-            .drive(async move {
-                let until = env.now() + left;
-                while handle.tasks.iter().any(|task| !task.is_finished()) {
-                    if env.now() >= until {
-                        return Err(late("closed", timeout));
-                    }
-                    env.sleep(Duration::from_millis(2)).await;
-                }
-                Ok(())
-            })
-            .await
+        let ended = |engine: &Engine| (engine.queue().running() == 0 && engine.tasks() == 0).then_some(());
+        self.within(timeout, "closed", ended).await
     }
 
     /// Waits until every change of a key up to this position (of a write: [`Written::position`](crate::table::Written)) has
@@ -554,6 +551,9 @@ const LEAST_RESYNC: Duration = Duration::from_secs(1);
 
 /// The kind of claim that a shard is.
 const SHARD_KIND: &str = "shard";
+
+/// What stands before a replica's own claim, which says that it lives: digits stand there for a shard.
+const MEMBERS: &str = ":r";
 
 /// The table with what the replicas of each sharded reconciler have agreed on.
 const RECORDS: &str = "reconcilers";

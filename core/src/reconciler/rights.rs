@@ -5,6 +5,7 @@
 //! more, and those that run are waited for, so that the next holder never begins beside them; when it is lost, the
 //! results of what still runs do not count.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +17,10 @@ use crate::driver::{CancelToken, Watched};
 use crate::error::{Code, Error, Result};
 use crate::protocol::claim::{ClaimKey, Priority};
 use crate::protocol::document::{Fence, Key};
+use crate::protocol::session::{SessionId, Vitality};
 use crate::protocol::shards::{MOVES, View, Wish};
 use crate::protocol::work_queue::Gate;
+use crate::store::changes::{Change, ClaimState, Interest};
 use crate::time::Timestamp;
 
 /// A part that this replica holds.
@@ -133,6 +136,90 @@ impl Replicas {
 
     async fn until(&self, wanted: impl Fn(&View) -> bool) {
         self.view.wait_for(wanted).await;
+    }
+}
+
+/// Holds a claim that nobody else wants, which says that this replica lives: it is gone when the session is.
+pub(super) async fn be_member(engine: Arc<Engine>, claim: ClaimKey) {
+    let core = engine.core().clone();
+    let want = Want { wait: true, max_queue: core.options().max_queue, priority: Priority::default() };
+    loop {
+        let held = tokio::select! {
+            biased;
+            () = engine.stopped() => return,
+            held = acquire::wait(&core, &claim, &want) => held,
+        };
+        match held {
+            Ok(hold) => {
+                let over = tokio::select! {
+                    biased;
+                    () = engine.stopped() => true,
+                    _ = hold.lost() => false,
+                };
+                if over {
+                    // The shards are released by their own tasks; who waits for them need not be a member to get them.
+                    if let Err(error) = hold.release().await {
+                        tracing::debug!(%claim, %error, "a replica's claim was gone before it left");
+                    }
+                    return;
+                }
+            }
+            Err(error) if error.code() == Code::Closed => return,
+            Err(error) => {
+                tracing::warn!(%claim, %error, "a replica cannot say that it lives; trying again");
+                core.setup().env.sleep(core.setup().env.jittered(RETRY)).await;
+            }
+        }
+    }
+}
+
+/// Keeps the view of the live replicas: the holders of members' claims whose sessions are not known to be dead.
+pub(super) async fn follow_members(engine: Arc<Engine>, replicas: Arc<Replicas>, prefix: ClaimKey) {
+    let core = engine.core().clone();
+    let interest = Interest { claims: vec![prefix.as_str().to_owned()], sessions: true };
+    let mut changes = loop {
+        let subscribed = tokio::select! {
+            biased;
+            () = engine.stopped() => return,
+            subscribed = core.changes().subscribe(interest.clone()) => subscribed,
+        };
+        match subscribed {
+            Ok(changes) => break changes,
+            Err(error) if error.code() == Code::Closed => return,
+            Err(error) => {
+                tracing::warn!(%error, "the replicas of a reconciler cannot be followed; trying again");
+                core.setup().env.sleep(core.setup().env.jittered(RETRY)).await;
+            }
+        }
+    };
+    let mut members: BTreeMap<ClaimKey, SessionId> = BTreeMap::new();
+    loop {
+        let change = tokio::select! {
+            biased;
+            () = engine.stopped() => return,
+            change = changes.next() => change,
+        };
+        let Ok(change) = change else { return };
+        match change {
+            // Nothing is known of the replicas until the snapshot; the view stays, and is only a wish.
+            Change::Interrupted => continue,
+            Change::Snapshot(snapshot) => {
+                let live: BTreeSet<SessionId> = snapshot.sessions.iter().map(|session| session.id).collect();
+                let holder = |claim: ClaimState| Some((claim.key, claim.holder?.session));
+                members = snapshot.claims.into_iter().filter_map(holder).filter(|(_, id)| live.contains(id)).collect();
+            }
+            Change::Claim(ClaimState { key, holder: Some(holder), .. }) => {
+                members.insert(key, holder.session);
+            }
+            Change::Claim(ClaimState { key, .. }) => {
+                members.remove(&key);
+            }
+            Change::Session(session) if session.vitality == Vitality::Dead => {
+                members.retain(|_, member| *member != session.id);
+            }
+            Change::Session(_) => continue,
+        }
+        replicas.update(members.values().map(SessionId::to_string).collect(), core.setup().env.now());
     }
 }
 

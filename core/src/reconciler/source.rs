@@ -10,22 +10,35 @@ use futures::StreamExt;
 use super::engine::Engine;
 use crate::client::Core;
 use crate::error::Result;
+use crate::lock;
+use crate::observer::{Observer, ObserverEvent, ProviderInfo};
+use crate::protocol::claim::ClaimKey;
 use crate::protocol::document::{Filter, Key, Position, Projection, TableName};
 use crate::protocol::mirror::Event;
+use crate::store::changes::{Change, Interest};
 use crate::store::documents::{Query, Stored};
+use crate::store::{ClaimQuery, Store};
 use crate::table::documents;
 use crate::table::follow::Follow;
 
 /// A source as the reconciler's tasks need it.
 pub(super) enum Origin {
-    Table { table: TableName, filter: Filter },
+    Table {
+        table: TableName,
+        filter: Filter,
+    },
+    Observer(Observer),
+    /// Of locks whose full name begins with this.
+    ReleasedLocks {
+        prefix: String,
+    },
     Manual,
 }
 
 impl Origin {
     /// Whether a request's document must be fetched.
     pub(super) fn fetches(&self) -> bool {
-        !matches!(self, Self::Manual)
+        matches!(self, Self::Table { .. } | Self::Observer(_))
     }
 
     /// Every key that is there.
@@ -37,6 +50,19 @@ impl Origin {
                 let mut found = documents(&*core.setup().store)?.find(table, query).await?;
                 while let Some(stored) = found.next().await.transpose()? {
                     add(stored.key);
+                }
+                Ok(())
+            }
+            Self::Observer(observer) => {
+                for service in observer.services()? {
+                    add(Key::new(service)?);
+                }
+                Ok(())
+            }
+            Self::ReleasedLocks { prefix } => {
+                let claims = core.setup().store.claims(ClaimQuery::Prefix(lock::claim_prefix(prefix))).await?;
+                for claim in claims.into_iter().filter(|claim| claim.holder.is_none()) {
+                    add(Key::new(claim.key.name())?);
                 }
                 Ok(())
             }
@@ -53,7 +79,13 @@ impl Origin {
                 let mut found = documents(&*core.setup().store)?.find(table, query).await?;
                 found.next().await.transpose()
             }
-            Self::Manual => Ok(None),
+            Self::Observer(observer) => {
+                let service = key.value().as_str().unwrap_or_default();
+                let providers = observer.providers(service)?;
+                let document = (!providers.is_empty()).then(|| described(service, &providers));
+                Ok(document.map(|document| Stored { key: key.clone(), document, revision: None }))
+            }
+            Self::ReleasedLocks { .. } | Self::Manual => Ok(None),
         }
     }
 }
@@ -74,11 +106,10 @@ pub(super) async fn feed(engine: Arc<Engine>) {
             let follow = Follow::new(engine.core().clone(), table.clone(), filter.clone(), None);
             follow_table(&engine, follow).await
         }
+        Origin::Observer(observer) => follow_observer(&engine, observer).await,
+        Origin::ReleasedLocks { prefix } => follow_locks(&engine, prefix).await,
         Origin::Manual => {
-            engine.advance(|progress| {
-                progress.synced = true;
-                progress.position = Position(u64::MAX);
-            });
+            synced(&engine);
             Ok(())
         }
     };
@@ -89,6 +120,77 @@ pub(super) async fn feed(engine: Arc<Engine>) {
         engine.advance(|progress| progress.failure = Some(error));
         engine.stop();
     }
+}
+
+/// A source without a history of its own: what is known of it is in the queue.
+fn synced(engine: &Engine) {
+    engine.advance(|progress| {
+        progress.synced = true;
+        progress.position = Position(u64::MAX);
+    });
+}
+
+/// An observer tells what is different after an interruption by itself.
+async fn follow_observer(engine: &Engine, observer: &Observer) -> Result<()> {
+    loop {
+        let event = tokio::select! {
+            biased;
+            () = engine.stopped() => return Ok(()),
+            event = observer.next() => event?,
+        };
+        match event {
+            ObserverEvent::SnapshotStart => {}
+            ObserverEvent::SnapshotEnd => synced(engine),
+            ObserverEvent::FirstUp(provider) | ObserverEvent::Joined(provider) | ObserverEvent::Changed(provider) => {
+                engine.add(Arc::new(Key::new(provider.service)?));
+            }
+            ObserverEvent::Left(provider) => engine.add_deleted(Arc::new(Key::new(provider.service)?)),
+            ObserverEvent::LastDown { service } => engine.add_deleted(Arc::new(Key::new(service)?)),
+        }
+    }
+}
+
+/// A lock that goes from one holder to the next was never free. After an interruption every free lock is added: some may
+/// have been taken and released meanwhile.
+async fn follow_locks(engine: &Engine, prefix: &str) -> Result<()> {
+    let interest = Interest { claims: vec![lock::claim_prefix(prefix)], sessions: false };
+    let core = engine.core();
+    let mut changes = core.changes().subscribe(interest).await?;
+    let mut held: HashSet<ClaimKey> = HashSet::new();
+    loop {
+        let change = tokio::select! {
+            biased;
+            () = engine.stopped() => return Ok(()),
+            change = changes.next() => change?,
+        };
+        match change {
+            Change::Interrupted | Change::Session(_) => {}
+            Change::Snapshot(snapshot) => {
+                held = snapshot.claims.iter().filter(|claim| claim.holder.is_some()).map(|c| c.key.clone()).collect();
+                engine.list_all().await;
+                synced(engine);
+            }
+            Change::Claim(claim) if claim.holder.is_some() => {
+                held.insert(claim.key);
+            }
+            Change::Claim(claim) => {
+                if held.remove(&claim.key) {
+                    engine.add_deleted(Arc::new(Key::new(claim.key.name())?));
+                }
+            }
+        }
+    }
+}
+
+/// The providers of a service as a document.
+fn described(service: &str, providers: &[ProviderInfo]) -> Document {
+    let described = providers.iter().map(|provider| {
+        doc! {
+            "instance_id": &provider.instance_id, "session": &provider.session, "name": &provider.name,
+            "host": &provider.host, "pid": i64::from(provider.pid), "metadata": &provider.metadata,
+        }
+    });
+    doc! { "_id": service, "service": service, "providers": described.collect::<Vec<_>>() }
 }
 
 /// At the beginning, and whenever changes were missed, every document's key is added: a function may have seen more than
