@@ -105,7 +105,7 @@ lint-rust: ## Check Rust's format and lints
 
 .PHONY: lint-features
 lint-features: ## Check that each backend of the core builds alone, and the core without any
-	for features in "" sqlite mongodb testing; do \
+	for features in "" sqlite mongodb mail testing; do \
 	  cargo clippy --quiet --locked -p coord-core --no-default-features --features "$$features" -- -D warnings; \
 	done
 
