@@ -28,7 +28,7 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use futures::future::{BoxFuture, FutureExt};
 use mongodb::bson::{Bson, Document, Timestamp, doc};
-use mongodb::options::{ReadConcern, ReturnDocument};
+use mongodb::options::ReturnDocument;
 use mongodb::{ClientSession, Collection};
 use tokio::sync::watch;
 
@@ -85,7 +85,8 @@ impl MongoStore {
     /// # Errors
     /// `InvalidArgument` for a URI that is wrong, `Unsupported` for a server that stands alone or is too old,
     /// `Unauthorized` for credentials or a certificate that are not accepted, `Forbidden` that names the missing
-    /// right, `Unavailable` when no server answers within 2 s, or none is primary within a third of the ttl.
+    /// right, `Unavailable` when no server answers within 2 s, or none is primary, or no majority acknowledges what
+    /// is created, within 20 s.
     pub async fn open(uri: &str, prefix: &str, pool: u32, ttl: Duration, env: Env) -> Result<Self> {
         if ttl < SAFE_TTL {
             tracing::warn!(
@@ -224,17 +225,7 @@ impl Inner {
     }
 
     async fn ask_health(&self) -> Result<()> {
-        let (sessions, limit) = (self.sessions.clone(), self.limits.operation);
-        // A linearizable read writes to the oplog and waits for a majority, but leaves no document behind.
-        let request = async move {
-            sessions
-                .find_one(doc! { "_id": "nobody" })
-                .read_concern(ReadConcern::linearizable())
-                .max_time(limit)
-                .await
-                .map(drop)
-        };
-        self.tasks.run(limit, ASK_HEALTH, request, &self.sessions.namespace().to_string()).await
+        connect::ask_majority(self.sessions.clone(), self.limits, &self.tasks).await
     }
 
     async fn close(&self) {
@@ -326,7 +317,6 @@ const CHANGE_SESSION: Doing = Doing { what: "change a session", rights: "find, i
 const CHANGE_CLAIM: Doing = Doing { what: "change a lock", rights: "find, insert, update and remove" };
 const READ_SESSIONS: Doing = Doing { what: "read sessions", rights: "find" };
 const READ_CLAIMS: Doing = Doing { what: "read locks", rights: "find" };
-const ASK_HEALTH: Doing = Doing { what: "ask the majority", rights: "find" };
 
 /// Below this an ordinary failover can last longer than the ttl.
 const SAFE_TTL: Duration = Duration::from_secs(10);
