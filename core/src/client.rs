@@ -16,6 +16,7 @@ use crate::name::Name;
 use crate::protocol::claim::ClaimKey;
 pub use crate::protocol::session::SessionState;
 use crate::protocol::session::{SessionId, SessionInfo, Timing};
+use crate::session::changes::Hub;
 use crate::session::{Session, Setup, kernel_lock};
 use crate::stats::{Stats, StatsSnapshot};
 use crate::store::SharedStore;
@@ -56,6 +57,7 @@ pub(crate) struct Core {
     /// How many clients use the store: the last one closes it.
     store_users: Arc<()>,
     current: Watched<Arc<Session>>,
+    changes: Arc<Hub>,
     life: Watched<Life>,
     supervisor: Mutex<Option<Task>>,
     session_tasks: Mutex<Vec<Task>>,
@@ -122,9 +124,8 @@ impl Client {
         options: Options,
         setup: Setup,
     ) -> Result<Self> {
-        // A simulation counts every call; a store on this host fails for reasons that do not pass.
-        let patient = runtime.is_some() && store.capabilities().multi_host;
-        let session = match first_session(&setup, if patient { OPENING } else { Duration::ZERO }).await {
+        let opened = Session::open(setup.clone()).await;
+        let session = match opened {
             Ok(session) => session,
             Err(error) => {
                 if Arc::strong_count(&store_users) == 1 {
@@ -139,6 +140,7 @@ impl Client {
             store,
             store_users,
             current: Watched::new(session.clone()),
+            changes: Hub::new(setup.env.clone(), setup.store.clone()),
             life: Watched::new(Life::Open),
             supervisor: Mutex::new(None),
             session_tasks: Mutex::new(session.start()),
@@ -322,6 +324,12 @@ impl Core {
         &self.setup
     }
 
+    /// What others do, for those in this client who look on.
+    #[allow(dead_code, reason = "elections and observers come to it")]
+    pub(crate) fn changes(&self) -> &Arc<Hub> {
+        &self.changes
+    }
+
     pub(crate) fn current_session(&self) -> Arc<Session> {
         self.current.get()
     }
@@ -432,6 +440,7 @@ impl Core {
         if let Some(supervisor) = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take() {
             supervisor.abort();
         }
+        self.changes.close();
         let session = self.current_session();
         // All but the renewal: holds stay covered until they are released.
         let mut tasks = std::mem::take(&mut *self.session_tasks.lock().unwrap_or_else(PoisonError::into_inner));
@@ -462,21 +471,6 @@ impl Core {
             self.store.close().await;
         }
         self.life.replace(Life::Closed);
-    }
-}
-
-/// Opens the client's first session. One that a busy store has not acknowledged in time is left to be buried, and
-/// another one is tried.
-async fn first_session(setup: &Setup, patience: Duration) -> Result<Arc<Session>> {
-    let begun = setup.env.now();
-    loop {
-        match Session::open(setup.clone()).await {
-            Err(error) if error.code() == Code::Unavailable && setup.env.now().since(begun) < patience => {
-                tracing::debug!(%error, "a session could not be opened; trying again");
-                setup.env.sleep(setup.env.jittered(Duration::from_millis(100))).await;
-            }
-            done => return done,
-        }
     }
 }
 
@@ -536,6 +530,3 @@ async fn open_store(options: &Options, env: &Env) -> Result<SharedStore> {
 pub(crate) fn claim_key(kind: &str, name: &Name) -> ClaimKey {
     ClaimKey::new(format!("{kind}/{name}"))
 }
-
-/// How long connecting is tried while the store answers but does not acknowledge.
-const OPENING: Duration = Duration::from_secs(20);

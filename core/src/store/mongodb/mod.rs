@@ -4,7 +4,7 @@
 //!
 //! | collection | `_id` | fields | indexes |
 //! |---|---|---|---|
-//! | `<prefix>sessions` | session id | `st` live or dead, `n` nonce, `ttl` ms, `seen`, `died`, `info` | `died` (removed after 24 h), `st` |
+//! | `<prefix>sessions` | session id | `st` live or dead, `n` nonce, `ttl` ms, `seen`, `died`, `clean`, `info`, `opened`, `prov` what it provides, `rv` its changes | `died` (removed after 24 h), `st` |
 //! | `<prefix>locks` | key of the claim | `own` holder, `q` waiters, `tok` token, `at` date of the grant, `val` value, `brk` and `brt` the holder asked to go and its token | `own`, `q` |
 //!
 //! Invariants:
@@ -27,8 +27,8 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use futures::future::{BoxFuture, FutureExt};
-use mongodb::bson::{Bson, Document, Timestamp, doc};
-use mongodb::options::ReturnDocument;
+use mongodb::bson::{Document, Timestamp, doc};
+use mongodb::options::{ReadConcern, ReturnDocument};
 use mongodb::{ClientSession, Collection};
 use tokio::sync::watch;
 
@@ -36,15 +36,18 @@ use self::errors::Doing;
 use self::lanes::{Lanes, session_in};
 use self::pipeline::Write;
 use self::tasks::{Limits, Tasks};
+use super::changes::{Changes, Interest};
 use super::{Applied, Capabilities, ClaimQuery, Notices, SessionQuery, Store};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep};
 use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
 
+mod changes;
 mod codec;
 mod connect;
 mod errors;
+mod feed;
 mod lanes;
 mod pipeline;
 mod stream;
@@ -85,8 +88,7 @@ impl MongoStore {
     /// # Errors
     /// `InvalidArgument` for a URI that is wrong, `Unsupported` for a server that stands alone or is too old,
     /// `Unauthorized` for credentials or a certificate that are not accepted, `Forbidden` that names the missing
-    /// right, `Unavailable` when no server answers within 2 s, or none is primary, or no majority acknowledges what
-    /// is created, within 20 s.
+    /// right, `Unavailable` when no server answers within 2 s, or none is primary within a third of the ttl.
     pub async fn open(uri: &str, prefix: &str, pool: u32, ttl: Duration, env: Env) -> Result<Self> {
         if ttl < SAFE_TTL {
             tracing::warn!(
@@ -132,7 +134,9 @@ impl Inner {
 
     async fn step_session(&self, id: SessionId, step: SessionStep) -> Result<Option<SessionRecord>> {
         let (collection, limit) = match step {
-            SessionStep::Kill(_) => (&self.sessions, self.limits.operation),
+            SessionStep::Kill(_) | SessionStep::Provide(_) | SessionStep::Withdraw { .. } => {
+                (&self.sessions, self.limits.operation)
+            }
             SessionStep::Renew { .. } => (&self.own_session, self.limits.renewal),
             SessionStep::Open { .. } | SessionStep::Close => (&self.own_session, self.limits.operation),
         };
@@ -172,17 +176,22 @@ impl Inner {
     }
 
     async fn read_sessions(&self, query: SessionQuery) -> Result<Vec<SessionRecord>> {
+        let mut fields = pipeline::session_fields();
         let filter = match query {
             SessionQuery::Ids(ids) if ids.is_empty() => return self.nothing(),
             SessionQuery::Ids(ids) => {
                 doc! { "_id": { "$in": ids.iter().map(SessionId::to_string).collect::<Vec<_>>() } }
             }
             SessionQuery::Live => doc! { "st": "live" },
+            SessionQuery::Roster => {
+                fields = pipeline::roster_fields();
+                doc! { "st": "live" }
+            }
         };
         let sessions = self.sessions.clone();
         let limit = self.limits.operation;
         let request = async move {
-            let found = sessions.find(filter).projection(pipeline::session_fields()).max_time(limit).await?;
+            let found = sessions.find(filter).projection(fields).max_time(limit).await?;
             found.try_collect::<Vec<_>>().await
         };
         let found = self.tasks.run(limit, READ_SESSIONS, request, &self.sessions.namespace().to_string()).await?;
@@ -199,11 +208,7 @@ impl Inner {
                 doc! { "$or": [{ "own": codec::entries_of(id) }, { "q": codec::entries_of(id) }] }
             }
             ClaimQuery::HeldBy(id) => doc! { "own": codec::entries_of(id) },
-            // Every key sorts below the prefix and the last of all characters.
-            ClaimQuery::Prefix(prefix) => {
-                let end = format!("{prefix}\u{10ffff}");
-                doc! { "_id": { "$gte": Bson::String(prefix), "$lt": end } }
-            }
+            ClaimQuery::Prefix(prefix) => doc! { "_id": codec::begins_with(&prefix) },
         };
         let this = Arc::clone(self);
         let request = async move {
@@ -225,7 +230,17 @@ impl Inner {
     }
 
     async fn ask_health(&self) -> Result<()> {
-        connect::ask_majority(self.sessions.clone(), self.limits, &self.tasks).await
+        let (sessions, limit) = (self.sessions.clone(), self.limits.operation);
+        // A linearizable read writes to the oplog and waits for a majority, but leaves no document behind.
+        let request = async move {
+            sessions
+                .find_one(doc! { "_id": "nobody" })
+                .read_concern(ReadConcern::linearizable())
+                .max_time(limit)
+                .await
+                .map(drop)
+        };
+        self.tasks.run(limit, ASK_HEALTH, request, &self.sessions.namespace().to_string()).await
     }
 
     async fn close(&self) {
@@ -300,6 +315,10 @@ impl Store for MongoStore {
         stream::open(Arc::clone(&self.0), id).boxed()
     }
 
+    fn changes(&self, interest: Interest) -> BoxFuture<'_, Result<Changes>> {
+        changes::open(Arc::clone(&self.0), interest).boxed()
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities { multi_process: true, multi_host: true, kernel_locks_trusted: false }
     }
@@ -317,6 +336,7 @@ const CHANGE_SESSION: Doing = Doing { what: "change a session", rights: "find, i
 const CHANGE_CLAIM: Doing = Doing { what: "change a lock", rights: "find, insert, update and remove" };
 const READ_SESSIONS: Doing = Doing { what: "read sessions", rights: "find" };
 const READ_CLAIMS: Doing = Doing { what: "read locks", rights: "find" };
+const ASK_HEALTH: Doing = Doing { what: "ask the majority", rights: "find" };
 
 /// Below this an ordinary failover can last longer than the ttl.
 const SAFE_TTL: Duration = Duration::from_secs(10);
