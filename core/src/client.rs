@@ -16,6 +16,7 @@ use crate::name::Name;
 use crate::protocol::claim::ClaimKey;
 pub use crate::protocol::session::SessionState;
 use crate::protocol::session::{SessionId, SessionInfo, Timing};
+use crate::session::changes::Hub;
 use crate::session::{Session, Setup, kernel_lock};
 use crate::stats::{Stats, StatsSnapshot};
 use crate::store::SharedStore;
@@ -56,6 +57,7 @@ pub(crate) struct Core {
     /// How many clients use the store: the last one closes it.
     store_users: Arc<()>,
     current: Watched<Arc<Session>>,
+    changes: Arc<Hub>,
     life: Watched<Life>,
     supervisor: Mutex<Option<Task>>,
     session_tasks: Mutex<Vec<Task>>,
@@ -138,6 +140,7 @@ impl Client {
             store,
             store_users,
             current: Watched::new(session.clone()),
+            changes: Hub::new(setup.env.clone(), setup.store.clone()),
             life: Watched::new(Life::Open),
             supervisor: Mutex::new(None),
             session_tasks: Mutex::new(session.start()),
@@ -321,6 +324,12 @@ impl Core {
         &self.setup
     }
 
+    /// What others do, for those in this client who look on.
+    #[allow(dead_code, reason = "elections and observers come to it")]
+    pub(crate) fn changes(&self) -> &Arc<Hub> {
+        &self.changes
+    }
+
     pub(crate) fn current_session(&self) -> Arc<Session> {
         self.current.get()
     }
@@ -431,6 +440,7 @@ impl Core {
         if let Some(supervisor) = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take() {
             supervisor.abort();
         }
+        self.changes.close();
         let session = self.current_session();
         // All but the renewal: holds stay covered until they are released.
         let mut tasks = std::mem::take(&mut *self.session_tasks.lock().unwrap_or_else(PoisonError::into_inner));

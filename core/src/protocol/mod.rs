@@ -7,6 +7,8 @@
 //! - [`session`]: who is alive. The record in the store, the holder's own view of it, and what an observer may
 //!   conclude from watching it.
 //! - [`claim`]: who holds what. One record per name with a holder, waiters in order, and a fencing token.
+//! - [`roster`]: who provides what. Part of the sessions' records, and the view that an observer has of all of them.
 
 pub mod claim;
+pub mod roster;
 pub mod session;
