@@ -190,4 +190,4 @@ extension: ## Build the Python package for tests into .venv
 	$(if $(BUILT),,maturin develop --quiet --locked --manifest-path python/Cargo.toml)
 
 .PHONY: built
-built: $(if $(wildcard ffi/install.sh),stage) $(if $(wildcard python/pyproject.toml),extension)
+built: $(if $(wildcard ffi/install.sh),stage) $(if $(wildcard python/pyproject.toml),extension) ## Build what the suites of the other languages run against
