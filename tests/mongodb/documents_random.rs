@@ -34,11 +34,11 @@ fn all_stores_answer_alike() {
         let seed = number("COORD_DIFF_SEED").unwrap_or_else(|| env().rng.bits());
         eprintln!("COORD_DIFF_SEED={seed} COORD_DIFF_DOCUMENTS={questions}");
         let scratch = servers::scratch::Scratch::new().unwrap();
-        let _path = scratch.path().join("t.db");
+        let path = scratch.path().join("t.db");
         let stores: Vec<(&str, SharedStore)> = vec![
             ("mongodb", Arc::new(open(&uri).await)),
             ("memory", Arc::new(MemoryStore::open("", env()))),
-            // ("sqlite", Arc::new(SqliteStore::open(&path, Durability::Normal, env()).await.unwrap())),
+            ("sqlite", Arc::new(SqliteStore::open(&path, Durability::Normal, env()).await.unwrap())),
         ];
         let mut walk = Walk { random: Random(seed), met: [0; Met::COUNT] };
         for round in 0..questions.div_ceil(QUESTIONS as u64) {

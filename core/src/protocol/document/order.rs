@@ -81,7 +81,10 @@ pub fn encode(value: &Bson, out: &mut Vec<u8>) {
         }
         Bson::ObjectId(id) => out.extend_from_slice(&id.bytes()),
         Bson::Boolean(value) => out.push((*value).into()),
-        Bson::DateTime(date) => out.extend_from_slice(&date.timestamp_millis().to_be_bytes()),
+        // In the order of the dates, so that those before another one can be looked up.
+        Bson::DateTime(date) => {
+            out.extend_from_slice(&(date.timestamp_millis() ^ i64::MIN).to_be_bytes());
+        }
         Bson::Timestamp(stamp) => {
             out.extend_from_slice(&stamp.time.to_be_bytes());
             out.extend_from_slice(&stamp.increment.to_be_bytes());

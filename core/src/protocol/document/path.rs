@@ -5,22 +5,6 @@ use bson::{Bson, Document};
 /// What a path finds: a value, or that there is none.
 pub(super) type Found<'a> = Option<&'a Bson>;
 
-/// A document, or an array read as one with the fields `0`, `1`, …
-#[derive(Clone, Copy)]
-enum Fields<'a> {
-    Document(&'a Document),
-    Array(&'a [Bson]),
-}
-
-impl<'a> Fields<'a> {
-    fn get(self, name: &str) -> Found<'a> {
-        match self {
-            Self::Document(document) => document.get(name),
-            Self::Array(array) => array.get(index(name)?),
-        }
-    }
-}
-
 /// The place in an array that a part of a path names: digits without a zero in front.
 pub(super) fn index(part: &str) -> Option<usize> {
     let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
@@ -31,17 +15,17 @@ pub(super) fn index(part: &str) -> Option<usize> {
 /// Whether `visit` says yes to any of the values that the path finds: those in arrays on the way, each element of an
 /// array at its end, and then that array itself.
 pub(super) fn any<'a>(document: &'a Document, path: &str, visit: &mut dyn FnMut(Found<'a>) -> bool) -> bool {
-    walk(Fields::Document(document), path, visit)
+    walk(document, path, visit)
 }
 
-fn walk<'a>(mut fields: Fields<'a>, mut path: &str, visit: &mut dyn FnMut(Found<'a>) -> bool) -> bool {
+fn walk<'a>(mut document: &'a Document, mut path: &str, visit: &mut dyn FnMut(Found<'a>) -> bool) -> bool {
     loop {
         let (part, rest) = path.split_once('.').map_or((path, None), |(part, rest)| (part, Some(rest)));
-        match (fields.get(part), rest) {
+        match (document.get(part), rest) {
             (Some(whole @ Bson::Array(array)), rest) => return walk_array(whole, array, rest, visit),
             (found, None) => return visit(found),
-            (Some(Bson::Document(document)), Some(rest)) => {
-                fields = Fields::Document(document);
+            (Some(Bson::Document(inner)), Some(rest)) => {
+                document = inner;
                 path = rest;
             }
             (_, Some(_)) => return visit(None),
@@ -61,13 +45,13 @@ fn walk_array<'a>(
     let (part, below) = rest.split_once('.').map_or((rest, None), |(part, below)| (part, Some(below)));
     let chosen = index(part);
     array.iter().enumerate().any(|(place, element)| {
-        let by_name = matches!(element, Bson::Document(document) if walk(Fields::Document(document), rest, visit));
+        let by_name = matches!(element, Bson::Document(document) if walk(document, rest, visit));
         by_name
             || chosen == Some(place)
                 && match (element, below) {
                     (_, None) => visit(Some(element)),
-                    (Bson::Document(document), Some(below)) => walk(Fields::Document(document), below, visit),
-                    (Bson::Array(inner), Some(below)) => walk(Fields::Array(inner), below, visit),
+                    (Bson::Document(document), Some(below)) => walk(document, below, visit),
+                    (Bson::Array(inner), Some(below)) => walk_array(element, inner, Some(below), visit),
                     _ => false,
                 }
     })

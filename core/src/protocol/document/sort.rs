@@ -110,6 +110,8 @@ impl SortKey {
 enum Walk<'a> {
     Done(Bson),
     At(Option<&'a Bson>, &'a str),
+    /// An array that a path names by its place in another one. It is not taken apart.
+    Whole(&'a Bson),
 }
 
 /// The combinations of values that these paths have in a document: one, or one for each element of an array that they
@@ -131,17 +133,20 @@ pub fn rows(document: &Document, paths: &[&str]) -> Result<Vec<Vec<Bson>>> {
 fn expand(mut walks: Vec<Walk<'_>>, found: &mut Vec<Vec<Bson>>) -> Result<()> {
     let mut array: Option<&Vec<Bson>> = None;
     for walk in &mut walks {
+        if let Walk::Whole(Bson::Array(elements)) = walk {
+            if array.is_some_and(|other| !std::ptr::eq(other, elements)) {
+                return Err(parallel());
+            }
+            array = Some(elements);
+        }
         while let Walk::At(value, path) = *walk {
             *walk = match value {
                 Some(Bson::Array(elements)) => {
-                    if let Some((at, rest)) = positional(elements, path)? {
-                        Walk::At(at, rest)
-                    } else if array.is_some_and(|other| !std::ptr::eq(other, elements)) {
+                    if array.is_some_and(|other| !std::ptr::eq(other, elements)) {
                         return Err(parallel());
-                    } else {
-                        array = Some(elements);
-                        break;
                     }
+                    array = Some(elements);
+                    break;
                 }
                 value if path.is_empty() => Walk::Done(value.cloned().unwrap_or(Bson::Null)),
                 Some(Bson::Document(document)) => {
@@ -155,36 +160,48 @@ fn expand(mut walks: Vec<Walk<'_>>, found: &mut Vec<Vec<Bson>>) -> Result<()> {
     let Some(elements) = array else {
         let row = walks.into_iter().map(|walk| match walk {
             Walk::Done(value) => value,
-            Walk::At(..) => Bson::Null,
+            Walk::At(..) | Walk::Whole(_) => Bson::Null,
         });
         found.push(row.collect());
         return Ok(());
     };
     if elements.is_empty() {
-        return expand(step(&walks, None), found);
+        let past = walks.into_iter().map(|walk| match walk {
+            Walk::At(_, "") | Walk::Whole(_) => Walk::Done(Bson::Undefined),
+            Walk::At(..) => Walk::Done(Bson::Null),
+            done => done,
+        });
+        return expand(past.collect(), found);
     }
-    elements.iter().try_for_each(|element| expand(step(&walks, Some(element)), found))
+    for element in elements {
+        let walks: Result<Vec<Walk<'_>>> = walks.iter().map(|walk| into_element(walk, elements, element)).collect();
+        expand(walks?, found)?;
+    }
+    Ok(())
 }
 
-/// The walks that stand at the array, each one on to this element, or past the array if it is empty.
-fn step<'a>(walks: &[Walk<'a>], element: Option<&'a Bson>) -> Vec<Walk<'a>> {
-    let one = |walk: &Walk<'a>| match (walk, element) {
-        (Walk::Done(value), _) => Walk::Done(value.clone()),
-        (Walk::At(_, ""), element) => Walk::Done(element.cloned().unwrap_or(Bson::Undefined)),
-        (Walk::At(_, rest), Some(element @ Bson::Document(_))) => Walk::At(Some(element), rest),
-        (Walk::At(..), _) => Walk::Done(Bson::Null),
+/// A walk that stands at an array goes on into this element; or into the one that its path names by its place.
+fn into_element<'a>(walk: &Walk<'a>, elements: &'a [Bson], element: &'a Bson) -> Result<Walk<'a>> {
+    let path = match walk {
+        Walk::Done(_) => return Ok(walk.clone()),
+        Walk::Whole(value) => return Ok(Walk::Done((*value).clone())),
+        Walk::At(_, path) => *path,
     };
-    walks.iter().map(one).collect()
-}
-
-/// The element that the path names by its place, and the rest of the path. None if it names none.
-fn positional<'a>(elements: &'a [Bson], path: &'a str) -> Result<Option<(Option<&'a Bson>, &'a str)>> {
-    let (part, rest) = path.split_once('.').unwrap_or((path, ""));
-    let Some(place) = path::index(part) else { return Ok(None) };
-    if elements.iter().any(|element| matches!(element, Bson::Document(document) if document.contains_key(part))) {
-        return Err(Error::invalid(format!("'{part}' is both a place in an array and a field of its elements")));
+    if path.is_empty() {
+        return Ok(Walk::Done(element.clone()));
     }
-    Ok(elements.get(place).map(|element| (Some(element), rest)))
+    let (part, rest) = path.split_once('.').unwrap_or((path, ""));
+    if let Some(chosen) = path::index(part).and_then(|place| elements.get(place)) {
+        if matches!(element, Bson::Document(document) if document.contains_key(part)) {
+            return Err(Error::invalid(format!("'{part}' is both a place in an array and a field of its elements")));
+        }
+        let whole = rest.is_empty() && matches!(chosen, Bson::Array(_));
+        return Ok(if whole { Walk::Whole(chosen) } else { Walk::At(Some(chosen), rest) });
+    }
+    Ok(match element {
+        Bson::Document(_) => Walk::At(Some(element), path),
+        _ => Walk::Done(Bson::Null),
+    })
 }
 
 fn parallel() -> Error {

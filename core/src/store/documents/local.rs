@@ -116,6 +116,11 @@ fn entry(values: &[Bson]) -> Vec<u8> {
     bytes
 }
 
+/// The entry of a date.
+pub(in crate::store) fn date_entry(millis: i64) -> Vec<u8> {
+    entry(&[Bson::DateTime(bson::DateTime::from_millis(millis))])
+}
+
 /// Whether the document has expired by one of these indexes: by the earliest date in its field.
 pub(in crate::store) fn has_expired(indexes: &[Index], document: &Document, now: WallTime) -> bool {
     indexes.iter().any(|index| {
