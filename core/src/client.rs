@@ -339,7 +339,6 @@ impl Core {
     }
 
     /// What others do, for those in this client who look on.
-    #[allow(dead_code, reason = "elections and observers come to it")]
     pub(crate) fn changes(&self) -> &Arc<Hub> {
         &self.changes
     }

@@ -110,7 +110,8 @@ pub struct ManualClock(Mutex<Manual>);
 #[derive(Debug, Default)]
 struct Manual {
     now: Timestamp,
-    wall: WallTime,
+    /// The date, and the moment at which it was set.
+    wall: (WallTime, Timestamp),
     /// Whoever waits for a moment, by that moment and a number of its own.
     sleepers: BTreeMap<(Timestamp, u64), Waker>,
     next_sleeper: u64,
@@ -119,7 +120,7 @@ struct Manual {
 impl ManualClock {
     /// A clock that stands at this moment and date.
     pub fn new(now: Timestamp, wall: WallTime) -> Self {
-        Self(Mutex::new(Manual { now, wall, ..Manual::default() }))
+        Self(Mutex::new(Manual { now, wall: (wall, now), ..Manual::default() }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Manual> {
@@ -130,7 +131,6 @@ impl ManualClock {
     pub fn advance(&self, by: Duration) {
         let mut time = self.lock();
         time.now = time.now + by;
-        time.wall = WallTime(time.wall.0.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)));
         let due: Vec<Waker> = time.due().map(|(_, waker)| waker.clone()).collect();
         drop(time);
         due.into_iter().for_each(Waker::wake);
@@ -138,7 +138,8 @@ impl ManualClock {
 
     /// Sets the date only, as a person or NTP does.
     pub fn set_wall(&self, wall: WallTime) {
-        self.lock().wall = wall;
+        let mut time = self.lock();
+        time.wall = (wall, time.now);
     }
 
     /// Ready when the clock shows this moment.
@@ -164,7 +165,10 @@ impl Clock for ManualClock {
     }
 
     fn wall(&self) -> WallTime {
-        self.lock().wall
+        let time = self.lock();
+        let (wall, set) = time.wall;
+        let since = i64::try_from(time.now.since(set).as_millis()).unwrap_or(i64::MAX);
+        WallTime(wall.0.saturating_add(since))
     }
 
     fn as_manual(&self) -> Option<&ManualClock> {

@@ -9,8 +9,8 @@
 //! - [`claim`]: who holds what. One record per name with a holder, waiters in order, and a fencing token.
 //! - [`leadership`]: the story of an election, as an observer tells it. [`candidacy`]: the functions of one client that
 //!   share a campaign.
-//! - [`document`]: what users keep in tables, and what may be done to one of it.
 //! - [`roster`]: who provides what. Part of the sessions' records, and the view that an observer has of all of them.
+//! - [`document`]: what users keep in tables, and what may be done to one of it.
 //! - [`mirror`]: a copy of what a watch shows. A snapshot in brackets, then changes.
 //! - [`work_queue`]: which keys are to be run, when, and how often again. [`shards`]: by which replica.
 
