@@ -659,14 +659,11 @@ async fn shards_move_between_replicas_and_no_key_is_run_by_two() {
     })
     .await;
     // With one replica left, it has them all.
-    eprintln!("settled");
     while replicas.len() > 1 {
-        eprintln!("stopping {}", replicas.len());
         bounded(tokio::spawn(replicas.pop().unwrap().stop())).await.unwrap();
     }
     bounded(async {
         while replicas[0].reconciler.stats().shards.len() < 8 {
-            eprintln!("shards {:?}", replicas[0].reconciler.stats().shards);
             control.advance(Duration::from_millis(100)).await.unwrap();
         }
     })
