@@ -70,6 +70,21 @@ fn a_write_concern_error_is_an_error() {
 }
 
 #[test]
+fn connecting_goes_on_while_the_majority_is_slow() {
+    let Some((set, _turn)) = server() else { return };
+    run(async {
+        let slow = doc! { "failCommands": ["create", "createIndexes", "findAndModify"], "appName": "faulty",
+        "writeConcernError": { "code": 64, "codeName": "WriteConcernFailed", "errmsg": "waiting timed out" } };
+        let before = fail(set, times(5), slow);
+        let url = format!("{}&coord.prefix={}&coord.ttl=3s", uri(set), prefix());
+        let client = coord_core::connect(&url).await.unwrap();
+        struck(set, before + 5);
+        client.lock("a").unwrap().try_acquire().await.unwrap().release().await.unwrap();
+        client.close(PATIENCE).await.unwrap();
+    });
+}
+
+#[test]
 fn a_cancel_is_never_overtaken_by_its_acquire() {
     let Some((set, _turn)) = server() else { return };
     run(async {
