@@ -103,7 +103,7 @@ pub const ROOMS: [Room; 12] = [
     },
     Room {
         name: "concepts",
-        modules: &["lock", "election", "provider", "observer", "table", "reconciler", "mail"],
+        modules: &["lock", "election", "owner", "provider", "observer", "table", "reconciler", "mail"],
         rooms: &["base", "protocol", "config", "env", "store", "driver", "session", "client"],
         crates: &["futures", "once_cell", "serde", "serde_json", "tokio", "tracing"],
         never: "a backend, spawning by itself, another concept's inside",
