@@ -8,5 +8,6 @@ mod documents_random;
 mod failover;
 mod faults;
 mod fixture;
+mod roster;
 mod steps;
 mod support;

@@ -39,6 +39,7 @@ pub use crate::protocol::work_queue::{Backoff, Rate};
 use crate::table::{Given, Table, WriteOptions};
 
 mod engine;
+mod heard;
 mod rights;
 mod source;
 mod work;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::engine::Engine;
+use super::heard::Heard;
 use crate::acquire;
 use crate::claims::{Hold, Want};
 use crate::client::Core;
@@ -181,7 +182,7 @@ pub(super) async fn follow_members(engine: Arc<Engine>, replicas: Arc<Replicas>,
         let subscribed = tokio::select! {
             biased;
             () = engine.stopped() => return,
-            subscribed = core.changes().subscribe(interest.clone()) => subscribed,
+            subscribed = Heard::of(&core, interest.clone()) => subscribed,
         };
         match subscribed {
             Ok(changes) => break changes,

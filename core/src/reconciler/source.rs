@@ -8,6 +8,7 @@ use bson::{Document, doc};
 use futures::StreamExt;
 
 use super::engine::Engine;
+use super::heard::Heard;
 use crate::client::Core;
 use crate::error::Result;
 use crate::lock;
@@ -155,7 +156,7 @@ async fn follow_observer(engine: &Engine, observer: &Observer) -> Result<()> {
 async fn follow_locks(engine: &Engine, prefix: &str) -> Result<()> {
     let interest = Interest { claims: vec![lock::claim_prefix(prefix)], sessions: false };
     let core = engine.core();
-    let mut changes = core.changes().subscribe(interest).await?;
+    let mut changes = Heard::of(core, interest).await?;
     let mut held: HashSet<ClaimKey> = HashSet::new();
     loop {
         let change = tokio::select! {

@@ -307,7 +307,10 @@ impl Documents for MemoryStore {
     }
 
     fn count(&self, table: &TableName, filter: Filter) -> BoxFuture<'_, Result<u64>> {
-        let count = self.with(|records| Ok(records.tables.table(table).matching(&filter)?.len() as u64));
+        let count = self.with(|records| {
+            filter.require_shared()?;
+            Ok(records.tables.table(table).matching(&filter)?.len() as u64)
+        });
         future::ready(count.flatten()).boxed()
     }
 

@@ -82,6 +82,8 @@ struct Inner {
     seen: AtomicU64,
     closing: watch::Sender<bool>,
     tombstones_made: tokio::sync::OnceCell<()>,
+    /// The address of the primary that was found last: another one after a failover.
+    primary: watch::Receiver<Option<String>>,
 }
 
 impl MongoStore {
@@ -116,6 +118,7 @@ impl MongoStore {
             seen: AtomicU64::new(0),
             closing: watch::Sender::new(false),
             tombstones_made: tokio::sync::OnceCell::new(),
+            primary: connection.primary,
         })))
     }
 }
@@ -138,7 +141,7 @@ impl Inner {
 
     async fn step_session(&self, id: SessionId, step: SessionStep) -> Result<Option<SessionRecord>> {
         let (collection, limit) = match step {
-            SessionStep::Kill(_) | SessionStep::Provide(_) | SessionStep::Withdraw { .. } => {
+            SessionStep::Kill(_) | SessionStep::Provide { .. } | SessionStep::Withdraw { .. } => {
                 (&self.sessions, self.limits.operation)
             }
             SessionStep::Renew { .. } => (&self.own_session, self.limits.renewal),
