@@ -520,6 +520,34 @@ async fn locks_that_become_free_are_keys() {
     }
 }
 
+#[tokio::test]
+async fn services_that_come_and_go_are_keys() {
+    for url in stores("services") {
+        let (client, other) = (connect(&url).await.unwrap(), connect(&url).await.unwrap());
+        let there = other.provide("svc/there", "v1", Default::default()).await.unwrap();
+        let source = Source::Observer("svc/*".into());
+        let reconciler = bounded(client.reconcile("r", source, ReconcileOptions::default())).await.unwrap();
+        // Takes runs of this service until one sees so many providers.
+        let until = async |service: &str, count: usize| loop {
+            let request = bounded(reconciler.next()).await.unwrap();
+            assert_eq!(*request.key(), Key::new(service).unwrap());
+            let providers = request.document().map_or(0, |document| document.get_array("providers").unwrap().len());
+            request.complete(Outcome::Done).unwrap();
+            if providers == count {
+                return;
+            }
+        };
+        until(there.service(), 1).await;
+        let late = other.provide("svc/late", "", Default::default()).await.unwrap();
+        until(late.service(), 1).await;
+        there.close().await.unwrap();
+        until(there.service(), 0).await;
+        close(other).await;
+        until(late.service(), 0).await;
+        close(client).await;
+    }
+}
+
 /// What all replicas of a test have seen, and whether two ever ran one key at once by their own tokens.
 #[derive(Default)]
 struct Witness {

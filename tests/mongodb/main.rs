@@ -11,3 +11,4 @@ mod fixture;
 mod roster;
 mod steps;
 mod support;
+mod tables;

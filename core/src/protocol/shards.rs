@@ -88,7 +88,7 @@ impl View {
 }
 
 /// A replica's claim to a shard: the highest is first. The session breaks ties of the hash.
-fn weight<'a>(session: &'a str, shard: u32) -> (u64, &'a str) {
+fn weight(session: &str, shard: u32) -> (u64, &str) {
     let mut hash = Sha256::new();
     hash.update(session.as_bytes());
     hash.update(shard.to_be_bytes());

@@ -49,6 +49,7 @@ use source::Origin;
 pub use work::{Outcome, Request, Work};
 
 /// Where keys come from.
+#[allow(clippy::large_enum_variant, reason = "one for each reconciler")]
 #[derive(Clone, Debug)]
 pub enum Source {
     /// The documents of a table that match: their keys, at the start and whenever one changes.

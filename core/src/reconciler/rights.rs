@@ -94,15 +94,16 @@ pub(super) async fn lead(engine: Arc<Engine>, claim: ClaimKey) {
         };
         match won {
             Ok(hold) => {
-                let end = async { std::future::pending::<()>().await };
-                if !serve(&engine, 0, hold, end).await {
+                let end = std::future::pending();
+                let goes_on = serve(&engine, 0, hold, end).await;
+                if !goes_on {
                     return;
                 }
             }
             Err(error) if error.code() == Code::Closed => return,
             Err(error) => {
                 tracing::warn!(%claim, %error, "the leadership could not be had; trying again");
-                core.setup().env.sleep(core.setup().env.jittered(RETRY)).await;
+                pause(&engine).await;
             }
         }
     }
@@ -168,7 +169,7 @@ pub(super) async fn be_member(engine: Arc<Engine>, claim: ClaimKey) {
             Err(error) if error.code() == Code::Closed => return,
             Err(error) => {
                 tracing::warn!(%claim, %error, "a replica cannot say that it lives; trying again");
-                core.setup().env.sleep(core.setup().env.jittered(RETRY)).await;
+                pause(&engine).await;
             }
         }
     }
@@ -189,7 +190,7 @@ pub(super) async fn follow_members(engine: Arc<Engine>, replicas: Arc<Replicas>,
             Err(error) if error.code() == Code::Closed => return,
             Err(error) => {
                 tracing::warn!(%error, "the replicas of a reconciler cannot be followed; trying again");
-                core.setup().env.sleep(core.setup().env.jittered(RETRY)).await;
+                pause(&engine).await;
             }
         }
     };
@@ -227,7 +228,7 @@ pub(super) async fn follow_members(engine: Arc<Engine>, replicas: Arc<Replicas>,
 /// Holds a shard or stands by as long as the view says so. Ends with the reconciler.
 pub(super) async fn keep_shard(engine: Arc<Engine>, replicas: Arc<Replicas>, shard: u32, claim: ClaimKey) {
     let core = engine.core().clone();
-    // A session that was lost and replaced is another replica; its provider registers anew, and changes the view.
+    // A session that was lost and replaced is another replica, whose own claim changes the view.
     let wish = |view: &View| view.wish(&core.current_session().id().to_string(), shard);
     loop {
         let want = Want { wait: true, max_queue: core.options().max_queue, priority: Priority::default() };
@@ -247,14 +248,15 @@ pub(super) async fn keep_shard(engine: Arc<Engine>, replicas: Arc<Replicas>, sha
         match held {
             None => {}
             Some(Ok(hold)) => {
-                if !serve(&engine, shard, hold, due_to_move(&engine, &replicas, wish)).await {
+                let goes_on = serve(&engine, shard, hold, due_to_move(&engine, &replicas, wish)).await;
+                if !goes_on {
                     return;
                 }
             }
             Some(Err(error)) if error.code() == Code::Closed => return,
             Some(Err(error)) => {
                 tracing::debug!(%claim, %error, "a shard could not be had; trying again");
-                core.setup().env.sleep(core.setup().env.jittered(RETRY)).await;
+                pause(&engine).await;
             }
         }
     }
@@ -319,6 +321,16 @@ async fn serve(engine: &Arc<Engine>, part: u32, hold: Hold, give_up: impl Future
         tracing::debug!(part, %error, "a part was gone before it was given up");
     }
     goes_on
+}
+
+/// A while between tries, or until the reconciler ends.
+async fn pause(engine: &Engine) {
+    let env = &engine.core().setup().env;
+    tokio::select! {
+        biased;
+        () = engine.stopped() => {}
+        () = env.sleep(env.jittered(RETRY)) => {}
+    }
 }
 
 /// Between tries that failed for a reason that does not pass by waiting in the queue.

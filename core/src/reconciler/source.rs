@@ -23,6 +23,7 @@ use crate::table::documents;
 use crate::table::follow::Follow;
 
 /// A source as the reconciler's tasks need it.
+#[allow(clippy::large_enum_variant, reason = "one for each reconciler")]
 pub(super) enum Origin {
     Table {
         table: TableName,

@@ -131,8 +131,12 @@ impl Work {
     pub async fn cancelled(self: &Arc<Self>) {
         let work = self.clone();
         let core = self.engine.core().clone();
+        let waiting = async move {
+            work.wait_until_cancelled().await;
+            Ok(())
+        };
         // An error is the end of the runtime, and of everything on it.
-        let _ = core.drive(async move { Ok(work.wait_until_cancelled().await) }).await;
+        let _ = core.drive(waiting).await;
     }
 
     async fn wait_until_cancelled(&self) {

@@ -91,6 +91,7 @@ struct Desk {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one for each watch")]
 enum State {
     /// The next event may be fetched.
     Free,
@@ -185,6 +186,7 @@ async fn deliver(follow: &tokio::sync::Mutex<Follow>, desk: &Arc<Desk>) -> Resul
 }
 
 /// What is to be done before the next event is fetched.
+#[allow(clippy::large_enum_variant, reason = "it is looked at and gone")]
 enum Again {
     Free,
     Wait(Option<Timestamp>),

@@ -153,10 +153,8 @@ impl World {
 
     fn list(&mut self) {
         match &mut self.listing {
-            None if self.sequence.wants_listing() => {
-                if self.sequence.on_listing(Position(self.changes.len() as u64)) {
-                    self.listing = Some(self.table.clone().into_iter().collect());
-                }
+            None if self.sequence.wants_listing() && self.sequence.on_listing(Position(self.changes.len() as u64)) => {
+                self.listing = Some(self.table.clone().into_iter().collect());
             }
             None => {}
             Some(rest) => match rest.pop() {

@@ -1,0 +1,203 @@
+//! Tables and reconcilers beside a program that writes with the plain driver, through step-downs.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use coord_core::bson::{Bson, Document, doc};
+use coord_core::client::{Client, connect};
+use coord_core::error::Code;
+use coord_core::reconciler::{Mode, Outcome, ReconcileOptions, Reconciler, Source};
+use coord_core::table::{CacheOptions, FindOptions, Key, Position, Table, TableEvent, WatchOptions, WriteOptions};
+use coord_tests::servers::{ReplicaSet, SetOptions};
+use futures::TryStreamExt;
+
+use super::support::*;
+
+/// Numbers that look random, the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+type Collection = mongodb::Collection<Document>;
+
+async fn client(uri: &str) -> Client {
+    let separator = if uri.contains('?') { '&' } else { '?' };
+    connect(&format!("{uri}{separator}coord.prefix={}", prefix())).await.expect("a client")
+}
+
+/// Writes as other programs do: random inserts, updates and deletions, each tried until it is done.
+async fn storm(collection: Collection, writes: u64, keys: u64) {
+    let mut dice = Dice(7);
+    for n in 0..writes {
+        let key = i64::try_from(dice.roll(keys)).unwrap();
+        let kind = dice.roll(5);
+        // Through failovers, like any program that retries.
+        while write(&collection, key, kind, i64::try_from(n).unwrap()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+async fn write(collection: &Collection, key: i64, kind: u64, n: i64) -> mongodb::error::Result<()> {
+    let filter = doc! { "_id": key };
+    match kind {
+        0 => collection.delete_one(filter).await.map(drop),
+        1 => collection.replace_one(filter, doc! { "n": n }).upsert(true).await.map(drop),
+        _ => {
+            let update = doc! { "$set": { "n": n }, "$inc": { "count": 1 } };
+            collection.update_one(filter, update).upsert(true).await.map(drop)
+        }
+    }
+}
+
+async fn contents(collection: &Collection) -> BTreeMap<Key, Document> {
+    let found: Vec<Document> =
+        until("the collection", async || collection.find(doc! {}).await.ok()?.try_collect().await.ok()).await;
+    found.into_iter().map(|document| (Key::of(&document).unwrap(), document)).collect()
+}
+
+/// Runs a reconciler's keys for ever, and keeps what its function was shown last of each.
+fn run_all(reconciler: Reconciler) -> Arc<Mutex<BTreeMap<Key, Document>>> {
+    let seen = Arc::new(Mutex::new(BTreeMap::new()));
+    let shown = seen.clone();
+    tokio::spawn(async move {
+        let ran = reconciler.run(|work| {
+            let mut seen = shown.lock().unwrap();
+            match work.document() {
+                Some(document) => seen.insert(work.key().clone(), document.clone()),
+                None => seen.remove(work.key()),
+            };
+            // Some fail at their first attempt, and lose nothing by that.
+            let fails = work.attempt() == 1 && work.key().bytes().len() % 2 == 0 && seen.len() % 7 == 0;
+            async move { if fails { Outcome::Error("planted".into()) } else { Outcome::Done } }
+        });
+        ran.await.unwrap();
+    });
+    seen
+}
+
+/// A copy that is made of a watch's events.
+fn copy_all(table: &Table) -> Arc<Mutex<BTreeMap<Key, Document>>> {
+    let watch = table.watch((), WatchOptions::default()).unwrap();
+    let copy = Arc::new(Mutex::new(BTreeMap::new()));
+    let made = copy.clone();
+    tokio::spawn(async move {
+        let mut snapshot = BTreeMap::new();
+        while let Ok(delivery) = watch.next().await {
+            let mut copy = made.lock().unwrap();
+            match delivery.take() {
+                TableEvent::Init => snapshot.clear(),
+                TableEvent::InitApply { key, document, .. } => drop(snapshot.insert(key, document)),
+                TableEvent::InitDone => *copy = std::mem::take(&mut snapshot),
+                TableEvent::Apply { key, document, .. } => drop(copy.insert(key, document)),
+                TableEvent::Delete { key, .. } => drop(copy.remove(&key)),
+                _ => unreachable!("all events are named"),
+            }
+        }
+    });
+    copy
+}
+
+fn everything(client: &Client) -> Source {
+    Source::table(&client.table("app.things").unwrap(), ()).unwrap()
+}
+
+#[test]
+fn what_is_seen_in_the_end_is_what_is_there_whatever_happened() {
+    let Some(set) = ReplicaSet::start(3) else { return };
+    let set = Arc::new(set);
+    run(async {
+        let plain = mongodb::Client::with_uri_str(set.uri()).await.unwrap();
+        let collection: Collection = plain.database("app").collection("things");
+        let existing = (0..300i64).map(|n| doc! { "_id": n, "n": -1 });
+        collection.insert_many(existing).await.unwrap();
+
+        let client = client(&set.uri()).await;
+        let table = client.table("app.things").unwrap();
+        let options = ReconcileOptions { workers: 8, ..ReconcileOptions::default() };
+        let all = client.reconcile("all", everything(&client), options.clone()).await.unwrap();
+        let leader = ReconcileOptions { mode: Mode::Leader, ..options };
+        let led = client.reconcile("led", everything(&client), leader).await.unwrap();
+        let cached = client.cached_table("app.things", CacheOptions::default()).await.unwrap();
+        let (all_seen, led_seen, copy) = (run_all(all.clone()), run_all(led.clone()), copy_all(&table));
+
+        let storm = tokio::spawn(storm(collection.clone(), 1500, 400));
+        let mut downs = 0;
+        while !storm.is_finished() {
+            let down = set.clone();
+            if downs < 3 {
+                blocking(move || down.step_down()).await;
+                downs += 1;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        storm.await.unwrap();
+        assert!(downs > 0, "a primary stepped down meanwhile");
+
+        let there = contents(&collection).await;
+        for (what, seen) in [("all", &all_seen), ("led", &led_seen), ("the watch", &copy)] {
+            until(what, async || (*seen.lock().unwrap() == there).then_some(())).await;
+        }
+        let in_memory = || -> BTreeMap<Key, Document> {
+            let found = cached.find((), FindOptions::default()).unwrap();
+            found.into_iter().map(|stored| (stored.key, stored.document)).collect()
+        };
+        until("the copy in memory", async || (in_memory() == there).then_some(())).await;
+        assert!(all.stats().errors > 0 && all.stats().retries > 0, "some runs failed: {:?}", all.stats());
+
+        // Read your writes, and wait for them to be run, on a collection of somebody else's.
+        let written = cached.put(1, doc! { "n": "mine" }, WriteOptions::default()).await.unwrap();
+        assert_eq!(cached.get(1).unwrap().document.get_str("n").unwrap(), "mine");
+        all.wait_until_reconciled(1, written.position, PATIENCE).await.unwrap();
+        assert_eq!(all_seen.lock().unwrap()[&Key::from(1)].get("n"), Some(&Bson::String("mine".into())));
+        // A document that another program wrote is replaced if it is as it was read.
+        collection.update_one(doc! { "_id": 1 }, doc! { "$set": { "n": "theirs" } }).await.unwrap();
+        let stale = table.replace_if(1, doc! {}, written.revision.unwrap(), WriteOptions::default()).await;
+        assert_eq!(stale.unwrap_err().code(), Code::Conflict);
+        client.close(PATIENCE).await.unwrap();
+    });
+}
+
+#[test]
+fn a_place_that_the_oplog_no_longer_has_leads_to_a_new_snapshot() {
+    let Some(set) = ReplicaSet::with(SetOptions { oplog_mb: 8, ..SetOptions::of(1) }) else { return };
+    run(async {
+        let client = client(&set.uri()).await;
+        let table = client.table("t").unwrap();
+        let first = table.put(1, doc! { "n": 1 }, WriteOptions::default()).await.unwrap();
+        table.put(2, doc! {}, WriteOptions::default()).await.unwrap();
+        table.delete(2, WriteOptions::default()).await.unwrap();
+        let plain = mongodb::Client::with_uri_str(set.uri()).await.unwrap();
+        let filler: Collection = plain.database("app").collection("filler");
+        let large = "x".repeat(1 << 20);
+        let from = WatchOptions { from: Some(first.position), previous: false };
+        until("the place to be gone", async || {
+            for _ in 0..60 {
+                filler.insert_one(doc! { "x": &large }).await.ok()?;
+            }
+            let watch = table.watch((), from.clone()).unwrap();
+            let delivery = watch.next().await.ok()?;
+            matches!(delivery.event(), TableEvent::Init).then_some(())
+        })
+        .await;
+        let watch = table.watch((), from).unwrap();
+        let mut events = Vec::new();
+        while events.len() < 3 {
+            events.push(watch.next().await.unwrap().take());
+        }
+        assert_eq!(events[0], TableEvent::Init);
+        assert!(matches!(&events[1], TableEvent::InitApply { key, .. } if *key == Key::from(1)));
+        assert_eq!(events[2], TableEvent::InitDone);
+        let position = table.put(3, doc! {}, WriteOptions::default()).await.unwrap().position;
+        let delivery = watch.next().await.unwrap();
+        assert!(delivery.position() >= position && position > Position::default());
+        assert!(matches!(delivery.take(), TableEvent::Apply { key, .. } if key == Key::from(3)));
+        client.close(PATIENCE).await.unwrap();
+    });
+}
