@@ -40,8 +40,12 @@ fn stores(name: &str) -> Vec<String> {
     }
 }
 
-async fn bounded<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(BOUND, future).await.expect("an event within the bound")
+#[track_caller]
+fn bounded<T>(future: impl Future<Output = T>) -> impl Future<Output = T> {
+    let place = std::panic::Location::caller();
+    async move {
+        tokio::time::timeout(BOUND, future).await.unwrap_or_else(|_| panic!("an event within the bound, at {place}"))
+    }
 }
 
 fn plain() -> WriteOptions {
@@ -577,12 +581,14 @@ impl Witness {
         }
     }
 
-    fn ended(&self, work: &Arc<Work>, counts: bool) {
-        let mut running = self.running.lock().unwrap();
-        running.get_mut(work.key()).unwrap().retain(|other| !Arc::ptr_eq(other, work));
-        if counts {
+    /// Completes the run and remembers it in one step: the next run of the key comes after both.
+    fn complete(&self, request: Request) {
+        let work = request.work().clone();
+        let mut seen = self.seen.lock().unwrap();
+        self.running.lock().unwrap().get_mut(work.key()).unwrap().retain(|other| !Arc::ptr_eq(other, &work));
+        if request.complete(Outcome::Done).is_ok() {
             let version = work.document().map_or(i64::MAX, |document| document.get_i64("n").unwrap());
-            self.seen.lock().unwrap().insert(work.key().clone(), version);
+            seen.insert(work.key().clone(), version);
         }
     }
 }
@@ -598,19 +604,13 @@ impl Replica {
     async fn start(url: &str, witness: &Arc<Witness>) -> Self {
         let client = connect(url).await.unwrap();
         let source = Source::table(&client.table("t").unwrap(), ()).unwrap();
-        let options = ReconcileOptions {
-            mode: Mode::Sharded { shards: 8 },
-            workers: 4,
-            backoff: quick(),
-            ..ReconcileOptions::default()
-        };
+        let options =
+            ReconcileOptions { mode: Mode::SHARDED, workers: 4, backoff: quick(), ..ReconcileOptions::default() };
         let reconciler = bounded(client.reconcile("r", source, options)).await.unwrap();
         let worker = |reconciler: Reconciler, witness: Arc<Witness>| async move {
             while let Ok(request) = reconciler.next().await {
-                let work = request.work().clone();
-                witness.run(&work).await;
-                let counts = request.complete(Outcome::Done).is_ok();
-                witness.ended(&work, counts);
+                witness.run(request.work()).await;
+                witness.complete(request);
             }
         };
         let workers: Vec<_> = (0..4).map(|_| worker(reconciler.clone(), witness.clone())).collect();
@@ -679,7 +679,7 @@ async fn shards_move_between_replicas_and_no_key_is_run_by_two() {
         loop {
             let settled = *witness.seen.lock().unwrap() == versions;
             let shards: Vec<u32> = replicas.iter().flat_map(|r| r.reconciler.stats().shards).collect();
-            if settled && shards.len() == 8 && replicas.iter().all(|r| !r.reconciler.stats().shards.is_empty()) {
+            if settled && shards.len() == 64 && replicas.iter().all(|r| !r.reconciler.stats().shards.is_empty()) {
                 return;
             }
             control.advance(Duration::from_millis(100)).await.unwrap();
@@ -691,7 +691,7 @@ async fn shards_move_between_replicas_and_no_key_is_run_by_two() {
         bounded(tokio::spawn(replicas.pop().unwrap().stop())).await.unwrap();
     }
     bounded(async {
-        while replicas[0].reconciler.stats().shards.len() < 8 {
+        while replicas[0].reconciler.stats().shards.len() < 64 {
             control.advance(Duration::from_millis(100)).await.unwrap();
         }
     })
@@ -700,7 +700,7 @@ async fn shards_move_between_replicas_and_no_key_is_run_by_two() {
 
     // The number of shards stays what it was.
     let source = Source::table(&table, ()).unwrap();
-    let other = ReconcileOptions { mode: Mode::SHARDED, ..ReconcileOptions::default() };
+    let other = ReconcileOptions { mode: Mode::Sharded { shards: 8 }, ..ReconcileOptions::default() };
     assert_eq!(observer.reconcile("r", source, other).await.unwrap_err().code(), Code::InvalidArgument);
     close(observer).await;
 }
