@@ -7,5 +7,6 @@ mod differential;
 mod failover;
 mod faults;
 mod fixture;
+mod role;
 mod steps;
 mod support;
