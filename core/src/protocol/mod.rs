@@ -7,8 +7,10 @@
 //! - [`session`]: who is alive. The record in the store, the holder's own view of it, and what an observer may
 //!   conclude from watching it.
 //! - [`claim`]: who holds what. One record per name with a holder, waiters in order, and a fencing token.
+//! - [`document`]: what users keep in tables, and what may be done to one of it.
 //! - [`roster`]: who provides what. Part of the sessions' records, and the view that an observer has of all of them.
 
 pub mod claim;
+pub mod document;
 pub mod roster;
 pub mod session;
