@@ -167,6 +167,12 @@ impl Session {
         }
     }
 
+    /// The session ends as if it had been silent for its whole ttl: first here, as it would.
+    pub(crate) fn expire(&self) {
+        self.claims.lose_all(LossReason::Expired);
+        self.end(LossReason::Killed);
+    }
+
     pub(crate) fn id(&self) -> SessionId {
         self.id
     }
@@ -297,6 +303,16 @@ impl Session {
         observer::look_at(self, id).await
     }
 
+    /// Whether a session is known to have renewed within a third of its ttl; waits for up to that long to see it.
+    pub(crate) async fn renews(self: &Arc<Self>, id: SessionId) -> Result<bool> {
+        observer::renews(self, id).await
+    }
+
+    /// Observes these sessions from now on, for as long as two ttls after the latest call.
+    pub(crate) fn observe(self: &Arc<Self>, ids: impl IntoIterator<Item = SessionId>) {
+        observer::want(self, ids);
+    }
+
     /// An outcome is unknown: compare the store with what is known here, soon.
     pub(crate) fn request_audit(&self) {
         self.audit_wanted.notify_one();
@@ -316,24 +332,24 @@ impl Session {
 
     /// Publishes the view: first to the holds' checks, then, if the state is another, to whoever waits for it.
     fn publish(&self, view: MutexGuard<'_, SessionView>) {
-        let state = view.state();
+        let (state, epoch) = (view.state(), view.epoch());
         let deadline = if state == SessionState::Live { view.deadline().nanos() } else { 0 };
-        self.validity.publish(view.epoch(), deadline);
+        let passed = self.validity.publish(epoch, deadline);
         let before = self.state.replace(state);
-        let epoch = view.epoch();
         drop(view);
-        if before == state {
+        // A renewal that is acknowledged after the deadline, before anybody looked, suspends and revives in one change.
+        if before == state && !passed {
             return;
         }
         tracing::debug!(session = %self.id, ?before, ?state, "session state");
+        if state == SessionState::Suspended || (state == SessionState::Live && passed) {
+            self.stats().count_suspension();
+            tracing::warn!(session = %self.id, "the session could not be renewed in time; everything it held is lost");
+            self.claims.on_suspended(epoch);
+        }
         match state {
-            SessionState::Opening => {}
+            SessionState::Opening | SessionState::Suspended => {}
             SessionState::Live => self.claims.on_live(),
-            SessionState::Suspended => {
-                self.stats().count_suspension();
-                tracing::warn!(session = %self.id, "the session could not be renewed in time; everything it held is lost");
-                self.claims.on_suspended(epoch);
-            }
             SessionState::Lost(reason) => {
                 if reason != LossReason::Closed {
                     self.stats().count_loss();

@@ -22,10 +22,11 @@ impl Validity {
         Self { deadline: AtomicU64::new(0), epoch: AtomicU64::new(0) }
     }
 
-    /// Tells the checks what is so now. Calls must not overlap.
-    pub(crate) fn publish(&self, epoch: u64, deadline: u64) {
-        self.epoch.store(epoch, Ordering::Release);
+    /// Tells the checks what is so now. Calls must not overlap. Returns whether the epoch is another than before.
+    pub(crate) fn publish(&self, epoch: u64, deadline: u64) -> bool {
+        let before = self.epoch.swap(epoch, Ordering::AcqRel);
         self.deadline.store(deadline, Ordering::Release);
+        before != epoch
     }
 
     /// The deadline.
