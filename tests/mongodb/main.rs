@@ -8,5 +8,6 @@ mod documents_random;
 mod failover;
 mod faults;
 mod fixture;
+mod role;
 mod steps;
 mod support;
