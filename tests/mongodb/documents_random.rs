@@ -240,7 +240,7 @@ impl Random {
     }
 
     fn name(&mut self) -> &'static str {
-        *self.of::<&str>(&["a", "b", "c", "d", "0", "1"])
+        self.of::<&str>(&["a", "b", "c", "d", "0", "1"])
     }
 
     fn path(&mut self) -> String {

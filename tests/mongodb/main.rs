@@ -8,6 +8,7 @@ mod documents_random;
 mod failover;
 mod faults;
 mod fixture;
+mod role;
 mod roster;
 mod steps;
 mod support;

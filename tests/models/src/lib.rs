@@ -17,6 +17,7 @@
 //! - [`flock`]: how a session and its lock file come and go on one machine.
 //! - [`breaking`]: a break that is announced, then executed.
 //! - [`keeper`]: who cleans up where nobody waits.
+//! - [`tombstone`]: fenced writes to a document that is deleted and made anew.
 
 pub mod breaking;
 pub mod collect;
@@ -26,6 +27,7 @@ pub mod keeper;
 pub mod kernel_lock;
 pub mod lease;
 pub mod queue;
+pub mod tombstone;
 mod world;
 pub mod zombie;
 

@@ -18,6 +18,8 @@ pub mod order;
 mod path;
 pub mod projection;
 pub mod sort;
+#[cfg(test)]
+mod tests;
 pub mod update;
 pub mod write;
 

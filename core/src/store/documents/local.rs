@@ -16,10 +16,10 @@ use crate::time::WallTime;
 /// How often documents that have expired are looked for.
 pub(in crate::store) const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
-/// How long the history of a table is kept at least, if it is not cut by [`super::From::Time`] being too old.
+/// The longest name of an index, in bytes.
 const NAME_LIMIT: usize = 120;
 
-/// At most so many indexes, fields of an index, and documents of one write.
+/// At most so many indexes of a table, and fields of an index.
 const MAX_INDEXES: usize = 64;
 const MAX_INDEX_FIELDS: usize = 32;
 
@@ -117,6 +117,7 @@ fn entry(values: &[Bson]) -> Vec<u8> {
 }
 
 /// The entry of a date.
+#[cfg(feature = "sqlite")]
 pub(in crate::store) fn date_entry(millis: i64) -> Vec<u8> {
     entry(&[Bson::DateTime(bson::DateTime::from_millis(millis))])
 }
