@@ -269,6 +269,21 @@ impl Engine {
         self.settled.notify_waiters();
     }
 
+    /// Waits until no deletion of the part waits to be run: its next holder may have come after it, and cannot list it.
+    pub(super) async fn deletions_run(&self, part: u32) {
+        let run = |engine: &Self| {
+            let rights = engine.rights.as_ref()?;
+            let graves: Vec<_> = {
+                let rights = rights.lock().unwrap_or_else(PoisonError::into_inner);
+                rights.graves.iter().map(|(_, key)| key.clone()).collect()
+            };
+            let queue = engine.queue();
+            let open = |key: &Arc<Key>| !matches!(queue.state(key), KeyState::Idle | KeyState::Parked);
+            (!graves.iter().any(|key| engine.part_of(key) == part && open(key))).then_some(())
+        };
+        self.settled(run).await;
+    }
+
     /// The parts that this replica holds.
     pub(super) fn parts(&self) -> Vec<u32> {
         let Some(rights) = &self.rights else { return Vec::new() };

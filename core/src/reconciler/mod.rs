@@ -10,7 +10,8 @@
 //!   the key's shard, which are claims like locks, with tokens: see [`Work::token`]. As with a lock, a function may still
 //!   be at work when its hold has ended; its result does not count then, and its token tells its effects apart.
 //!
-//! What is not: that a deletion is seen that happened while no replica was running.
+//! What is not: that a deletion is seen that happened while no replica was running, or that was not run yet when its
+//! replica died and another one took over that was started after it.
 //!
 //! A function that always changes its own key runs for ever: write only what differs.
 //!

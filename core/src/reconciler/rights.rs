@@ -298,8 +298,17 @@ async fn serve(engine: &Arc<Engine>, part: u32, hold: Hold, give_up: impl Future
         () = give_up => (true, false),
         () = list => (true, false),
     };
-    engine.revoke(part);
     let env = &engine.core().setup().env;
+    if goes_on && !lost {
+        tokio::select! {
+            biased;
+            () = engine.deletions_run(part) => {}
+            () = engine.stopped() => {}
+            () = right.lost() => {}
+            () = env.sleep(engine.options().move_grace) => {}
+        }
+    }
+    engine.revoke(part);
     if lost || !goes_on {
         right.revoked.fire();
         engine.cancels().notify_waiters();
