@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use futures::FutureExt;
 
-use crate::config::{HostLiveness, Location, Options};
+use crate::config::{ClockKind, HostLiveness, Location, Options};
 use crate::driver::{Background, Begun, Runtime, Watched, begin};
+use crate::election::Campaigns;
 use crate::env::{Env, Task};
 use crate::error::{Code, Error, LossReason, Result};
 use crate::lock::Lock;
@@ -22,6 +23,7 @@ use crate::stats::{RosterCounts, Stats, StatsSnapshot};
 use crate::store::SharedStore;
 use crate::store::counted::Counted;
 use crate::store::memory::MemoryStore;
+use crate::testing;
 
 /// Connects to the store at this URL (see [`crate::config`]), with the URL's options.
 ///
@@ -61,6 +63,7 @@ pub(crate) struct Core {
     life: Watched<Life>,
     supervisor: Mutex<Option<Task>>,
     session_tasks: Mutex<Vec<Task>>,
+    campaigns: Campaigns,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +82,10 @@ impl Client {
         let runtime = Runtime::shared()?;
         let on = runtime.clone();
         on.drive(async move {
-            let env = Env::system(runtime.handle().clone());
+            let mut env = Env::system(runtime.handle().clone());
+            if options.clock == ClockKind::Manual {
+                env.clock = testing::clock_of(options.location());
+            }
             let store = open_store(&options, &env).await?;
             Self::start(Some(runtime), store, options, env).await
         })
@@ -135,6 +141,9 @@ impl Client {
                 return Err(error);
             }
         };
+        if runtime.is_some() && matches!(options.location(), Location::Memory { .. }) {
+            testing::register(&session);
+        }
         let core = Arc::new(Core {
             runtime,
             options,
@@ -145,6 +154,7 @@ impl Client {
             life: Watched::new(Life::Open),
             supervisor: Mutex::new(None),
             session_tasks: Mutex::new(session.start()),
+            campaigns: Campaigns::default(),
             setup,
         });
         let supervisor = core.setup.env.spawn(supervise(core.clone(), session));
@@ -330,6 +340,15 @@ impl Core {
         &self.setup
     }
 
+    pub(crate) fn campaigns(&self) -> &Campaigns {
+        &self.campaigns
+    }
+
+    /// Waits until the client is being closed.
+    pub(crate) async fn closing(&self) {
+        self.life.wait_for(|life| *life != Life::Open).await;
+    }
+
     /// What others do, for those in this client who look on.
     pub(crate) fn changes(&self) -> &Arc<Hub> {
         &self.changes
@@ -488,6 +507,9 @@ async fn supervise(core: Arc<Core>, first: Arc<Session>) {
             task.abort();
         }
         session = reopen(&core).await;
+        if core.runtime.is_some() && matches!(core.options.location(), Location::Memory { .. }) {
+            testing::register(&session);
+        }
         *core.session_tasks.lock().unwrap_or_else(PoisonError::into_inner) = session.start();
         core.current.replace(session.clone());
     }
@@ -514,7 +536,15 @@ async fn reopen(core: &Arc<Core>) -> Arc<Session> {
 )]
 async fn open_store(options: &Options, env: &Env) -> Result<SharedStore> {
     match options.location() {
-        Location::Memory { name } => Ok(Arc::new(MemoryStore::open(name, env.clone()))),
+        Location::Memory { name } => {
+            let store = MemoryStore::open(name, env.clone());
+            if !store.clocks_agree() {
+                return Err(Error::invalid(format!(
+                    "memory:{name} is in use with another coord.clock; all its clients go by the same"
+                )));
+            }
+            Ok(Arc::new(store))
+        }
         #[cfg(feature = "sqlite")]
         Location::Sqlite { path } => {
             let store = crate::store::sqlite::SqliteStore::open(path, options.durability, env.clone()).await?;

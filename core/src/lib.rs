@@ -1,4 +1,4 @@
-//! Coordination between processes of one machine or of many: who holds a lock, and whether they still do.
+//! Coordination between processes of one machine or of many: who holds a lock, who leads, and whether they still do.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -19,8 +19,9 @@
 //! - [`protocol`]: the records and the steps that change them. No I/O, no clock, no async.
 //! - [`store`]: what a store must be able to do, and those that can: memory, SQLite, MongoDB.
 //! - `session` and `claims`: one process's side of the protocol: staying alive, holding and waiting.
-//! - [`lock`]: what users hold. [`client`]: what they connect. `mail`: what they send.
+//! - [`lock`] and [`election`]: what users hold. [`client`]: what they connect. `mail`: what they send.
 //! - [`driver`]: the runtime, blocking waits and the event queue that C, Go and Python poll.
+//! - [`testing`]: who leads, who dies and what time it is, for tests of users' code.
 //! - [`error`], [`name`], [`config`], [`time`], [`mod@env`]: what all of them use.
 //!
 //! Everything public may be called from any thread and any executor: the crate has a runtime of its own.
@@ -35,11 +36,13 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("coord supports Linux on x86-64 and aarch64 only, so far");
 
+mod acquire;
 mod claims;
 pub mod client;
 pub mod config;
 #[allow(clippy::disallowed_methods, reason = "the one place that spawns")]
 pub mod driver;
+pub mod election;
 #[allow(clippy::disallowed_methods, reason = "the real world: what the driver spawns on")]
 pub mod env;
 pub mod error;
@@ -55,11 +58,13 @@ pub mod provider;
 mod session;
 pub mod stats;
 pub mod store;
+pub mod testing;
 #[allow(clippy::disallowed_methods, reason = "the one place that reads a clock")]
 pub mod time;
 
 pub use client::{Client, SessionStatus, connect};
 pub use config::Options;
+pub use election::{Election, Term};
 pub use error::{Code, Error, Result};
 pub use lock::{Held, Lock, LockInfo};
 pub use observer::{ObserveOptions, Observer, ObserverEvent, ProviderInfo};

@@ -17,9 +17,11 @@ mod observer;
 pub(crate) mod providers;
 mod renewal;
 mod upkeep;
+mod validity;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+// For the file that is also played by other means than threads.
+use std::sync::atomic;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +44,7 @@ use crate::time::Timestamp;
 use kernel_lock::{HostIdentity, OwnedLock};
 use observer::Observer;
 use providers::Providers;
+use validity::Validity;
 
 /// What all sessions of a client have in common.
 #[derive(Clone, Debug)]
@@ -64,10 +67,7 @@ pub(crate) struct Session {
     setup: Setup,
     info: SessionInfo,
     view: Mutex<SessionView>,
-    /// Nanoseconds of the deadline while live, else 0. Written after `epoch`, read before it, so that whoever sees a
-    /// deadline sees the epoch that it belongs to.
-    valid_until: AtomicU64,
-    epoch: AtomicU64,
+    validity: Validity,
     state: Watched<SessionState>,
     kernel_lock: Mutex<Option<OwnedLock>>,
     claims: Claims,
@@ -113,8 +113,7 @@ impl Session {
             id,
             info: info.clone(),
             view: Mutex::new(view),
-            valid_until: AtomicU64::new(0),
-            epoch: AtomicU64::new(0),
+            validity: Validity::new(),
             state: Watched::new(SessionState::Opening),
             kernel_lock: Mutex::new(kernel_lock),
             claims: Claims::default(),
@@ -170,6 +169,12 @@ impl Session {
         if let Some(lock) = self.kernel_lock.lock().unwrap_or_else(PoisonError::into_inner).take() {
             lock.remove();
         }
+    }
+
+    /// The session ends as if it had been silent for its whole ttl: first here, as it would.
+    pub(crate) fn expire(&self) {
+        self.claims.lose_all(LossReason::Expired);
+        self.end(LossReason::Killed);
     }
 
     pub(crate) fn id(&self) -> SessionId {
@@ -237,22 +242,18 @@ impl Session {
 
     /// The epoch in which a hold that is made now will be valid, or none when the session is not live.
     pub(crate) fn live_epoch(&self) -> Option<u64> {
-        let deadline = self.valid_until.load(Ordering::Acquire);
-        let epoch = self.epoch.load(Ordering::Acquire);
-        (self.env().now().nanos() < deadline).then_some(epoch)
+        self.validity.live_epoch(|| self.env().now().nanos())
     }
 
     /// Whether a hold that was made in this epoch is valid now.
     #[inline]
     pub(crate) fn valid_in(&self, epoch: u64) -> bool {
-        let deadline = self.valid_until.load(Ordering::Acquire);
-        let in_time = self.env().now().nanos() < deadline || (mutants::on(Mutant::TimerOnlyGuard) && deadline > 0);
-        in_time && (self.epoch.load(Ordering::Acquire) == epoch || mutants::on(Mutant::HoldsRevive))
+        self.validity.valid_in(epoch, || self.env().now().nanos())
     }
 
     /// Until when holds are valid; in the past when the session is not live.
     pub(crate) fn deadline(&self) -> Timestamp {
-        Timestamp::from_nanos(self.valid_until.load(Ordering::Acquire))
+        Timestamp::from_nanos(self.validity.deadline())
     }
 
     pub(crate) fn remaining(&self) -> Duration {
@@ -310,6 +311,16 @@ impl Session {
         observer::look_at(self, id).await
     }
 
+    /// Whether a session is known to have renewed within a third of its ttl; waits for up to that long to see it.
+    pub(crate) async fn renews(self: &Arc<Self>, id: SessionId) -> Result<bool> {
+        observer::renews(self, id).await
+    }
+
+    /// Observes these sessions from now on, for as long as two ttls after the latest call.
+    pub(crate) fn observe(self: &Arc<Self>, ids: impl IntoIterator<Item = SessionId>) {
+        observer::want(self, ids);
+    }
+
     /// An outcome is unknown: compare the store with what is known here, soon.
     pub(crate) fn request_audit(&self) {
         self.audit_wanted.notify_one();
@@ -329,25 +340,24 @@ impl Session {
 
     /// Publishes the view: first to the holds' checks, then, if the state is another, to whoever waits for it.
     fn publish(&self, view: MutexGuard<'_, SessionView>) {
-        let state = view.state();
-        self.epoch.store(view.epoch(), Ordering::Release);
+        let (state, epoch) = (view.state(), view.epoch());
         let deadline = if state == SessionState::Live { view.deadline().nanos() } else { 0 };
-        self.valid_until.store(deadline, Ordering::Release);
+        let passed = self.validity.publish(epoch, deadline);
         let before = self.state.replace(state);
-        let epoch = view.epoch();
         drop(view);
-        if before == state {
+        // A renewal that is acknowledged after the deadline, before anybody looked, suspends and revives in one change.
+        if before == state && !passed {
             return;
         }
         tracing::debug!(session = %self.id, ?before, ?state, "session state");
+        if state == SessionState::Suspended || (state == SessionState::Live && passed) {
+            self.stats().count_suspension();
+            tracing::warn!(session = %self.id, "the session could not be renewed in time; everything it held is lost");
+            self.claims.on_suspended(epoch);
+        }
         match state {
-            SessionState::Opening => {}
+            SessionState::Opening | SessionState::Suspended => {}
             SessionState::Live => self.claims.on_live(),
-            SessionState::Suspended => {
-                self.stats().count_suspension();
-                tracing::warn!(session = %self.id, "the session could not be renewed in time; everything it held is lost");
-                self.claims.on_suspended(epoch);
-            }
             SessionState::Lost(reason) => {
                 if reason != LossReason::Closed {
                     self.stats().count_loss();
