@@ -51,7 +51,10 @@ pub mod lock;
 pub mod mail;
 pub mod mutants;
 pub mod name;
+pub mod observer;
+pub mod owner;
 pub mod protocol;
+pub mod provider;
 mod session;
 pub mod stats;
 pub mod store;
@@ -59,9 +62,13 @@ pub mod testing;
 #[allow(clippy::disallowed_methods, reason = "the one place that reads a clock")]
 pub mod time;
 
+pub use bson;
 pub use client::{Client, SessionStatus, connect};
 pub use config::Options;
 pub use election::{Election, Term};
 pub use error::{Code, Error, Result};
 pub use lock::{Held, Lock, LockInfo};
+pub use observer::{ObserveOptions, Observer, ObserverEvent, ProviderInfo};
+pub use owner::{Owner, OwnerEvent, OwnerWatch};
 pub use protocol::session::{SessionId, SessionState};
+pub use provider::{ProvideOptions, Provider, ProviderEvent};

@@ -17,6 +17,8 @@
 //! - [`flock`]: how a session and its lock file come and go on one machine.
 //! - [`breaking`]: a break that is announced, then executed.
 //! - [`keeper`]: who cleans up where nobody waits.
+//! - [`providers`]: what a session provides, and who observes it.
+//! - [`tombstone`]: fenced writes to a document that is deleted and made anew.
 
 pub mod breaking;
 pub mod collect;
@@ -25,7 +27,9 @@ pub mod flock;
 pub mod keeper;
 pub mod kernel_lock;
 pub mod lease;
+pub mod providers;
 pub mod queue;
+pub mod tombstone;
 mod world;
 pub mod zombie;
 
