@@ -81,9 +81,9 @@ struct Inner {
     /// The highest operation time that the server has told us, as one number.
     seen: AtomicU64,
     closing: watch::Sender<bool>,
-    tombstones_made: tokio::sync::OnceCell<()>,
     /// The address of the primary that was found last: another one after a failover.
     primary: watch::Receiver<Option<String>>,
+    tombstones_made: tokio::sync::OnceCell<()>,
 }
 
 impl MongoStore {
@@ -117,8 +117,8 @@ impl MongoStore {
             lanes: Lanes::default(),
             seen: AtomicU64::new(0),
             closing: watch::Sender::new(false),
-            tombstones_made: tokio::sync::OnceCell::new(),
             primary: connection.primary,
+            tombstones_made: tokio::sync::OnceCell::new(),
         })))
     }
 }
