@@ -306,5 +306,5 @@ def also_failed(error: BaseException, what: str, failure: CoordError) -> None:
 
 
 def _qualified(thing: object) -> str:
-    module = "coord.aio" if type(thing).__module__ == "coord.aio" else "coord"
+    module = "coord.aio" if type(thing).__module__.startswith("coord.aio") else "coord"
     return f"{module}.{type(thing).__name__}"

@@ -20,9 +20,22 @@ pub(crate) enum Answer {
     Lock(Option<LockInfo>),
     Locks(Vec<LockInfo>),
     Loss(LossReason),
+    /// Anything else, with the way to make it a Python object.
+    Made(Make),
 }
 
+/// Makes a Python object of what it owns.
+pub(crate) type Make = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
+
 impl Answer {
+    /// A value, and how it becomes a Python object.
+    pub(crate) fn made<T: Send + 'static>(
+        value: T,
+        make: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
+    ) -> Self {
+        Self::Made(Box::new(move |py| make(py, value)))
+    }
+
     pub(crate) fn into_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         match self {
             Self::Nothing => Ok(py.None()),
@@ -35,6 +48,7 @@ impl Answer {
                 infos.iter().map(|info| make_lock(py, info)).collect::<PyResult<Vec<_>>>()?.into_py_any(py)
             }
             Self::Loss(reason) => (reason as i32).into_py_any(py),
+            Self::Made(make) => make(py),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use coord_core::client::{Client as CoreClient, SessionStatus};
+use coord_core::client::Client as CoreClient;
 use coord_core::config::Options;
 use coord_core::error::Result;
 use pyo3::prelude::*;
@@ -11,6 +11,7 @@ use crate::answer::{Answer, make_session, make_stats};
 use crate::args;
 use crate::call::Call;
 use crate::error::raised;
+use crate::feed::Feed;
 use crate::lock::Lock;
 use crate::ours::Ours;
 
@@ -88,10 +89,19 @@ impl Client {
         make_session(py, &self.get(py)?.session())
     }
 
-    fn changes(&self, py: Python<'_>) -> PyResult<Changes> {
+    /// The changes of the session, from the one that is current now.
+    fn changes(&self, py: Python<'_>) -> PyResult<Feed> {
         let client = self.get(py)?;
         let seen = Arc::new(Mutex::new(client.session()));
-        Ok(Changes(Ours::new((client, seen))))
+        Ok(Feed::new("the client", move || {
+            let (client, seen) = (client.clone(), seen.clone());
+            async move {
+                let before = seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let now = client.session_changed(&before).await?;
+                *seen.lock().unwrap_or_else(PoisonError::into_inner) = now.clone();
+                Ok(Answer::Session(Box::new(now)))
+            }
+        }))
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -125,23 +135,5 @@ impl Client {
 
     fn is_closed(&self, py: Python<'_>) -> PyResult<bool> {
         Ok(self.get(py)?.is_closed())
-    }
-}
-
-/// The changes of a client's session, from the one that was current when this was made.
-#[pyclass(frozen, module = "coord._native")]
-pub(crate) struct Changes(Ours<(CoreClient, Arc<Mutex<SessionStatus>>)>);
-
-#[pymethods]
-impl Changes {
-    /// Describes waiting for the next change. One at a time.
-    fn next(&self, py: Python<'_>) -> PyResult<Call> {
-        let (client, seen) = raised(py, self.0.get())?.clone();
-        Ok(Call::new(async move {
-            let before = seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let now = client.session_changed(&before).await?;
-            *seen.lock().unwrap_or_else(PoisonError::into_inner) = now.clone();
-            Ok(Answer::Session(Box::new(now)))
-        }))
     }
 }

@@ -15,6 +15,7 @@ mod args;
 mod call;
 mod client;
 mod error;
+mod feed;
 mod held;
 mod interpreter;
 mod lock;
@@ -30,9 +31,11 @@ mod _native {
     #[pymodule_export]
     use crate::call::Call;
     #[pymodule_export]
-    use crate::client::{Changes, Client, connect, sanitize};
+    use crate::client::{Client, connect, sanitize};
     #[pymodule_export]
     use crate::error::codes;
+    #[pymodule_export]
+    use crate::feed::Feed;
     #[pymodule_export]
     use crate::held::{Held, Loss};
     #[pymodule_export]

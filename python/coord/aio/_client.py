@@ -1,0 +1,164 @@
+"""Connecting, and clients for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
+
+from coord import _native
+from coord._bridge import bridge
+from coord._client import ClientBase, native_connect
+from coord._errors import Closed, CoordError
+from coord._lock import also_failed, info_of
+from coord._types import LockInfo, Locks, Session
+from coord.aio._lock import Held, Lock
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_Listener = TypeVar("_Listener", bound=Callable[[Session], object])
+
+_logger = logging.getLogger("coord")
+
+
+async def connect(
+    url: str | None = None,
+    *,
+    name: str | None = None,
+    ttl: float | str | None = None,
+    labels: Mapping[str, str] | None = None,
+    namespace: str | None = None,
+    scope: str | None = None,
+    **options: float | str,
+) -> Client:
+    """Connects to a store, and opens a session there; arguments and errors as those of `coord.connect`.
+
+    Returns:
+        The client, an asynchronous context manager that closes it.
+    """
+    call = native_connect(url, name, ttl, labels, namespace, scope, options)
+    return Client(await bridge().run(call))
+
+
+class Client(ClientBase):
+    """A connection to a store, with a session that carries everything which is held through it.
+
+    It is an asynchronous context manager that closes it; at the exit of the process, clients that are open are closed
+    within their `close_timeout`.
+    """
+
+    def __init__(self, native: _native.Client) -> None:
+        super().__init__(native)
+        self._listeners: set[asyncio.Task[None]] = set()
+
+    def lock(self, name: str) -> Lock:
+        """The lock of this name: `name`, `scope/name` or `namespace/scope/name`. No I/O.
+
+        Raises:
+            InvalidArgument: The name is not valid; `coord.sanitize` makes a name of any text.
+        """
+        return Lock(self._native.lock(name), self)
+
+    async def locks(self, prefix: str = "") -> Locks:
+        """Every lock whose full name begins with `prefix`, with holders and waiters.
+
+        Without a prefix, all of this client's namespace. A notebook shows the result as a table.
+        """
+        return Locks(await bridge().run(self._native.locks(prefix)))
+
+    async def lock_info(self, name: str) -> LockInfo | None:
+        """Who holds this lock and who waits for it; None if it was never used."""
+        return info_of(await bridge().run(self._native.lock(name).info()))
+
+    async def break_lock(self, name: str, token: int, force: bool = False) -> None:
+        """Ends somebody's hold, if it is still the one with this token; see `coord.Client.break_lock`.
+
+        Raises:
+            Conflict: The token is not that of the present hold. Nothing is broken then.
+            Timeout: The holder was asked, is alive, and has not gone in time.
+        """
+        await bridge().run(self._native.break_lock(name, token, force))
+
+    def held(self) -> list[Held]:
+        """The holds of this client that were not released."""
+        return self._unreleased()
+
+    async def health(self) -> None:
+        """Asks the store whether it could be written to now.
+
+        Raises:
+            Unavailable: It cannot be reached.
+            Closed: The client is closed.
+        """
+        await bridge().run(self._native.health())
+
+    async def open_session(self) -> Client:
+        """Opens another session on the same store: a client whose holds live and die independently of this one's."""
+        return Client(await bridge().run(self._native.open_session()))
+
+    def session_changes(self) -> AsyncIterator[Session]:
+        """The session's states from now on, each when it comes; ends when the client is closed.
+
+        A session that was lost and replaced by a new one is a change, too. States that follow each other faster than
+        they are fetched are left out, but never the last.
+        """
+        return _changes(self._native.changes())
+
+    def on_session_change(self, f: _Listener) -> _Listener:
+        """Calls `f(session)` at each change of the session, in a task of this loop, until the client is closed.
+
+        If f is asynchronous it is awaited. What it raises is logged. Returns f, so that this is a decorator, too.
+        """
+        task = asyncio.get_running_loop().create_task(_listen(self._native.changes(), f))
+        self._listeners.add(task)
+        task.add_done_callback(self._listeners.discard)
+        return f
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Ends every wait with `Closed`, releases what is held, and waits for functions that run under a lock.
+
+        Closing twice is no error. Once begun, it goes on when the task is cancelled.
+
+        Args:
+            timeout: How many seconds that may take; None: the option `close_timeout`.
+
+        Raises:
+            Timeout: It takes longer; it goes on in the background.
+        """
+        await bridge().finish(self._native.close(timeout))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        try:
+            await self.close()
+        except CoordError as failure:
+            if error is None:
+                raise
+            also_failed(error, "closing the client", failure)
+
+
+async def _changes(changes: _native.Changes) -> AsyncIterator[Session]:
+    while True:
+        try:
+            session: Session = await bridge().run(changes.next())
+        except Closed:
+            return
+        yield session
+
+
+async def _listen(changes: _native.Changes, f: Callable[[Session], object]) -> None:
+    async for session in _changes(changes):
+        try:
+            answer = f(session)
+            if inspect.isawaitable(answer):
+                await answer
+        except Exception:
+            _logger.exception("a listener for changes of the session failed")
