@@ -14,7 +14,7 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from coord._client import Client, connect
+from coord._client import Client, SessionWatch, connect
 from coord._errors import (
     AlreadyExists,
     Cancelled,
@@ -43,6 +43,9 @@ from coord._errors import (
 )
 from coord._lock import Held, Lock, Loss
 from coord._native import __version__
+from coord._observer import Observer, ObserverEvent, ObserverEventKind, ProviderInfo, Providers
+from coord._owner import Owner, OwnerEvent, OwnerEventKind, Owners, OwnerWatch
+from coord._provider import Provider, ProviderEvent, ProviderEventKind, ProviderEvents
 from coord._types import (
     Holder,
     HolderState,
@@ -54,6 +57,7 @@ from coord._types import (
     StoreCalls,
     Waiter,
 )
+from coord._watch import Watch
 
 if TYPE_CHECKING:
     from coord import aio as aio
@@ -83,12 +87,27 @@ __all__ = [
     "Lost",
     "NotFound",
     "NotHeld",
+    "Observer",
+    "ObserverEvent",
+    "ObserverEventKind",
     "OutcomeUnknown",
+    "Owner",
+    "OwnerEvent",
+    "OwnerEventKind",
+    "OwnerWatch",
+    "Owners",
     "Panic",
+    "Provider",
+    "ProviderEvent",
+    "ProviderEventKind",
+    "ProviderEvents",
+    "ProviderInfo",
+    "Providers",
     "QueueFull",
     "Reentrant",
     "Session",
     "SessionState",
+    "SessionWatch",
     "Stats",
     "StoreCalls",
     "Timeout",
@@ -96,6 +115,7 @@ __all__ = [
     "Unavailable",
     "Unsupported",
     "Waiter",
+    "Watch",
     "__version__",
     "aio",
     "connect",

@@ -5,6 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use coord_core::client::Client as CoreClient;
 use coord_core::config::Options;
 use coord_core::error::Result;
+use coord_core::observer::ObserveOptions;
+use coord_core::provider::ProvideOptions;
+use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 
 use crate::answer::{Answer, make_session, make_stats};
@@ -13,7 +16,10 @@ use crate::call::Call;
 use crate::error::raised;
 use crate::feed::Feed;
 use crate::lock::Lock;
+use crate::observer::Observer;
 use crate::ours::Ours;
+use crate::owner;
+use crate::provider::Provider;
 
 /// Describes a connection: to this URL, or to what the environment says; options by their names in a URL.
 #[pyfunction]
@@ -108,6 +114,45 @@ impl Client {
         make_stats(py, &self.get(py)?.stats())
     }
 
+    fn provide(
+        &self,
+        py: Python<'_>,
+        service: &Bound<'_, PyAny>,
+        metadata: &Bound<'_, PyAny>,
+        instance_id: Option<&Bound<'_, PyAny>>,
+        reregister: bool,
+    ) -> PyResult<Call> {
+        let client = self.get(py)?;
+        let (service, metadata) = (args::text("the name of a service", service)?, args::text("metadata", metadata)?);
+        let mut options = ProvideOptions::default();
+        options.instance_id = instance_id.map(|id| args::text("instance_id", id)).transpose()?;
+        options.reregister = reregister;
+        Ok(Call::new(async move {
+            let provider = client.provide(&service, &metadata, options).await?;
+            Ok(Answer::made(Provider::new(provider), |py, provider| provider.into_py_any(py)))
+        }))
+    }
+
+    fn observe(&self, py: Python<'_>, pattern: &Bound<'_, PyAny>, down_grace: &Bound<'_, PyAny>) -> PyResult<Call> {
+        let (client, pattern) = (self.get(py)?, args::text("the pattern of services", pattern)?);
+        let mut options = ObserveOptions::default();
+        options.down_grace = args::seconds("down_grace", down_grace)?;
+        Ok(Call::new(async move {
+            let observer = client.observe(&pattern, options).await?;
+            Ok(Answer::made(Observer::new(observer), |py, observer| observer.into_py_any(py)))
+        }))
+    }
+
+    fn owners(&self, py: Python<'_>) -> PyResult<Call> {
+        let client = self.get(py)?;
+        Ok(Call::new(async move { client.owners().await.map(owner::owners) }))
+    }
+
+    fn watch_owners(&self, py: Python<'_>) -> PyResult<Call> {
+        let client = self.get(py)?;
+        Ok(Call::new(async move { client.watch_owners().await.map(owner::watch) }))
+    }
+
     fn health(&self, py: Python<'_>) -> PyResult<Call> {
         let client = self.get(py)?;
         Ok(Call::new(async move { client.health().await.map(|()| Answer::Nothing) }))
@@ -123,6 +168,10 @@ impl Client {
         let client = self.get(py)?;
         let timeout = args::seconds_or_none("timeout", timeout)?.unwrap_or_else(|| client.close_timeout());
         Ok(Call::new(async move { client.close(timeout).await.map(|()| Answer::Nothing) }))
+    }
+
+    fn give_back(&self, py: Python<'_>) -> PyResult<Call> {
+        self.close(py, None)
     }
 
     fn location(&self, py: Python<'_>) -> PyResult<String> {

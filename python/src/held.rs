@@ -99,6 +99,10 @@ impl Held {
         Ok(Call::new(async move { release(&held, &fate).await.map(|()| Answer::Nothing) }))
     }
 
+    fn give_back(&self, py: Python<'_>) -> PyResult<Call> {
+        self.release(py)
+    }
+
     fn lost(&self, py: Python<'_>) -> PyResult<Loss> {
         Ok(Loss { held: Arc::downgrade(raised(py, self.held.get())?), fate: self.fate.clone() })
     }

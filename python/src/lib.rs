@@ -20,7 +20,10 @@ mod held;
 mod interpreter;
 mod lock;
 mod log;
+mod observer;
 mod ours;
+mod owner;
+mod provider;
 mod queue;
 
 use pyo3::prelude::*;
@@ -44,6 +47,10 @@ mod _native {
     use crate::lock::Lock;
     #[pymodule_export]
     use crate::log::{log_start, log_take, log_wake};
+    #[pymodule_export]
+    use crate::observer::Observer;
+    #[pymodule_export]
+    use crate::provider::Provider;
     #[pymodule_export]
     use crate::queue::{Op, Queue};
 

@@ -15,7 +15,11 @@ several loops.
 
 from __future__ import annotations
 
-from coord.aio._client import Client, connect
+from coord.aio._client import Client, SessionWatch, connect
 from coord.aio._lock import Held, Lock, Loss
+from coord.aio._observer import Observer
+from coord.aio._owner import OwnerWatch
+from coord.aio._provider import Provider, ProviderEvents
+from coord.aio._watch import Watch
 
-__all__ = ["Client", "Held", "Lock", "Loss", "connect"]
+__all__ = ["Client", "Held", "Lock", "Loss", "Observer", "OwnerWatch", "Provider", "ProviderEvents", "SessionWatch", "Watch", "connect",]

@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from coord import _native
 from coord._bridge import bridge
 from coord._client import ClientBase, native_connect
-from coord._errors import Closed, CoordError
+from coord._errors import CoordError
 from coord._lock import also_failed, info_of
+from coord._owner import Owners
 from coord._types import LockInfo, Locks, Session
 from coord.aio._lock import Held, Lock
+from coord.aio._observer import Observer
+from coord.aio._owner import OwnerWatch
+from coord.aio._provider import Provider
+from coord.aio._watch import Watch
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -42,6 +47,10 @@ async def connect(
     """
     call = native_connect(url, name, ttl, labels, namespace, scope, options)
     return Client(await bridge().run(call))
+
+
+class SessionWatch(Watch[Session]):
+    """The states of a client's session, one after the other."""
 
 
 class Client(ClientBase):
@@ -87,6 +96,59 @@ class Client(ClientBase):
         """The holds of this client that were not released."""
         return self._unreleased()
 
+    async def provide(
+        self, service: str, metadata: str = "", *, instance_id: str | None = None, reregister: bool = True
+    ) -> Provider:
+        """Says that this process provides a service. Returns when observers can see it.
+
+        Args:
+            service: Its name: `name`, `scope/name` or `namespace/scope/name`.
+            metadata: What those want to know who look for it, an address for example; at most 4 KiB.
+            instance_id: Tells the providers of one service in this client apart; random if not given.
+            reregister: Whether it is registered again under the next session after one was lost.
+
+        Returns:
+            The provider, an asynchronous context manager that withdraws it. It must be kept.
+
+        Raises:
+            InvalidArgument: The name, the metadata or the instance id.
+            AlreadyExists: This client provides the service under this instance id.
+            QueueFull: More than 1,000 providers or 1 MiB of metadata in one session.
+            Unavailable: The store cannot be reached.
+            Closed: The client is closed.
+        """
+        return Provider(await bridge().run(self._native.provide(service, metadata, instance_id, reregister)), self)
+
+    async def observe(self, pattern: str, *, down_grace: float = 0) -> Observer:
+        """Observes a service, or all services of a scope. Returns when the first view is complete.
+
+        However many observers a client has, they share one stream of changes from the store.
+
+        Args:
+            pattern: `name`, `scope/name`, `namespace/scope/name`; or `*`, `scope/*`, `namespace/scope/*`.
+            down_grace: For how many seconds a `LAST_DOWN` is held back. It is dropped when a provider is back in time.
+
+        Returns:
+            The observer, an asynchronous iterator of `ObserverEvent` and context manager that closes it.
+
+        Raises:
+            InvalidArgument: The pattern or the time.
+            Unavailable: The store cannot be reached.
+            Closed: The client is closed.
+        """
+        return Observer(await bridge().run(self._native.observe(pattern, down_grace)))
+
+    async def owners(self) -> Owners:
+        """The sessions that are alive, and what each holds and provides. A notebook shows the result as a table."""
+        return Owners(await bridge().run(self._native.owners()))
+
+    async def watch_owners(self) -> OwnerWatch:
+        """Watches sessions come and go.
+
+        In its events `holds` is what the session held when the watch read it: nothing, for one that has just joined.
+        """
+        return OwnerWatch(await bridge().run(self._native.watch_owners()), "owners")
+
     async def health(self) -> None:
         """Asks the store whether it could be written to now.
 
@@ -100,20 +162,20 @@ class Client(ClientBase):
         """Opens another session on the same store: a client whose holds live and die independently of this one's."""
         return Client(await bridge().run(self._native.open_session()))
 
-    def session_changes(self) -> AsyncIterator[Session]:
+    def session_changes(self) -> SessionWatch:
         """The session's states from now on, each when it comes; ends when the client is closed.
 
         A session that was lost and replaced by a new one is a change, too. States that follow each other faster than
         they are fetched are left out, but never the last.
         """
-        return _changes(self._native.changes())
+        return SessionWatch(self._native.changes(), "the session")
 
     def on_session_change(self, f: _Listener) -> _Listener:
         """Calls `f(session)` at each change of the session, in a task of this loop, until the client is closed.
 
         If f is asynchronous it is awaited. What it raises is logged. Returns f, so that this is a decorator, too.
         """
-        task = asyncio.get_running_loop().create_task(_listen(self._native.changes(), f))
+        task = asyncio.get_running_loop().create_task(_listen(self.session_changes(), f))
         self._listeners.add(task)
         task.add_done_callback(self._listeners.discard)
         return f
@@ -145,17 +207,8 @@ class Client(ClientBase):
             also_failed(error, "closing the client", failure)
 
 
-async def _changes(changes: _native.Changes) -> AsyncIterator[Session]:
-    while True:
-        try:
-            session: Session = await bridge().run(changes.next())
-        except Closed:
-            return
-        yield session
-
-
-async def _listen(changes: _native.Changes, f: Callable[[Session], object]) -> None:
-    async for session in _changes(changes):
+async def _listen(changes: SessionWatch, f: Callable[[Session], object]) -> None:
+    async for session in changes:
         try:
             answer = f(session)
             if inspect.isawaitable(answer):
