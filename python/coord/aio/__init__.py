@@ -22,4 +22,16 @@ from coord.aio._owner import OwnerWatch
 from coord.aio._provider import Provider, ProviderEvents
 from coord.aio._watch import Watch
 
-__all__ = ["Client", "Held", "Lock", "Loss", "Observer", "OwnerWatch", "Provider", "ProviderEvents", "SessionWatch", "Watch", "connect",]
+__all__ = [
+    "Client",
+    "Held",
+    "Lock",
+    "Loss",
+    "Observer",
+    "OwnerWatch",
+    "Provider",
+    "ProviderEvents",
+    "SessionWatch",
+    "Watch",
+    "connect",
+]
