@@ -14,7 +14,9 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from coord._candidacy import Candidacy
 from coord._client import Client, SessionWatch, connect
+from coord._election import Candidate, Candidates, Election, Leader, LeaderWatch, Term
 from coord._errors import (
     AlreadyExists,
     Cancelled,
@@ -65,6 +67,9 @@ if TYPE_CHECKING:
 __all__ = [
     "AlreadyExists",
     "Cancelled",
+    "Candidacy",
+    "Candidate",
+    "Candidates",
     "Client",
     "Closed",
     "Compacted",
@@ -72,6 +77,7 @@ __all__ = [
     "Contended",
     "CoordError",
     "CorruptState",
+    "Election",
     "Fenced",
     "Forbidden",
     "Forked",
@@ -79,6 +85,8 @@ __all__ = [
     "Holder",
     "HolderState",
     "InvalidArgument",
+    "Leader",
+    "LeaderWatch",
     "Lock",
     "LockInfo",
     "Locks",
@@ -110,6 +118,7 @@ __all__ = [
     "SessionWatch",
     "Stats",
     "StoreCalls",
+    "Term",
     "Timeout",
     "Unauthorized",
     "Unavailable",

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from coord import _lifetime, _native
+from coord._election import Election
 from coord._errors import CoordError, Forked, InvalidArgument
 from coord._lock import Held, HeldBase, Lock, ProcessBound, _qualified, also_failed, info_of
 from coord._observer import Observer
@@ -198,6 +199,20 @@ class Client(ClientBase):
             InvalidArgument: The name is not valid; `coord.sanitize` makes a name of any text.
         """
         return Lock(self._native.lock(name), self)
+
+    def election(self, name: str) -> Election:
+        """The election of this name: `name`, `scope/name` or `namespace/scope/name`. No I/O.
+
+        Raises:
+            InvalidArgument: The name is not valid; `coord.sanitize` makes a name of any text.
+
+        >>> import coord
+        >>> with coord.connect("memory:") as client:
+        ...     with client.election("boss").campaign("10.0.0.1:80") as term:
+        ...         print(client.election("boss").is_leader())
+        True
+        """
+        return Election(self._native.election(name), self)
 
     def locks(self, prefix: str = "") -> Locks:
         """Every lock whose full name begins with `prefix`, with holders and waiters.

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, TypeVar, overload
 
 from coord import _native
-from coord._candidacy import Candidacy
+from coord._candidacy import Candidacy, run_as_leader
 from coord._errors import CoordError
 from coord._lock import GrantBase, Loss, ProcessBound, _qualified, also_failed
 from coord._types import _html_table, _utc, _who
@@ -17,6 +17,9 @@ from coord._watch import Watch
 
 if TYPE_CHECKING:
     from coord._client import Client, ClientBase
+    from coord._native import Term as NativeTerm
+
+_R = TypeVar("_R")
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Candidate:
         host: The name of its host.
         pid: Its process id on that host.
         priority: The highest one wins the next term.
+        is_self: Whether it is this very client.
     """
 
     session: str
@@ -66,6 +70,7 @@ class Candidate:
     host: str
     pid: int
     priority: int
+    is_self: bool
 
     def __str__(self) -> str:
         return _who(self.name, self.session, self.host, self.pid)
@@ -82,10 +87,10 @@ class Candidates(list[Candidate]):
 class TermBase(GrantBase):
     """A time of leadership: what needs no waiting."""
 
-    _native: _native.Term
+    _native: NativeTerm
     _ended = "resigned"
 
-    def __init__(self, native: _native.Term, client: ClientBase, owned: bool = True) -> None:
+    def __init__(self, native: NativeTerm, client: ClientBase, owned: bool = True) -> None:
         super().__init__(native, client)
         # A term with which a function is called is given back by the candidacy, not with the last reference to this.
         self._owned = owned
@@ -130,7 +135,7 @@ class Term(TermBase):
     default/default/boss 10.0.0.1:80 False
     """
 
-    def __init__(self, native: _native.Term, client: ClientBase, owned: bool = True) -> None:
+    def __init__(self, native: NativeTerm, client: ClientBase, owned: bool = True) -> None:
         super().__init__(native, client, owned)
         self._lost = Loss(native.lost())
 
@@ -157,17 +162,17 @@ class Term(TermBase):
         """Says something else of this leader. Returns when others can see it.
 
         Raises:
-            InvalidArgument: It is too long.
+            InvalidArgument: It is longer than 64 KiB.
             Lost: The term is lost.
             NotHeld: It was resigned.
         """
         self._native.proclaim(value).wait()
 
     def resign(self) -> None:
-        """Ends the term: the next candidate leads.
+        """Ends the term, here at once, then in the store, where the next candidate wins it.
 
-        While the store cannot be reached this waits, at most until the session has ended; an interrupted one goes on
-        in the background.
+        In a function of `Election.when_elected` the store hears of it when the function has returned. While the store
+        cannot be reached this waits, at most until the session has ended; an interrupted one goes on in the background.
 
         Raises:
             Lost: The term was lost before. Nothing of a later leader is touched.
@@ -176,13 +181,18 @@ class Term(TermBase):
         self._native.resign().wait()
 
     def transfer_to(self, candidate: Candidate | str) -> None:
-        """Ends the term and hands it over to a candidate that waits, past all others.
+        """Ends the term and hands it over to a candidate that waits, whatever its priority.
+
+        The candidate must be seen to renew its session, so that it is not given to one that has died: that takes up to
+        a sixth of its ttl, and at most a third.
 
         Args:
             candidate: One of `Election.candidates()`, or the id of its session.
 
         Raises:
-            NotFound: It does not wait any more. This term goes on then.
+            NotFound: It does not wait. This client leads on, unless the candidate left in the very moment.
+            Unavailable: It was not seen to renew its session, or the store cannot be reached. This client leads on.
+            InvalidArgument: That is no id of a session, or this client's own.
             Lost: The term was lost before.
             NotHeld: It was resigned before.
         """
@@ -227,15 +237,19 @@ class ElectionBase(ProcessBound):
         """Whether this client has a valid term now. No I/O."""
         return self._native.is_leader()
 
+    def _when_elected(
+        self, f: object, value: str, priority: int, keep_on_error: bool, backoff: tuple[float, float] | None
+    ) -> _native.Candidacy:
+        if not callable(f):
+            raise TypeError(f"f is a function, not {type(f).__name__}")
+        return self._native.when_elected(value, priority, keep_on_error, backoff)
+
     def __repr__(self) -> str:
         return f"<{_qualified(self)} {self._name!r}>"
 
 
 class Election(ElectionBase):
-    """An election by its name. Nobody is a candidate before a campaign.
-
-    Each campaign is a candidate of its own, also of one client.
-    """
+    """An election by its name. Nobody is a candidate before it campaigns."""
 
     _client: Client
 
@@ -244,7 +258,8 @@ class Election(ElectionBase):
 
         Args:
             value: What others are told of this leader, an address for example.
-            priority: The highest waiting one wins the next term; among equals, who waits longest.
+            priority: From -2048 to 2047: the highest waiting one wins the next term; among equals, who waits longest.
+                A leader is not pushed out by a higher one.
             timeout: How many seconds to wait at most; None: for ever; 0: not at all.
 
         Returns:
@@ -342,7 +357,8 @@ class Election(ElectionBase):
 
         It campaigns by itself, again and again, through lost sessions and outages of the store. When the term is over
         for any reason, `term.lost` tells f to stop, and f is waited for: it is never called again before it has
-        returned. When f returns while the term is valid, this client goes on to lead until the term ends.
+        returned. When f returns while the term is valid, this client leads on; a function that is done with the term
+        resigns it (`term.resign()`).
 
         Several functions may be given: they share one campaign, and one that is given while this client leads is
         called at once.
@@ -355,10 +371,15 @@ class Election(ElectionBase):
             value: What others are told of this leader.
             priority: The highest waiting one wins the next term.
             keep_on_error: Whether an exception in f leaves the term as it is.
-            backoff: The first and the longest pause after an exception, in seconds; they double in between.
+            backoff: The first and the longest pause after an exception, in seconds; they double in between. By default
+                from 1 s to 1 min.
 
         Returns:
             The candidacy, which goes on until it is closed, or its client is.
+
+        Raises:
+            InvalidArgument: The value, the priority, or a pause.
+            Closed: The client is closed.
 
         >>> import coord, threading
         >>> called = threading.Event()
@@ -373,12 +394,43 @@ class Election(ElectionBase):
         """
 
         def begin(f: Callable[[Term], object]) -> Candidacy:
-            if not callable(f):
-                raise TypeError(f"f is a function, not {type(f).__name__}")
-            native = self._native.when_elected(value, priority, keep_on_error, backoff)
+            native = self._when_elected(f, value, priority, keep_on_error, backoff)
             return Candidacy(native, self, f)
 
         return begin if f is None else begin(f)
+
+    def run(
+        self,
+        f: Callable[[Term], _R],
+        /,
+        *,
+        value: str = "",
+        priority: int = 0,
+        keep_on_error: bool = False,
+        backoff: tuple[float, float] | None = None,
+    ) -> _R:
+        """Campaigns, and calls `f(term)` in each term, until f returns during one; then resigns and returns its result.
+
+        f runs on this thread. When its term is over, `term.lost` tells f to stop, and it is called again in the next
+        term. An exception in f is logged, ends the term, and is followed by a growing pause; Ctrl-C ends it all.
+
+        Args:
+            f: The function.
+            value: As for `when_elected`, and so are the others.
+            priority: The highest waiting one wins the next term.
+            keep_on_error: Whether an exception in f leaves the term as it is.
+            backoff: The first and the longest pause after an exception, in seconds.
+
+        Raises:
+            Closed: The client was closed.
+
+        >>> import coord
+        >>> with coord.connect("memory:") as client:
+        ...     client.election("boss").run(lambda term: term.name)
+        'default/default/boss'
+        """
+        native = self._when_elected(f, value, priority, keep_on_error, backoff)
+        return run_as_leader(native, self, f)
 
 
 def _session_of(candidate: Candidate | str) -> str:

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 from coord import _native
 from coord._errors import CoordError, LossReason, Lost, Timeout, _note
+from coord._native import Queue, forked
 from coord._types import LockInfo
 
 if TYPE_CHECKING:
     from coord._client import Client, ClientBase
+    from coord._native import Held as NativeHeld
+    from coord._native import Term as NativeTerm
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -53,9 +56,9 @@ class LossBase(ProcessBound):
 class GrantBase(ProcessBound):
     """What was granted and is held, a lock or a term: what needs no waiting."""
 
-    _native: _native.Held | _native.Term
+    _native: NativeHeld | NativeTerm
 
-    def __init__(self, native: _native.Held | _native.Term, client: ClientBase) -> None:
+    def __init__(self, native: NativeHeld | NativeTerm, client: ClientBase) -> None:
         self._native = native
         self._client = client
         self._name = native.name()
@@ -90,21 +93,21 @@ class GrantBase(ProcessBound):
         """Whether somebody should still give it back."""
         return not self._native.released() and self._native.lost().reason() is None
 
-    def __del__(self, _forked: Callable[[], bool] = _native.forked) -> None:
+    def __del__(self, _forked: Callable[[], bool] = forked) -> None:
         # A forked child owns nothing; and when the interpreter ends, nothing is left to be released.
         if hasattr(self, "_token") and not _forked() and self._is_open():
             text = f"{self!r} was never {self._ended}; it is {self._ended} now"
             # Before the warning, which may be an error, and is kept together with this by whoever collects warnings.
-            _native.Queue().start(0, self._native.give_back())
+            Queue().start(0, self._native.give_back())
             warnings.warn(text, ResourceWarning, stacklevel=1, source=self)
 
 
 class HeldBase(GrantBase):
     """A lock that is held: what needs no waiting."""
 
-    _native: _native.Held
+    _native: NativeHeld
 
-    def __init__(self, native: _native.Held, client: ClientBase) -> None:
+    def __init__(self, native: NativeHeld, client: ClientBase) -> None:
         super().__init__(native, client)
         client._track(self)
 

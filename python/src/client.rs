@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use crate::answer::{Answer, make_session, make_stats};
 use crate::args;
 use crate::call::Call;
+use crate::election::Election;
 use crate::error::raised;
 use crate::feed::Feed;
 use crate::lock::Lock;
@@ -72,6 +73,11 @@ impl Client {
     fn lock(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<Lock> {
         let name = args::text("the name of a lock", name)?;
         Ok(Lock::new(raised(py, self.get(py)?.lock(&name))?))
+    }
+
+    fn election(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<Election> {
+        let name = args::text("the name of an election", name)?;
+        Ok(Election::new(raised(py, self.get(py)?.election(&name))?))
     }
 
     fn locks(&self, py: Python<'_>, prefix: &Bound<'_, PyAny>) -> PyResult<Call> {

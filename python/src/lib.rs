@@ -13,18 +13,22 @@
 mod answer;
 mod args;
 mod call;
+mod candidacy;
 mod client;
+mod election;
 mod error;
 mod feed;
 mod held;
 mod interpreter;
 mod lock;
 mod log;
+mod loss;
 mod observer;
 mod ours;
 mod owner;
 mod provider;
 mod queue;
+mod term;
 
 use pyo3::prelude::*;
 
@@ -34,13 +38,17 @@ mod _native {
     #[pymodule_export]
     use crate::call::Call;
     #[pymodule_export]
+    use crate::candidacy::{Candidacy, Elected};
+    #[pymodule_export]
     use crate::client::{Client, connect, sanitize};
+    #[pymodule_export]
+    use crate::election::Election;
     #[pymodule_export]
     use crate::error::codes;
     #[pymodule_export]
     use crate::feed::Feed;
     #[pymodule_export]
-    use crate::held::{Held, Loss};
+    use crate::held::Held;
     #[pymodule_export]
     use crate::interpreter::{finish, forked, thread_count};
     #[pymodule_export]
@@ -48,11 +56,15 @@ mod _native {
     #[pymodule_export]
     use crate::log::{log_start, log_take, log_wake};
     #[pymodule_export]
+    use crate::loss::Loss;
+    #[pymodule_export]
     use crate::observer::Observer;
     #[pymodule_export]
     use crate::provider::Provider;
     #[pymodule_export]
     use crate::queue::{Op, Queue};
+    #[pymodule_export]
+    use crate::term::Term;
 
     use super::*;
 

@@ -15,7 +15,9 @@ several loops.
 
 from __future__ import annotations
 
+from coord.aio._candidacy import Candidacy
 from coord.aio._client import Client, SessionWatch, connect
+from coord.aio._election import Election, LeaderWatch, Term
 from coord.aio._lock import Held, Lock, Loss
 from coord.aio._observer import Observer
 from coord.aio._owner import OwnerWatch
@@ -23,8 +25,11 @@ from coord.aio._provider import Provider, ProviderEvents
 from coord.aio._watch import Watch
 
 __all__ = [
+    "Candidacy",
     "Client",
+    "Election",
     "Held",
+    "LeaderWatch",
     "Lock",
     "Loss",
     "Observer",
@@ -32,6 +37,7 @@ __all__ = [
     "Provider",
     "ProviderEvents",
     "SessionWatch",
+    "Term",
     "Watch",
     "connect",
 ]

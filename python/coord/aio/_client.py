@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from coord import _native
 from coord._bridge import bridge
@@ -16,6 +16,7 @@ from coord._errors import CoordError
 from coord._lock import also_failed, info_of
 from coord._owner import Owners
 from coord._types import LockInfo, Locks, Session
+from coord.aio._election import Election
 from coord.aio._lock import Held, Lock
 from coord.aio._observer import Observer
 from coord.aio._owner import OwnerWatch
@@ -62,7 +63,7 @@ class Client(ClientBase):
 
     def __init__(self, native: _native.Client) -> None:
         super().__init__(native)
-        self._listeners: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def lock(self, name: str) -> Lock:
         """The lock of this name: `name`, `scope/name` or `namespace/scope/name`. No I/O.
@@ -71,6 +72,14 @@ class Client(ClientBase):
             InvalidArgument: The name is not valid; `coord.sanitize` makes a name of any text.
         """
         return Lock(self._native.lock(name), self)
+
+    def election(self, name: str) -> Election:
+        """The election of this name: `name`, `scope/name` or `namespace/scope/name`. No I/O.
+
+        Raises:
+            InvalidArgument: The name is not valid; `coord.sanitize` makes a name of any text.
+        """
+        return Election(self._native.election(name), self)
 
     async def locks(self, prefix: str = "") -> Locks:
         """Every lock whose full name begins with `prefix`, with holders and waiters.
@@ -175,10 +184,15 @@ class Client(ClientBase):
 
         If f is asynchronous it is awaited. What it raises is logged. Returns f, so that this is a decorator, too.
         """
-        task = asyncio.get_running_loop().create_task(_listen(self.session_changes(), f))
-        self._listeners.add(task)
-        task.add_done_callback(self._listeners.discard)
+        self._keep(_listen(self.session_changes(), f))
         return f
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Begins a task and keeps it until it has ended: a loop does not."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def close(self, timeout: float | None = None) -> None:
         """Ends every wait with `Closed`, releases what is held, and waits for functions that run under a lock.
