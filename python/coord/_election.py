@@ -409,7 +409,7 @@ class Election(ElectionBase):
         keep_on_error: bool = False,
         backoff: tuple[float, float] | None = None,
     ) -> _R:
-        """Campaigns, and calls `f(term)` in each term, until f returns during one; then resigns and returns its result.
+        """Campaigns, and calls `f(term)` in each term, until f returns during one; then resigns and returns the result.
 
         f runs on this thread. When its term is over, `term.lost` tells f to stop, and it is called again in the next
         term. An exception in f is logged, ends the term, and is followed by a growing pause; Ctrl-C ends it all.
