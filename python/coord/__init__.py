@@ -63,6 +63,7 @@ from coord._watch import Watch
 
 if TYPE_CHECKING:
     from coord import aio as aio
+    from coord import testing as testing
 
 __all__ = [
     "AlreadyExists",
@@ -129,6 +130,7 @@ __all__ = [
     "aio",
     "connect",
     "sanitize",
+    "testing",
 ]
 
 
@@ -148,6 +150,6 @@ def sanitize(text: str) -> str:
 
 def __getattr__(name: str) -> ModuleType:
     # asyncio is not imported for those who do not use it.
-    if name == "aio":
-        return importlib.import_module("coord.aio")
+    if name in ("aio", "testing"):
+        return importlib.import_module(f"coord.{name}")
     raise AttributeError(f"module 'coord' has no attribute {name!r}")

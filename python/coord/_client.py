@@ -51,7 +51,7 @@ def connect(
         namespace: First part of names that are given without; "default" if not set.
         scope: Second part of names that are given without; "default" if not set.
         **options: Any other option of a URL, without its prefix `coord.`: stop_margin, max_queue, host_liveness,
-            durability, prefix, pool, close_timeout.
+            durability, prefix, pool, close_timeout; and clock, for tests (`coord.testing`).
 
     Returns:
         The client, a context manager that closes it.

@@ -7,6 +7,7 @@ use coord_core::config::Options;
 use coord_core::error::Result;
 use coord_core::observer::ObserveOptions;
 use coord_core::provider::ProvideOptions;
+use coord_core::testing::Control as CoreControl;
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 
@@ -21,6 +22,7 @@ use crate::observer::Observer;
 use crate::ours::Ours;
 use crate::owner;
 use crate::provider::Provider;
+use crate::testing::Control;
 
 /// Describes a connection: to this URL, or to what the environment says; options by their names in a URL.
 #[pyfunction]
@@ -174,6 +176,12 @@ impl Client {
         let client = self.get(py)?;
         let timeout = args::seconds_or_none("timeout", timeout)?.unwrap_or_else(|| client.close_timeout());
         Ok(Call::new(async move { client.close(timeout).await.map(|()| Answer::Nothing) }))
+    }
+
+    /// Power over the client's store, which must be one in memory.
+    fn control(&self, py: Python<'_>) -> PyResult<Control> {
+        let client = self.get(py)?;
+        Ok(Control::new(raised(py, CoreControl::of(&client))?))
     }
 
     fn give_back(&self, py: Python<'_>) -> PyResult<Call> {

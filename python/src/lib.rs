@@ -1,8 +1,9 @@
 //! The native module of the Python package `coord`: checks arguments, calls `coord-core`, converts what it answers.
 //!
 //! In reading order: `call` is an operation that was described but not begun, which Python either waits for or
-//! starts on a `queue`; `client`, `lock` and `held` describe them; `answer` and `error` convert what comes
-//! back; `log` keeps the library's log until Python fetches it.
+//! starts on a `queue`, and `feed` is a source of events, one after the other; `client`, `lock` and `held`, `election`,
+//! `term` and `candidacy`, `provider`, `observer` and `owner` describe and make them; `loss` is that of a hold or a term;
+//! `answer` and `error` convert what comes back; `log` keeps the library's log until Python fetches it.
 //!
 //! Invariants: no thread of the library ever attaches to the interpreter; the interpreter is let go around every
 //! wait; every object may be used from any thread, and in a forked child it answers `Forked` and leaks what it has.
@@ -29,6 +30,7 @@ mod owner;
 mod provider;
 mod queue;
 mod term;
+mod testing;
 
 use pyo3::prelude::*;
 
@@ -65,6 +67,8 @@ mod _native {
     use crate::queue::{Op, Queue};
     #[pymodule_export]
     use crate::term::Term;
+    #[pymodule_export]
+    use crate::testing::Control;
 
     use super::*;
 

@@ -15,6 +15,7 @@ several loops.
 
 from __future__ import annotations
 
+from coord.aio import testing
 from coord.aio._candidacy import Candidacy
 from coord.aio._client import Client, SessionWatch, connect
 from coord.aio._election import Election, LeaderWatch, Term
@@ -40,4 +41,5 @@ __all__ = [
     "Term",
     "Watch",
     "connect",
+    "testing",
 ]

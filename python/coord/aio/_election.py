@@ -250,7 +250,7 @@ class Election(ElectionBase):
         keep_on_error: bool = False,
         backoff: tuple[float, float] | None = None,
     ) -> _R:
-        """Campaigns, and awaits `f(term)` in each term, until f returns during one; then resigns and returns the result.
+        """Campaigns, and awaits `f(term)` in each term, until f returns during one; then resigns; returns the result.
 
         f runs in this task. When its term is over, `term.lost` tells f to stop, and it is called again in the next
         term. An exception in f is logged, ends the term, and is followed by a growing pause. Cancelling the task ends

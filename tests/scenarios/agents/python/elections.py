@@ -7,6 +7,7 @@ import queue
 import threading
 from typing import Any
 
+import coord.aio.testing
 import coord.testing
 from background import BOUND, settle
 from words import CannotError, Words, timeout_of
@@ -115,15 +116,18 @@ class Elections:
     async def do_retire(self, words: Words) -> None:
         await settle(self._things[words["hold"]].close())
 
+    def _control(self, words: Words) -> Any:
+        kind: Any = coord.aio.testing.Control if self.asyncio else coord.testing.Control
+        return kind(self._clients[words["client"]])
+
     async def do_force_leader(self, words: Words) -> None:
-        control = coord.testing.control(self._clients[words["client"]])
-        control.force_leader(words["election"], words["session"])
+        await settle(self._control(words).force_leader(words["election"], words["session"]))
 
     async def do_expire(self, words: Words) -> None:
-        coord.testing.control(self._clients[words["client"]]).expire_session(words["session"])
+        await settle(self._control(words).expire_session(words["session"]))
 
     async def do_advance(self, words: Words) -> None:
-        coord.testing.control(self._clients[words["client"]]).advance(int(words["ms"]) / 1000)
+        await settle(self._control(words).advance(int(words["ms"]) / 1000))
 
 
 def leader_values(leader: Any) -> dict[str, Any]:
