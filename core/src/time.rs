@@ -122,8 +122,11 @@ impl ManualClock {
     /// Moves both clocks forward, and wakes whoever waited for that.
     pub fn advance(&self, by: Duration) {
         let mut time = self.lock();
-        time.now = time.now + by;
-        time.wall = WallTime(time.wall.0.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)));
+        let before = time.now;
+        time.now = before + by;
+        // Whole milliseconds of the clock, not of this step: many short steps are not to fall behind one long one.
+        let passed = time.now.0 / 1_000_000 - before.0 / 1_000_000;
+        time.wall = WallTime(time.wall.0.saturating_add(i64::try_from(passed).unwrap_or(i64::MAX)));
         let due: Vec<Waker> = time.due().map(|(_, waker)| waker.clone()).collect();
         drop(time);
         due.into_iter().for_each(Waker::wake);
@@ -218,6 +221,13 @@ mod tests {
         assert_eq!(Timestamp::ZERO - Duration::from_secs(1), Timestamp::ZERO);
         assert_eq!(Timestamp::from_nanos(u64::MAX) + Duration::from_secs(1), Timestamp::from_nanos(u64::MAX));
         assert_eq!(Timestamp::ZERO.since(Timestamp::from_nanos(5)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_date_does_not_fall_behind_its_clock() {
+        let clock = ManualClock::default();
+        (0..1000).for_each(|_| clock.advance(Duration::from_micros(300)));
+        assert_eq!((clock.now(), clock.wall()), (Timestamp::from_nanos(300_000_000), WallTime(300)));
     }
 
     #[test]
