@@ -47,9 +47,8 @@ impl Election {
         timeout: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Call> {
         let (election, value) = (self.get(py)?, args::text("value", value)?);
-        let mut options = CampaignOptions::default();
-        options.priority = args::small("priority", priority)?;
-        options.timeout = args::seconds_or_none("timeout", timeout)?;
+        let (priority, timeout) = (args::small("priority", priority)?, args::seconds_or_none("timeout", timeout)?);
+        let options = CampaignOptions { priority, timeout };
         Ok(Call::new(async move { election.campaign_with(&value, options).await.map(Term::answer) }))
     }
 
@@ -113,9 +112,8 @@ impl Election {
         backoff: Option<(Bound<'_, PyAny>, Bound<'_, PyAny>)>,
     ) -> PyResult<Candidacy> {
         let (election, value) = (self.get(py)?, args::text("value", value)?);
-        let mut options = CandidacyOptions::default();
-        options.priority = args::small("priority", priority)?;
-        options.keep_on_error = keep_on_error;
+        let priority = args::small("priority", priority)?;
+        let mut options = CandidacyOptions { priority, keep_on_error, ..Default::default() };
         if let Some((min, max)) = backoff {
             options.min_backoff = args::seconds("the shortest backoff", &min)?;
             options.max_backoff = args::seconds("the longest backoff", &max)?;
@@ -148,13 +146,7 @@ fn make_leader<'py>(py: Python<'py>, leader: &Leader) -> PyResult<Bound<'py, PyA
 }
 
 fn make_candidate<'py>(py: Python<'py>, candidate: &Candidate) -> PyResult<Bound<'py, PyAny>> {
-    let facts = (
-        &candidate.session,
-        &candidate.name,
-        &candidate.host,
-        candidate.pid,
-        candidate.priority,
-        candidate.is_self,
-    );
+    let facts =
+        (&candidate.session, &candidate.name, &candidate.host, candidate.pid, candidate.priority, candidate.is_self);
     make(py, "coord._election", "Candidate", facts)
 }
