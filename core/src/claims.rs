@@ -335,6 +335,12 @@ impl Claims {
         counts
     }
 
+    /// Whether this session has a valid hold of this claim now.
+    pub(crate) fn has_valid(&self, session: &Session, key: &ClaimKey) -> bool {
+        // Not in the table's lock: looking at a hold may find that the session is suspended, which needs it.
+        self.holds().iter().any(|hold| hold.key == *key && hold.loss(session).is_none())
+    }
+
     fn set_ending(&self, entry: &Entry) {
         if let Some(attempt) = self.lock().attempts.get_mut(&entry.attempt) {
             attempt.phase = Phase::Ending;
@@ -516,6 +522,8 @@ impl Registered {
             ended: AtomicBool::new(false),
             released: AtomicBool::new(false),
             managed: AtomicBool::new(false),
+            publishing: tokio::sync::Mutex::new(()),
+            value: Mutex::default(),
         });
         attempt.phase = Phase::Held { hold: state.clone(), since: session.env().now() };
         drop(table);
@@ -527,7 +535,7 @@ impl Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         if self.armed && !mutants::on(Mutant::AbandonedWaitStays) {
-            drop(start_withdrawal(&self.session, &self.key, &self.entry));
+            drop(start_withdrawal(&self.session, &self.key, &self.entry, None));
         }
     }
 }
@@ -553,6 +561,10 @@ pub(crate) struct HoldState {
     released: AtomicBool,
     /// A function runs under it: its end, not the client's closing, releases it.
     managed: AtomicBool,
+    /// One value is written at a time, in the order in which they were given.
+    publishing: tokio::sync::Mutex<()>,
+    /// What was published last.
+    value: Mutex<String>,
 }
 
 impl HoldState {
@@ -562,8 +574,8 @@ impl HoldState {
         if news {
             match reason {
                 // The user's own doing, who was told in the documentation.
-                LossReason::Closed => {
-                    tracing::debug!(claim = %self.key, token = self.token, "a hold ends with its client")
+                LossReason::Closed | LossReason::Resigned => {
+                    tracing::debug!(claim = %self.key, token = self.token, reason = reason.name(), "a hold ends")
                 }
                 _ => tracing::warn!(claim = %self.key, token = self.token, reason = reason.name(), "a hold is lost"),
             }
@@ -575,8 +587,20 @@ impl HoldState {
     /// Gives it up in the store, unless that has been done.
     fn give_up(&self, session: &Arc<Session>) {
         if !self.ended.swap(true, Relaxed) {
-            drop(start_withdrawal(session, &self.key, &self.entry));
+            drop(start_withdrawal(session, &self.key, &self.entry, None));
         }
+    }
+
+    /// Why it is not valid now, or none. Reads the clock; no I/O.
+    #[inline]
+    fn loss(&self, session: &Session) -> Option<LossReason> {
+        if self.lost.get().is_none() && session.valid_in(self.epoch) {
+            return None;
+        }
+        Some(self.lost.get().copied().unwrap_or_else(|| match session.state() {
+            SessionState::Lost(reason) => reason,
+            _ => LossReason::Expired,
+        }))
     }
 
     pub(crate) fn is_managed(&self) -> bool {
@@ -601,6 +625,19 @@ impl Hold {
         &self.session
     }
 
+    pub(crate) fn key(&self) -> &ClaimKey {
+        &self.state.key
+    }
+
+    pub(crate) fn entry(&self) -> Entry {
+        self.state.entry
+    }
+
+    /// What was published last.
+    pub(crate) fn value(&self) -> String {
+        self.state.value.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(crate) fn set_managed(&self) {
         self.state.managed.store(true, Relaxed);
     }
@@ -612,13 +649,7 @@ impl Hold {
     /// Why it is not valid now, or none. Reads the clock; no I/O.
     #[inline]
     pub(crate) fn loss(&self) -> Option<LossReason> {
-        if self.state.lost.get().is_none() && self.session.valid_in(self.state.epoch) {
-            return None;
-        }
-        Some(self.state.lost.get().copied().unwrap_or_else(|| match self.session.state() {
-            SessionState::Lost(reason) => reason,
-            _ => LossReason::Expired,
-        }))
+        self.state.loss(&self.session)
     }
 
     /// How long it stays valid without another renewal; zero when it is lost.
@@ -651,19 +682,31 @@ impl Hold {
 
     /// Gives it up. What was begun goes on in the background when the future is dropped.
     pub(crate) async fn release(&self) -> Result<()> {
+        self.give_back(None).await.map(|_| ())
+    }
+
+    /// It is over here from now on, by its user's own wish: before anybody else can have it.
+    pub(crate) fn resign(&self) {
+        self.state.lose(self.loss().unwrap_or(LossReason::Resigned));
+    }
+
+    /// Gives it up to whoever is next, or to `to` if that one still waits. Says whether it went to `to`. Goes on in the
+    /// background when the future is dropped.
+    pub(crate) async fn give_back(&self, to: Option<Entry>) -> Result<bool> {
+        let loss = self.loss().filter(|reason| *reason != LossReason::Resigned);
         if self.state.ended.swap(true, Relaxed) {
             return Err(self.gone_already());
         }
         self.state.released.store(true, Relaxed);
-        let loss = self.loss();
-        let withdrawn = start_withdrawal(&self.session, &self.state.key, &self.state.entry).await;
-        match loss {
-            Some(reason) => Err(Error::lost(&self.describe(), reason)),
-            None => match withdrawn {
-                Withdrawn::Gone => Ok(()),
-                Withdrawn::WasNotThere => Err(Error::lost(&self.describe(), LossReason::Broken)),
-                Withdrawn::SessionOver(reason) => Err(Error::lost(&self.describe(), reason)),
-            },
+        let withdrawn = start_withdrawal(&self.session, &self.state.key, &self.state.entry, to).await;
+        if let Some(reason) = loss {
+            return Err(Error::lost(&self.describe(), reason));
+        }
+        match withdrawn {
+            Withdrawn::Gone => Ok(false),
+            Withdrawn::HandedOver => Ok(true),
+            Withdrawn::WasNotThere => Err(Error::lost(&self.describe(), LossReason::Broken)),
+            Withdrawn::SessionOver(reason) => Err(Error::lost(&self.describe(), reason)),
         }
     }
 
@@ -673,6 +716,14 @@ impl Hold {
             Some(reason) if !self.state.released.swap(true, Relaxed) => Error::lost(&self.describe(), *reason),
             _ => Error::new(Code::NotHeld, format!("{} was released before", self.describe())),
         }
+    }
+
+    /// Writes a value beside the hold, and asks again until that is acknowledged or the hold is lost. Goes on in the
+    /// background when the future is dropped, so that a later value is never overwritten by an earlier one.
+    pub(crate) async fn publish(&self, value: &str) -> Result<()> {
+        let published = publish(self.session.clone(), self.state.clone(), value.to_owned());
+        let done = self.session.background().run(published);
+        done.await.unwrap_or_else(|_| Err(Error::lost(&self.describe(), LossReason::Closed)))
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -697,31 +748,52 @@ impl Drop for Hold {
 pub(crate) enum Withdrawn {
     /// The entry is out of the store, by this withdrawal or by one whose answer was lost.
     Gone,
+    /// The same, and the claim is the chosen one's.
+    HandedOver,
     /// It was not in the store when the withdrawal came.
     WasNotThere,
     /// The session is over, and with it everything that it had.
     SessionOver(LossReason),
 }
 
-/// Begins to take an entry out of the store. Goes on when the future that tells the end is dropped.
-fn start_withdrawal(session: &Arc<Session>, key: &ClaimKey, entry: &Entry) -> impl Future<Output = Withdrawn> + use<> {
+/// Begins to take an entry out of the store; what it holds goes to `to`, if that one waits. Goes on when the future
+/// that tells the end is dropped.
+fn start_withdrawal(
+    session: &Arc<Session>,
+    key: &ClaimKey,
+    entry: &Entry,
+    to: Option<Entry>,
+) -> impl Future<Output = Withdrawn> + use<> {
     session.claims().set_ending(entry);
-    let done = session.background().run(withdraw(session.clone(), key.clone(), *entry));
+    let done = session.background().run(withdraw(session.clone(), key.clone(), *entry, to));
     async move { done.await.unwrap_or(Withdrawn::SessionOver(LossReason::Closed)) }
 }
 
 /// Takes an entry out of the store, and asks again until that is acknowledged or the session is over. Safe in every
 /// state, since it names the attempt.
-async fn withdraw(session: Arc<Session>, key: ClaimKey, entry: Entry) -> Withdrawn {
+async fn withdraw(session: Arc<Session>, key: ClaimKey, entry: Entry, to: Option<Entry>) -> Withdrawn {
     let mut pause = FIRST_PAUSE;
     let mut doubtful = false;
     let mut overtaken = false;
+    // With a chosen successor first the hand-over. One that is refused is followed by a plain removal: either the
+    // successor has gone, or a hand-over whose answer was lost has been applied.
+    let mut handing = to;
+    let mut maybe_handed = false;
     let outcome = loop {
         if let SessionState::Lost(reason) = session.state() {
             break Withdrawn::SessionOver(reason);
         }
-        let step = ClaimStep::Step(Step::remove(entry, session.known_dead()));
-        match session.store().apply_claim(key.clone(), step).await {
+        let step = match handing {
+            Some(to) => Step::transfer(entry, to),
+            None => Step::remove(entry, session.known_dead()),
+        };
+        match session.store().apply_claim(key.clone(), ClaimStep::Step(step)).await {
+            Ok(Some(_)) if handing.is_some() => break Withdrawn::HandedOver,
+            Ok(None) if handing.is_some() => {
+                handing = None;
+                maybe_handed = doubtful;
+            }
+            Ok(None) if maybe_handed => break Withdrawn::HandedOver,
             Ok(view) => {
                 overtaken = view.is_none();
                 break if overtaken && !doubtful { Withdrawn::WasNotThere } else { Withdrawn::Gone };
@@ -742,4 +814,34 @@ async fn withdraw(session: Arc<Session>, key: ClaimKey, entry: Entry) -> Withdra
         session.request_audit();
     }
     outcome
+}
+
+/// Writes a value beside a hold. The step applies only while this entry holds with this token, so sending it again
+/// is harmless.
+async fn publish(session: Arc<Session>, hold: Arc<HoldState>, value: String) -> Result<()> {
+    let _turn = hold.publishing.lock().await;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        if let Some(reason) = hold.loss(&session) {
+            return Err(Error::lost(&describe(&hold.key), reason));
+        }
+        let step = ClaimStep::Publish { holder: hold.entry, token: hold.token, value: value.clone() };
+        match session.store().apply_claim(hold.key.clone(), step).await {
+            Ok(Some(_)) => {
+                *hold.value.lock().unwrap_or_else(PoisonError::into_inner) = value;
+                return Ok(());
+            }
+            // Somebody else's already: the next audit tells the hold.
+            Ok(None) => {
+                session.request_audit();
+                return Err(Error::lost(&describe(&hold.key), hold.loss(&session).unwrap_or(LossReason::Broken)));
+            }
+            Err(error) if error.ambiguous() => {
+                tracing::debug!(claim = %hold.key, %error, "writing a value again after an unknown outcome");
+                session.env().sleep(session.env().jittered(pause)).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }

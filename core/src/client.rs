@@ -9,6 +9,7 @@ use futures::FutureExt;
 
 use crate::config::{HostLiveness, Location, Options};
 use crate::driver::{Background, Begun, Runtime, Watched, begin};
+use crate::election::Campaigns;
 use crate::env::{Env, Task};
 use crate::error::{Code, Error, LossReason, Result};
 use crate::lock::Lock;
@@ -59,6 +60,7 @@ pub(crate) struct Core {
     life: Watched<Life>,
     supervisor: Mutex<Option<Task>>,
     session_tasks: Mutex<Vec<Task>>,
+    campaigns: Campaigns,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +143,7 @@ impl Client {
             life: Watched::new(Life::Open),
             supervisor: Mutex::new(None),
             session_tasks: Mutex::new(session.start()),
+            campaigns: Campaigns::default(),
             setup,
         });
         let supervisor = core.setup.env.spawn(supervise(core.clone(), session));
@@ -319,6 +322,15 @@ impl Core {
 
     pub(crate) fn setup(&self) -> &Setup {
         &self.setup
+    }
+
+    pub(crate) fn campaigns(&self) -> &Campaigns {
+        &self.campaigns
+    }
+
+    /// Waits until the client is being closed.
+    pub(crate) async fn closing(&self) {
+        self.life.wait_for(|life| *life != Life::Open).await;
     }
 
     pub(crate) fn current_session(&self) -> Arc<Session> {

@@ -193,6 +193,8 @@ pub enum LossReason {
     Forked = 5,
     /// The client was closed while the hold was still in use.
     Closed = 6,
+    /// The leader resigned, or handed its term over, by its own wish.
+    Resigned = 7,
 }
 
 impl LossReason {
@@ -205,6 +207,7 @@ impl LossReason {
             Self::StoreReplaced => "StoreReplaced",
             Self::Forked => "Forked",
             Self::Closed => "Closed",
+            Self::Resigned => "Resigned",
         }
     }
 
@@ -216,6 +219,7 @@ impl LossReason {
             Self::StoreReplaced => "the store was replaced, or has lost what it had acknowledged",
             Self::Forked => "this process is a forked child of the holder",
             Self::Closed => "its client was closed",
+            Self::Resigned => "it was resigned or handed over by this client itself",
         }
     }
 }

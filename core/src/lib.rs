@@ -34,11 +34,13 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("coord supports Linux on x86-64 and aarch64 only, so far");
 
+mod acquire;
 mod claims;
 pub mod client;
 pub mod config;
 #[allow(clippy::disallowed_methods, reason = "the one place that spawns")]
 pub mod driver;
+pub mod election;
 #[allow(clippy::disallowed_methods, reason = "the real world: what the driver spawns on")]
 pub mod env;
 pub mod error;

@@ -9,20 +9,19 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::claims::{self, Behind, Hold, Outcome, Want};
+use crate::acquire;
+use crate::claims::{Hold, Want};
 use crate::client::{Client, Core, claim_key};
 use crate::error::{Code, Error, Holder, HolderState, LossReason, Result};
 use crate::mutants::{self, Mutant};
 use crate::name::Name;
-use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep, ClaimView, Entry, Priority, Step};
+use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep, Entry, Priority, Step};
 use crate::protocol::session::{SessionId, SessionInfo, SessionRecord};
 use crate::session::Session;
 use crate::store::{ClaimQuery, SessionQuery, Store};
-use crate::time::WallTime;
 
 /// The kind of claim that a lock is, first part of its key in the store.
 const KIND: &str = "lock";
@@ -70,50 +69,14 @@ impl Lock {
             return self.try_acquire().await;
         }
         let lock = self.clone();
-        self.client.core().drive(async move { lock.wait_to_acquire(timeout).await }).await
-    }
-
-    async fn wait_to_acquire(self, timeout: Option<Duration>) -> Result<Held> {
-        let env = self.client.core().setup().env.clone();
-        let mut work = pin!(self.acquire_from_live_session());
-        let Some(timeout) = timeout else { return work.await };
-        let deadline = env.now() + timeout;
-        tokio::select! {
-            biased;
-            held = &mut work => held,
-            () = env.sleep_until(deadline) => {
-                self.client.core().setup().stats.count_timeout();
-                let holder = self.last_known_holder();
-                Err(Error::timeout(&format!("lock '{}'", self.name), timeout, holder))
-            }
-        }
-    }
-
-    /// Who held the lock when this client last heard of its queue. No I/O.
-    fn last_known_holder(&self) -> Option<Holder> {
-        let session = self.client.core().current_session();
-        let Behind { holder: entry, token, granted_at } = session.claims().behind(&self.key)?;
-        let (info, state, silent_for) = if entry.session == session.id() {
-            (session.info().clone(), HolderState::Live, Duration::ZERO)
-        } else {
-            let unknown = || (SessionInfo::default(), HolderState::Live, Duration::ZERO);
-            session.known(entry.session).unwrap_or_else(unknown)
-        };
-        Some(holder(&entry, token, granted_at, &info, state, silent_for, session.id()))
-    }
-
-    async fn acquire_from_live_session(&self) -> Result<Held> {
-        let want = self.want(true);
-        loop {
-            let session = self.client.core().live_session().await?;
-            match claims::acquire(&session, &self.key, &want).await {
-                Ok(Outcome::Held(hold)) => return Ok(self.held(hold)),
-                Ok(Outcome::Refused(view)) => return Err(claims::queue_full(&self.key, view.queue_len)),
-                // Suspended in the moment of the grant: nothing was held, and the wait begins anew.
-                Err(error) if error.loss() == Some(LossReason::Expired) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        self.client
+            .core()
+            .drive(async move {
+                let (core, want) = (lock.client.core(), lock.want(true));
+                let hold = acquire::within(core, &lock.key, timeout, acquire::wait(core, &lock.key, &want)).await?;
+                Ok(lock.held(hold))
+            })
+            .await
     }
 
     /// Acquires the lock if it is free and nobody waits for it. Does not wait.
@@ -124,25 +87,13 @@ impl Lock {
     /// `Contended` with the holder; `Unavailable` while the store cannot be reached; as [`Lock::acquire`] otherwise.
     pub async fn try_acquire(&self) -> Result<Held> {
         let lock = self.clone();
-        self.client.core().drive(async move { lock.try_now().await }).await
-    }
-
-    async fn try_now(self) -> Result<Held> {
-        let want = self.want(false);
-        // A second round after a death was proven; after that, somebody else was faster.
-        let mut rounds = 2;
-        loop {
-            let session = self.client.core().live_session_now()?;
-            let view = match claims::acquire(&session, &self.key, &want).await? {
-                Outcome::Held(hold) => return Ok(self.held(hold)),
-                Outcome::Refused(view) => view,
-            };
-            rounds -= 1;
-            let holder = self.holder(&session, &view).await?;
-            if holder.state != HolderState::Dead || rounds == 0 {
-                return Err(Error::contended(&format!("lock '{}'", self.name), holder));
-            }
-        }
+        self.client
+            .core()
+            .drive(async move {
+                let hold = acquire::try_now(lock.client.core(), &lock.key, &lock.want(false)).await?;
+                Ok(lock.held(hold))
+            })
+            .await
     }
 
     fn want(&self, wait: bool) -> Want {
@@ -150,21 +101,7 @@ impl Lock {
     }
 
     fn held(&self, hold: Hold) -> Held {
-        self.client.core().setup().stats.count_grant();
         Held { client: self.client.clone(), name: self.name.clone(), hold: Arc::new(hold) }
-    }
-
-    async fn holder(&self, session: &Arc<Session>, view: &ClaimView) -> Result<Holder> {
-        let Some(entry) = view.holder.or_else(|| view.head.first().copied()) else {
-            // The step refuses only when somebody holds or waits.
-            return Err(Error::new(Code::CorruptState, format!("lock '{}' is neither free nor held", self.name)));
-        };
-        let (info, state, silent_for) = if entry.session == session.id() {
-            (session.info().clone(), HolderState::Live, Duration::ZERO)
-        } else {
-            session.look_at(entry.session).await?
-        };
-        Ok(holder(&entry, view.token, view.granted_at, &info, state, silent_for, session.id()))
     }
 
     /// Acquires the lock, runs `f` under it, and releases it when f's future has ended.
@@ -483,32 +420,10 @@ async fn describe_holder(
         (state, silent_for)
     };
     let info = info_of(entry, sessions);
-    Ok(holder(entry, record.token, record.granted_at, &info, state, silent_for, own.id()))
+    Ok(acquire::holder(entry, record.token, record.granted_at, &info, state, silent_for, own.id()))
 }
 
 fn describe_waiter(entry: &Entry, sessions: &[SessionRecord]) -> Waiter {
     let info = info_of(entry, sessions);
     Waiter { name: info.name, session: entry.session.to_string(), host: info.host, pid: info.pid }
-}
-
-fn holder(
-    entry: &Entry,
-    token: i64,
-    granted_at: WallTime,
-    info: &SessionInfo,
-    state: HolderState,
-    silent_for: Duration,
-    own: SessionId,
-) -> Holder {
-    Holder {
-        name: info.name.clone(),
-        session: entry.session.to_string(),
-        host: info.host.clone(),
-        pid: info.pid,
-        token,
-        since_ms: granted_at.0,
-        state,
-        silent_for,
-        is_self: entry.session == own,
-    }
 }

@@ -7,6 +7,10 @@
 //! - [`session`]: who is alive. The record in the store, the holder's own view of it, and what an observer may
 //!   conclude from watching it.
 //! - [`claim`]: who holds what. One record per name with a holder, waiters in order, and a fencing token.
+//! - [`leadership`]: the story of an election, as an observer tells it. [`candidacy`]: the functions of one client that
+//!   share a campaign.
 
+pub mod candidacy;
 pub mod claim;
+pub mod leadership;
 pub mod session;

@@ -459,8 +459,8 @@ struct Sight {
     first: Timestamp,
     /// When the last read that showed it was sent.
     last: Timestamp,
-    /// Whether an earlier nonce was seen, so that the session is known to have renewed.
-    renewed: bool,
+    /// When the last read that showed an earlier nonce was sent: the session is known to have renewed after that.
+    renewed_after: Option<Timestamp>,
 }
 
 /// What an observer knows of a session.
@@ -513,7 +513,8 @@ impl Observations {
                 Sight { last: sight.last.max(sent), ttl, ..sight }
             }
             before => {
-                Sight { nonce, ttl, first: answered, last: sent, renewed: before.is_some_and(|b| b.nonce != nonce) }
+                let renewed_after = before.filter(|b| b.nonce != nonce).map(|b| b.last);
+                Sight { nonce, ttl, first: answered, last: sent, renewed_after }
             }
         });
     }
@@ -572,9 +573,10 @@ impl Observations {
         self.seen.iter().filter(|(_, seen)| seen.dead).map(|(id, _)| *id).collect()
     }
 
-    /// Whether `id` was seen to renew.
-    pub fn has_renewed(&self, id: SessionId) -> bool {
-        self.seen.get(&id).and_then(|seen| seen.sight).is_some_and(|sight| sight.renewed)
+    /// Whether `id` is known to have renewed since this moment, and not to have died.
+    pub fn has_renewed_since(&self, id: SessionId, moment: Timestamp) -> bool {
+        let sight = self.seen.get(&id).filter(|seen| !seen.dead).and_then(|seen| seen.sight);
+        sight.and_then(|sight| sight.renewed_after).is_some_and(|after| after >= moment)
     }
 
     /// Whether `id` is wanted and known to be dead.

@@ -299,6 +299,16 @@ impl Session {
         observer::look_at(self, id).await
     }
 
+    /// Whether a session is known to have renewed within a third of its ttl; waits for up to that long to see it.
+    pub(crate) async fn renews(self: &Arc<Self>, id: SessionId) -> Result<bool> {
+        observer::renews(self, id).await
+    }
+
+    /// Observes these sessions from now on, for as long as two ttls after the latest call.
+    pub(crate) fn observe(self: &Arc<Self>, ids: impl IntoIterator<Item = SessionId>) {
+        observer::want(self, ids);
+    }
+
     /// An outcome is unknown: compare the store with what is known here, soon.
     pub(crate) fn request_audit(&self) {
         self.audit_wanted.notify_one();

@@ -317,6 +317,36 @@ pub(super) async fn look_at(session: &Arc<Session>, id: SessionId) -> Result<(Se
     Ok(known(session, id).unwrap_or((info, HolderState::Live, Duration::ZERO)))
 }
 
+/// Whether a session has renewed within a third of its ttl, as this client itself has seen: waits for up to that long
+/// to see it. A session that is only missing or dead has not.
+pub(super) async fn renews(session: &Arc<Session>, id: SessionId) -> Result<bool> {
+    if id == session.id() {
+        return Ok(session.is_live());
+    }
+    want(session, [id]);
+    let began = session.env().now();
+    loop {
+        let sent = session.env().now();
+        let record = session.store().sessions(SessionQuery::Ids(vec![id])).await?.pop();
+        let answered = session.env().now();
+        let Some(ttl) = record.as_ref().filter(|r| r.vitality == Vitality::Live).map(|r| r.ttl) else {
+            return Ok(false);
+        };
+        let window = ttl / 3;
+        let renewed = session.observer.with(|state| {
+            state.seen.on_read(sent, answered, id, record.as_ref(), session.timing().ttl);
+            state.seen.has_renewed_since(id, answered - window)
+        });
+        if renewed || answered.since(began) >= window {
+            return Ok(renewed);
+        }
+        session.env().sleep((ttl / 60).max(SHORTEST_LOOK)).await;
+    }
+}
+
+/// How often [`renews`] looks, at most.
+const SHORTEST_LOOK: Duration = Duration::from_millis(20);
+
 /// What is known of a session without asking anybody; none before it was read for the first time.
 pub(super) fn known(session: &Session, id: SessionId) -> Option<(SessionInfo, HolderState, Duration)> {
     let now = session.env().now();

@@ -562,9 +562,13 @@ mod observation {
         assert_eq!(table.sighting(ms(1), WATCHED), Sighting::Unknown);
         tell(&mut table, &Read { sent: 2, answered: 3, nonce: Some(1) });
         assert_eq!(table.sighting(ms(1_003), WATCHED), Sighting::Unchanged(Duration::from_secs(1)));
-        assert!(!table.has_renewed(WATCHED));
+        assert!(!table.has_renewed_since(WATCHED, ms(0)));
         tell(&mut table, &Read { sent: 2_000, answered: 2_001, nonce: Some(2) });
-        assert!(table.has_renewed(WATCHED));
+        // Between the two reads, so after the first was sent; nobody can say more.
+        assert!(table.has_renewed_since(WATCHED, ms(2)));
+        assert!(!table.has_renewed_since(WATCHED, ms(3)));
+        table.on_dead(WATCHED);
+        assert!(!table.has_renewed_since(WATCHED, ms(0)));
     }
 }
 
