@@ -195,6 +195,11 @@
 #define COORD_LOSS_CLOSED 6
 
 /**
+ * The leader resigned, or handed its term over, by its own wish.
+ */
+#define COORD_LOSS_RESIGNED 7
+
+/**
  * The room that every name fits into, with the zero at its end.
  */
 #define COORD_NAME_SIZE 254
@@ -430,7 +435,7 @@
 #define COORD_EVENT_LOCKS 4
 
 /**
- * A hold is lost; coord_event_loss says why.
+ * A hold is lost or a term over; coord_event_loss says why.
  */
 #define COORD_EVENT_LOST 5
 
@@ -480,7 +485,7 @@
 #define COORD_EVENT_TERM 14
 
 /**
- * The leader was to be told; coord_event_take_leader.
+ * The leader was to be told, or a watch of leaders tells of one; coord_event_take_leader.
  */
 #define COORD_EVENT_LEADER 15
 
@@ -495,14 +500,9 @@
 #define COORD_EVENT_LEADER_WATCH 17
 
 /**
- * A candidacy was to begin; coord_event_take_candidacy.
- */
-#define COORD_EVENT_CANDIDACY 18
-
-/**
  * A candidacy has won, and a function is to be called; coord_event_take_elected.
  */
-#define COORD_EVENT_ELECTED 19
+#define COORD_EVENT_ELECTED 18
 
 /**
  * Nothing is logged.
@@ -540,6 +540,18 @@
 typedef struct coord_cancel_t coord_cancel_t;
 
 /**
+ * A function that is to run whenever this client leads: here in the form of calls that coord_candidacy_next gives. It
+ * campaigns by itself for as long as it lives. It keeps its client open.
+ */
+typedef struct coord_candidacy_t coord_candidacy_t;
+
+/**
+ * Who waits to lead, in the order in which they would win, at one moment. What it lends is valid until it is
+ * destroyed.
+ */
+typedef struct coord_candidate_list_t coord_candidate_list_t;
+
+/**
  * A connection to a store, with a session that carries everything that is held through it.
  *
  * Locks and holds made from it keep it open. It is closed by coord_client_close, or in the background when its handle
@@ -551,6 +563,17 @@ typedef struct coord_client_t coord_client_t;
  * How to connect. Used by one thread at a time; `coord_client_connect` copies it.
  */
 typedef struct coord_config_t coord_config_t;
+
+/**
+ * One call: this client leads, and the caller's function is to run until it is done or the term is over. Until it is
+ * completed, the store keeps the term for this client's session, and no other call begins.
+ */
+typedef struct coord_elected_t coord_elected_t;
+
+/**
+ * An election by its name. Nothing is asked for before somebody campaigns or observes. It keeps its client open.
+ */
+typedef struct coord_election_t coord_election_t;
 
 /**
  * What went wrong in one call. Every text lent by it is valid until it is destroyed.
@@ -572,6 +595,16 @@ typedef struct coord_held_t coord_held_t;
  * Who holds a lock or waits for it. Belongs to the list or the error that lends it; what it lends lives as long.
  */
 typedef struct coord_holder_t coord_holder_t;
+
+/**
+ * Who leads at one moment. What it lends is valid until it is destroyed.
+ */
+typedef struct coord_leader_t coord_leader_t;
+
+/**
+ * The story of an election. It keeps its client open.
+ */
+typedef struct coord_leader_watch_t coord_leader_watch_t;
 
 /**
  * Locks with their holders and waiters, at one moment. What it lends is valid until it is destroyed.
@@ -658,6 +691,12 @@ typedef struct coord_session_t coord_session_t;
  * A snapshot of a client's counters.
  */
 typedef struct coord_stats_t coord_stats_t;
+
+/**
+ * A term of this client's. Destroying one that was campaigned for resigns it in the background; one that
+ * coord_elected_term has given is not affected. It keeps its client open.
+ */
+typedef struct coord_term_t coord_term_t;
 
 /**
  * A text, as it was when it was asked for.
@@ -2001,6 +2040,924 @@ int64_t coord_holder_silent_ms(const coord_holder_t *holder);
  * @since 0.1
  */
 int32_t coord_holder_is_self(const coord_holder_t *holder);
+
+/**
+ * The election of this name: "name", "scope/name" or "namespace/scope/name", as of a lock. No I/O.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_election_destroy
+ * @since 0.1
+ */
+coord_status_t coord_election_new(coord_client_t *client,
+                                  const char *name,
+                                  size_t name_len,
+                                  coord_election_t **out,
+                                  coord_error_t **err);
+
+/**
+ * The full name of the election, "namespace/scope/name"; valid until the handle is destroyed, empty for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_election_name(coord_election_t *election);
+
+/**
+ * Campaigns until this client leads, and publishes what is `said`, at most 64 KiB, NULL for an empty text. Waits its
+ * turn, also through outages of the store, for up to `timeout_ms`: -1 for ever, 0 does not wait, like
+ * coord_election_try_campaign. A call that fails leaves nothing behind. COORD_E_LOST if the session died while
+ * waiting; the next call uses a new one. Options: "priority" (number, -2048 to 2047, 0 by default): of those who wait,
+ * the highest wins the next term. A leader is not pushed out by a higher one, and a low one can wait for ever.
+ *
+ * @threadsafe yes
+ * @blocks until it leads, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_term_destroy; `options` stay the caller's
+ * @since 0.1
+ */
+coord_status_t coord_election_campaign(coord_election_t *election,
+                                       const char *said,
+                                       size_t said_len,
+                                       coord_options_t *options,
+                                       int64_t timeout_ms,
+                                       coord_cancel_t *cancel,
+                                       coord_term_t **out,
+                                       coord_error_t **err);
+
+/**
+ * Starts coord_election_campaign; ends with COORD_EVENT_TERM. If the event is destroyed untaken, the term is resigned.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_election_campaign_start(coord_election_t *election,
+                                             const char *said,
+                                             size_t said_len,
+                                             coord_options_t *options,
+                                             int64_t timeout_ms,
+                                             coord_queue_t *queue,
+                                             uint64_t tag,
+                                             coord_op_t **op,
+                                             coord_error_t **err);
+
+/**
+ * Campaigns if nobody leads and nobody waits; else COORD_E_CONTENDED, whose error names the leader.
+ * COORD_E_UNAVAILABLE while the store cannot be reached.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_term_destroy
+ * @since 0.1
+ */
+coord_status_t coord_election_try_campaign(coord_election_t *election,
+                                           const char *said,
+                                           size_t said_len,
+                                           coord_cancel_t *cancel,
+                                           coord_term_t **out,
+                                           coord_error_t **err);
+
+/**
+ * Takes the term out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_term_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_term(coord_event_t *event, coord_term_t **out, coord_error_t **err);
+
+/**
+ * 1 if this client leads now: it has a term that is valid at this moment. Reads a clock and nothing else. 0 otherwise.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_election_is_leader(coord_election_t *election);
+
+/**
+ * Who leads at this moment; `*out` is NULL when nobody does. One or two reads, which may be a moment old: what a
+ * leader itself goes by is coord_term_check.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_leader_destroy
+ * @since 0.1
+ */
+coord_status_t coord_election_leader(coord_election_t *election,
+                                     int64_t timeout_ms,
+                                     coord_cancel_t *cancel,
+                                     coord_leader_t **out,
+                                     coord_error_t **err);
+
+/**
+ * Starts coord_election_leader; ends with COORD_EVENT_LEADER.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_election_leader_start(coord_election_t *election,
+                                           int64_t timeout_ms,
+                                           coord_queue_t *queue,
+                                           uint64_t tag,
+                                           coord_op_t **op,
+                                           coord_error_t **err);
+
+/**
+ * Lists who waits to lead, in the order in which they would win. One or two reads.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_candidate_list_destroy
+ * @since 0.1
+ */
+coord_status_t coord_election_candidates(coord_election_t *election,
+                                         int64_t timeout_ms,
+                                         coord_cancel_t *cancel,
+                                         coord_candidate_list_t **out,
+                                         coord_error_t **err);
+
+/**
+ * Starts coord_election_candidates; ends with COORD_EVENT_CANDIDATES.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_election_candidates_start(coord_election_t *election,
+                                               int64_t timeout_ms,
+                                               coord_queue_t *queue,
+                                               uint64_t tag,
+                                               coord_op_t **op,
+                                               coord_error_t **err);
+
+/**
+ * Takes the list of candidates out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_candidate_list_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_candidates(coord_event_t *event, coord_candidate_list_t **out, coord_error_t **err);
+
+/**
+ * Destroys the handle of an election. Terms, candidacies and started operations of it go on. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `election`
+ * @since 0.1
+ */
+void coord_election_destroy(coord_election_t *election);
+
+/**
+ * How many candidates there are in the list; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_candidate_list_count(const coord_candidate_list_t *list);
+
+/**
+ * The id of the session of the candidate at this place, for coord_term_transfer; empty beyond the end.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_candidate_list_session(const coord_candidate_list_t *list, size_t index);
+
+/**
+ * The name that the candidate's client was given; empty if none was, and beyond the end.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_candidate_list_name(const coord_candidate_list_t *list, size_t index);
+
+/**
+ * The host that the candidate at this place reported.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_candidate_list_host(const coord_candidate_list_t *list, size_t index);
+
+/**
+ * The process id of the candidate at this place, on its host.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint32_t coord_candidate_list_pid(const coord_candidate_list_t *list, size_t index);
+
+/**
+ * The priority of the candidate at this place.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_candidate_list_priority(const coord_candidate_list_t *list, size_t index);
+
+/**
+ * 1 if the candidate at this place is the client that asked, else 0.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_candidate_list_is_self(const coord_candidate_list_t *list, size_t index);
+
+/**
+ * Destroys a list and all that it lent. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `list`
+ * @since 0.1
+ */
+void coord_candidate_list_destroy(coord_candidate_list_t *list);
+
+/**
+ * The full name of the election, "namespace/scope/name"; valid until the handle is destroyed, empty for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_term_name(coord_term_t *term);
+
+/**
+ * The fencing token, 1 or more: grows with every term of this election. Give it to the resource that the leader works
+ * on, so that it can refuse a leader from before. Tokens of different elections are not comparable. 0 if there is no
+ * such term.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int64_t coord_term_token(coord_term_t *term);
+
+/**
+ * How long the term stays valid without another renewal, in milliseconds; 0 when it is over.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int64_t coord_term_remaining_ms(coord_term_t *term);
+
+/**
+ * Why the term is over (COORD_LOSS_...), COORD_LOSS_RESIGNED when it was this client's own wish; COORD_LOSS_NONE
+ * unless it is.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_term_loss(coord_term_t *term);
+
+/**
+ * What is published: the text that was said when campaigning, or the one that was proclaimed last.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_text_destroy
+ * @since 0.1
+ */
+coord_status_t coord_term_value(coord_term_t *term, coord_text_t **out, coord_error_t **err);
+
+/**
+ * Checks that this client leads now: COORD_OK, COORD_E_LOST, or COORD_E_NOT_HELD after the term was resigned or handed
+ * over. Reads a clock and nothing else: call it before each effect.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_term_check(coord_term_t *term, coord_error_t **err);
+
+/**
+ * Makes sure that the term stays valid for `duration_ms` from now, by a renewal if that is needed.
+ * COORD_E_INVALID_ARGUMENT if that is more than a renewal can give: the ttl less the stop margin.
+ *
+ * @threadsafe yes
+ * @blocks for one write to the store if it is needed, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_term_ensure(coord_term_t *term,
+                                 int64_t duration_ms,
+                                 int64_t timeout_ms,
+                                 coord_cancel_t *cancel,
+                                 coord_error_t **err);
+
+/**
+ * Starts coord_term_ensure; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_term_ensure_start(coord_term_t *term,
+                                       int64_t duration_ms,
+                                       int64_t timeout_ms,
+                                       coord_queue_t *queue,
+                                       uint64_t tag,
+                                       coord_op_t **op,
+                                       coord_error_t **err);
+
+/**
+ * Waits until the term is over, for whatever reason, before anybody else can lead; `*loss` says why (COORD_LOSS_...),
+ * COORD_LOSS_RESIGNED when it was this client's own wish. COORD_E_CLOSED when the handle is destroyed.
+ *
+ * @threadsafe yes
+ * @blocks until the term is over, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_term_wait_lost(coord_term_t *term,
+                                    int64_t timeout_ms,
+                                    coord_cancel_t *cancel,
+                                    int32_t *loss,
+                                    coord_error_t **err);
+
+/**
+ * Starts coord_term_wait_lost; ends with COORD_EVENT_LOST. It does not keep the term.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_term_wait_lost_start(coord_term_t *term,
+                                          coord_queue_t *queue,
+                                          uint64_t tag,
+                                          coord_op_t **op,
+                                          coord_error_t **err);
+
+/**
+ * Publishes another value, at most 64 KiB. Waits and asks again while the store cannot be reached. COORD_E_LOST,
+ * COORD_E_NOT_HELD when the term is over. When the call ends by COORD_E_TIMEOUT or COORD_E_CANCELLED, it goes on in
+ * the background, so that values are published in the order in which they were given.
+ *
+ * @threadsafe yes
+ * @blocks for one write to the store, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_term_proclaim(coord_term_t *term,
+                                   const char *said,
+                                   size_t said_len,
+                                   int64_t timeout_ms,
+                                   coord_cancel_t *cancel,
+                                   coord_error_t **err);
+
+/**
+ * Starts coord_term_proclaim; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_term_proclaim_start(coord_term_t *term,
+                                         const char *said,
+                                         size_t said_len,
+                                         int64_t timeout_ms,
+                                         coord_queue_t *queue,
+                                         uint64_t tag,
+                                         coord_op_t **op,
+                                         coord_error_t **err);
+
+/**
+ * Ends the term: here at once, then in the store, where the next candidate wins it in the same write. COORD_E_LOST if
+ * the term was lost before, COORD_E_NOT_HELD when it was resigned before. When the call ends by COORD_E_TIMEOUT or
+ * COORD_E_CANCELLED, it goes on in the background. A term of a candidacy ends for every function of this client, and
+ * the store hears of it when all of them have returned; this does not wait for that.
+ *
+ * @threadsafe yes
+ * @blocks for one write to the store, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing; the handle stays, and is still to be destroyed
+ * @since 0.1
+ */
+coord_status_t coord_term_resign(coord_term_t *term, int64_t timeout_ms, coord_cancel_t *cancel, coord_error_t **err);
+
+/**
+ * Starts coord_term_resign; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_term_resign_start(coord_term_t *term,
+                                       int64_t timeout_ms,
+                                       coord_queue_t *queue,
+                                       uint64_t tag,
+                                       coord_op_t **op,
+                                       coord_error_t **err);
+
+/**
+ * Hands the term over to a waiting candidate, given by the id of its session (coord_candidate_list_session), whatever
+ * its priority, in one write. The candidate must be seen to renew its session, which takes up to a third of its ttl.
+ * COORD_E_NOT_FOUND if it does not wait, COORD_E_UNAVAILABLE if it was not seen to renew: this client still leads
+ * then, as coord_term_check says, unless the candidate went away in the very moment of the hand-over.
+ *
+ * @threadsafe yes
+ * @blocks until the candidate is seen alive, and for one write, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing; the handle stays, and is still to be destroyed
+ * @since 0.1
+ */
+coord_status_t coord_term_transfer(coord_term_t *term,
+                                   const char *candidate,
+                                   size_t candidate_len,
+                                   int64_t timeout_ms,
+                                   coord_cancel_t *cancel,
+                                   coord_error_t **err);
+
+/**
+ * Starts coord_term_transfer; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_term_transfer_start(coord_term_t *term,
+                                         const char *candidate,
+                                         size_t candidate_len,
+                                         int64_t timeout_ms,
+                                         coord_queue_t *queue,
+                                         uint64_t tag,
+                                         coord_op_t **op,
+                                         coord_error_t **err);
+
+/**
+ * Destroys the handle. A term that was campaigned for and is not over is resigned in the background. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `term`
+ * @since 0.1
+ */
+void coord_term_destroy(coord_term_t *term);
+
+/**
+ * Takes the leader out of an event, once; `*out` is NULL when nobody leads. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_leader_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_leader(coord_event_t *event, coord_leader_t **out, coord_error_t **err);
+
+/**
+ * The id of the leader's session: 32 hexadecimal digits, new at every start of a client and after every loss.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_leader_session(const coord_leader_t *leader);
+
+/**
+ * The name that the leader's client was given; empty if none was.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_leader_name(const coord_leader_t *leader);
+
+/**
+ * The host that the leader reported.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_leader_host(const coord_leader_t *leader);
+
+/**
+ * The leader's process id on its host; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint32_t coord_leader_pid(const coord_leader_t *leader);
+
+/**
+ * How many labels the leader's client was given.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_leader_label_count(const coord_leader_t *leader);
+
+/**
+ * The key of the label at this place, in the order of the keys; empty beyond the end.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_leader_label_key(const coord_leader_t *leader, size_t index);
+
+/**
+ * The value of the label at this place; empty beyond the end.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_leader_label_value(const coord_leader_t *leader, size_t index);
+
+/**
+ * 1 if the leader has published a value; 0 in the moment between its win and that.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_leader_has_value(const coord_leader_t *leader);
+
+/**
+ * What the leader has published; empty if there is nothing.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_leader_value(const coord_leader_t *leader);
+
+/**
+ * The fencing token of the leader's term; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int64_t coord_leader_token(const coord_leader_t *leader);
+
+/**
+ * When the term began, in milliseconds since 1970 by the store's clock: for people, never for decisions.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int64_t coord_leader_since_ms(const coord_leader_t *leader);
+
+/**
+ * 1 if the leader is the client that asked, else 0.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_leader_is_self(const coord_leader_t *leader);
+
+/**
+ * Destroys a leader's description and all that it lent; the leader is not affected. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `leader`
+ * @since 0.1
+ */
+void coord_leader_destroy(coord_leader_t *leader);
+
+/**
+ * Observes the election: coord_leader_watch_next gives the present state, then every change, always with a moment of
+ * no leader between two terms. The stream of changes is shared by everything that this client observes.
+ *
+ * @threadsafe yes
+ * @blocks until it has begun, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_leader_watch_destroy
+ * @since 0.1
+ */
+coord_status_t coord_election_observe(coord_election_t *election,
+                                      int64_t timeout_ms,
+                                      coord_cancel_t *cancel,
+                                      coord_leader_watch_t **out,
+                                      coord_error_t **err);
+
+/**
+ * Starts coord_election_observe; ends with COORD_EVENT_LEADER_WATCH.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_election_observe_start(coord_election_t *election,
+                                            int64_t timeout_ms,
+                                            coord_queue_t *queue,
+                                            uint64_t tag,
+                                            coord_op_t **op,
+                                            coord_error_t **err);
+
+/**
+ * Takes the watch of leaders out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_leader_watch_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_leader_watch(coord_event_t *event, coord_leader_watch_t **out, coord_error_t **err);
+
+/**
+ * Waits for the next event: `*out` is the leader, who is new or has published another value, or NULL when nobody
+ * leads. Goes on through outages of the store; after one, with the state of then. A call that ends by its time limit
+ * or by `cancel` takes no event away. COORD_E_CLOSED when the client is closed or the handle destroyed.
+ *
+ * @threadsafe yes
+ * @blocks until there is one, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_leader_destroy
+ * @since 0.1
+ */
+coord_status_t coord_leader_watch_next(coord_leader_watch_t *watch,
+                                       int64_t timeout_ms,
+                                       coord_cancel_t *cancel,
+                                       coord_leader_t **out,
+                                       coord_error_t **err);
+
+/**
+ * Starts coord_leader_watch_next; ends with COORD_EVENT_LEADER. An event of the watch that nobody takes out of it is
+ * gone.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_leader_watch_next_start(coord_leader_watch_t *watch,
+                                             coord_queue_t *queue,
+                                             uint64_t tag,
+                                             coord_op_t **op,
+                                             coord_error_t **err);
+
+/**
+ * Destroys a watch: calls that wait for its next event end with COORD_E_CLOSED. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `watch`
+ * @since 0.1
+ */
+void coord_leader_watch_destroy(coord_leader_watch_t *watch);
+
+/**
+ * Registers a function that is to run whenever this client leads; the calls come from coord_candidacy_next. No I/O.
+ * Campaigns by itself for as long as the candidacy lives: again after every term, through lost sessions and outages of
+ * the store. All candidacies of one election in one client share one campaign, hence one place in the queue and one
+ * term, and what is published is what the oldest of them `said` (at most 64 KiB, NULL for an empty text). One that is
+ * registered while this client leads by such a campaign already has its call at once. Options: "priority" (number) as
+ * of coord_election_campaign, the highest of them counts; "keep_on_error" (switch, 0 by default): a call that fails
+ * does not end the term; "min_backoff_ms" and "max_backoff_ms" (numbers, 1000 and 60000 by default): after a call that
+ * failed this client does not campaign for so long, twice as long after the next, and so on.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_candidacy_destroy; `options` stay the caller's
+ * @since 0.1
+ */
+coord_status_t coord_election_when_elected(coord_election_t *election,
+                                           const char *said,
+                                           size_t said_len,
+                                           coord_options_t *options,
+                                           coord_candidacy_t **out,
+                                           coord_error_t **err);
+
+/**
+ * Waits for the next term, and begins the call of the function in it. The next call comes only after this one is
+ * completed, in a later term. A call that ends by its time limit or by `cancel` takes none away. COORD_E_CLOSED when
+ * the candidacy or the client is closed, or the handle destroyed. Errors of the store that waiting cannot cure are
+ * reported here once each time; the campaign goes on, and so may the caller, with the next call.
+ *
+ * @threadsafe yes
+ * @blocks until this client leads, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_elected_destroy
+ * @since 0.1
+ */
+coord_status_t coord_candidacy_next(coord_candidacy_t *candidacy,
+                                    int64_t timeout_ms,
+                                    coord_cancel_t *cancel,
+                                    coord_elected_t **out,
+                                    coord_error_t **err);
+
+/**
+ * Starts coord_candidacy_next; ends with COORD_EVENT_ELECTED. If the event is destroyed untaken, the call has failed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_candidacy_next_start(coord_candidacy_t *candidacy,
+                                          coord_queue_t *queue,
+                                          uint64_t tag,
+                                          coord_op_t **op,
+                                          coord_error_t **err);
+
+/**
+ * Takes the call of a candidacy out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_elected_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_elected(coord_event_t *event, coord_elected_t **out, coord_error_t **err);
+
+/**
+ * Ends a candidacy: no other call begins, one that runs finds its term over, and when it was the last candidacy of
+ * this client's, the term is resigned as soon as that call is completed. Waits for that; COORD_E_TIMEOUT when it takes
+ * longer, and it goes on in the background. Inside a call it would wait for itself: give it a limit of 0 there.
+ * Closing twice is no error.
+ *
+ * @threadsafe yes
+ * @blocks until its call is completed and the term given back, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing; the handle stays, and is still to be destroyed
+ * @since 0.1
+ */
+coord_status_t coord_candidacy_close(coord_candidacy_t *candidacy,
+                                     int64_t timeout_ms,
+                                     coord_cancel_t *cancel,
+                                     coord_error_t **err);
+
+/**
+ * Starts coord_candidacy_close; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_candidacy_close_start(coord_candidacy_t *candidacy,
+                                           int64_t timeout_ms,
+                                           coord_queue_t *queue,
+                                           uint64_t tag,
+                                           coord_op_t **op,
+                                           coord_error_t **err);
+
+/**
+ * Destroys the handle, and ends the candidacy like coord_candidacy_close, without waiting. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `candidacy`
+ * @since 0.1
+ */
+void coord_candidacy_destroy(coord_candidacy_t *candidacy);
+
+/**
+ * The term that the call was begun in, which other functions of this client may share: its end is the function's duty
+ * to stop. Destroying the handle does not end it.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_term_destroy
+ * @since 0.1
+ */
+coord_status_t coord_elected_term(coord_elected_t *elected, coord_term_t **out, coord_error_t **err);
+
+/**
+ * Says that the function has returned: well, with a NULL `error`, which keeps the term until it is lost, resigned, or
+ * the candidacy closed; or with an error, which is logged, ends the term unless the candidacy keeps it, and makes this
+ * client pause before it campaigns again. COORD_E_NOT_HELD when it was completed before.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing; the handle stays, and is still to be destroyed
+ * @since 0.1
+ */
+coord_status_t coord_elected_complete(coord_elected_t *elected,
+                                      const char *error,
+                                      size_t error_len,
+                                      coord_error_t **err);
+
+/**
+ * Destroys a call. One that was not completed has failed. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `elected`
+ * @since 0.1
+ */
+void coord_elected_destroy(coord_elected_t *elected);
 
 /**
  * Lists the sessions that are alive, in the order of their ids, with what they hold and provide. Two reads.

@@ -5,6 +5,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use coord_core::client::{Client, SessionStatus};
 use coord_core::driver::Op;
+use coord_core::election::{Candidate, Elected, Leader, LeaderWatch, Term};
 use coord_core::error::{Code, Error, LossReason, Result};
 use coord_core::lock::{Held, LockInfo};
 use coord_core::observer::{Observer, ObserverEvent};
@@ -32,7 +33,7 @@ pub const COORD_EVENT_CLIENT: i32 = 2;
 pub const COORD_EVENT_HELD: i32 = 3;
 /// Locks were to be listed; coord_event_take_locks.
 pub const COORD_EVENT_LOCKS: i32 = 4;
-/// A hold is lost; coord_event_loss says why.
+/// A hold is lost or a term over; coord_event_loss says why.
 pub const COORD_EVENT_LOST: i32 = 5;
 /// The session has changed; coord_event_take_session.
 pub const COORD_EVENT_SESSION: i32 = 6;
@@ -52,16 +53,14 @@ pub const COORD_EVENT_OBSERVER: i32 = 12;
 pub const COORD_EVENT_OBSERVED: i32 = 13;
 /// An election was to be won; coord_event_take_term.
 pub const COORD_EVENT_TERM: i32 = 14;
-/// The leader was to be told; coord_event_take_leader.
+/// The leader was to be told, or a watch of leaders tells of one; coord_event_take_leader.
 pub const COORD_EVENT_LEADER: i32 = 15;
 /// The candidates were to be listed; coord_event_take_candidates.
 pub const COORD_EVENT_CANDIDATES: i32 = 16;
 /// A watch of leaders was to begin; coord_event_take_leader_watch.
 pub const COORD_EVENT_LEADER_WATCH: i32 = 17;
-/// A candidacy was to begin; coord_event_take_candidacy.
-pub const COORD_EVENT_CANDIDACY: i32 = 18;
 /// A candidacy has won, and a function is to be called; coord_event_take_elected.
-pub const COORD_EVENT_ELECTED: i32 = 19;
+pub const COORD_EVENT_ELECTED: i32 = 18;
 
 /// An operation that was started. Needed only to cancel it.
 pub struct coord_op_t;
@@ -89,6 +88,11 @@ pub(crate) enum Payload {
     ProviderEvent(ProviderEvent),
     Observer(Observer),
     ObserverEvent(Box<ObserverEvent>),
+    Term(Term),
+    Leader(Option<Box<Leader>>),
+    Candidates(Vec<Candidate>),
+    LeaderWatch(LeaderWatch),
+    Elected(Elected),
 }
 
 pub(crate) struct EventObject {

@@ -50,6 +50,14 @@ pub mod held;
 
 pub mod listing;
 
+pub mod election;
+
+pub mod term;
+
+pub mod leader;
+
+pub mod candidacy;
+
 pub mod owners;
 
 pub mod provider;

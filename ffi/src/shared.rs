@@ -16,7 +16,12 @@ pub(crate) struct Shared<T> {
 impl<T: Send + Sync + 'static> Shared<T> {
     /// `noun` is what messages call it.
     pub(crate) fn new(noun: &'static str, value: T) -> Self {
-        Self { value: Arc::new(value), ended: CancelToken::new(), noun }
+        Self::of(noun, Arc::new(value))
+    }
+
+    /// The same for what others share.
+    pub(crate) fn of(noun: &'static str, value: Arc<T>) -> Self {
+        Self { value, ended: CancelToken::new(), noun }
     }
 
     pub(crate) fn value(&self) -> &Arc<T> {
