@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 
-use crate::config::{HostLiveness, Location, Options};
+use crate::config::{ClockKind, HostLiveness, Location, Options};
 use crate::driver::{Background, Begun, Runtime, Watched, begin};
 use crate::election::Campaigns;
 use crate::env::{Env, Task};
@@ -22,6 +22,7 @@ use crate::stats::{Stats, StatsSnapshot};
 use crate::store::SharedStore;
 use crate::store::counted::Counted;
 use crate::store::memory::MemoryStore;
+use crate::testing;
 
 /// Connects to the store at this URL (see [`crate::config`]), with the URL's options.
 ///
@@ -79,7 +80,10 @@ impl Client {
         let runtime = Runtime::shared()?;
         let on = runtime.clone();
         on.drive(async move {
-            let env = Env::system(runtime.handle().clone());
+            let mut env = Env::system(runtime.handle().clone());
+            if options.clock == ClockKind::Manual {
+                env.clock = testing::clock_of(options.location());
+            }
             let store = open_store(&options, &env).await?;
             Self::start(Some(runtime), store, options, env).await
         })
@@ -134,6 +138,9 @@ impl Client {
                 return Err(error);
             }
         };
+        if runtime.is_some() && matches!(options.location(), Location::Memory { .. }) {
+            testing::register(&session);
+        }
         let core = Arc::new(Core {
             runtime,
             options,
@@ -485,6 +492,9 @@ async fn supervise(core: Arc<Core>, first: Arc<Session>) {
             task.abort();
         }
         session = reopen(&core).await;
+        if core.runtime.is_some() && matches!(core.options.location(), Location::Memory { .. }) {
+            testing::register(&session);
+        }
         *core.session_tasks.lock().unwrap_or_else(PoisonError::into_inner) = session.start();
         core.current.replace(session.clone());
     }
@@ -511,7 +521,15 @@ async fn reopen(core: &Arc<Core>) -> Arc<Session> {
 )]
 async fn open_store(options: &Options, env: &Env) -> Result<SharedStore> {
     match options.location() {
-        Location::Memory { name } => Ok(Arc::new(MemoryStore::open(name, env.clone()))),
+        Location::Memory { name } => {
+            let store = MemoryStore::open(name, env.clone());
+            if !store.clocks_agree() {
+                return Err(Error::invalid(format!(
+                    "memory:{name} is in use with another coord.clock; all its clients go by the same"
+                )));
+            }
+            Ok(Arc::new(store))
+        }
         #[cfg(feature = "sqlite")]
         Location::Sqlite { path } => {
             let store = crate::store::sqlite::SqliteStore::open(path, options.durability, env.clone()).await?;

@@ -15,6 +15,7 @@
 //! | `prefix` | part of a name | `coord_` | MongoDB: what the names of our collections begin with |
 //! | `pool` | 2 to 1000 | 100 | MongoDB: the most connections for everything but renewals |
 //! | `close_timeout` | duration | 3 s | how long a client that is dropped, or whose process exits, may take to release |
+//! | `clock` | `system`, `manual` | `system` | memory: whether time stands still until a test moves it (see [`crate::testing`]) |
 //!
 //! A duration is a number with `ms`, `s`, `m` or `h`; without a unit it is seconds.
 
@@ -100,6 +101,16 @@ pub enum Durability {
     Full,
 }
 
+/// What time a store in memory goes by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClockKind {
+    /// The machine's.
+    #[default]
+    System,
+    /// One that stands still until a test moves it.
+    Manual,
+}
+
 /// How to connect: a URL and options. Nothing is checked against the store before `connect`.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -116,6 +127,7 @@ pub struct Options {
     pub(crate) prefix: String,
     pub(crate) pool: u32,
     pub(crate) close_timeout: Duration,
+    pub(crate) clock: ClockKind,
 }
 
 impl Options {
@@ -179,6 +191,7 @@ impl Options {
             prefix: "coord_".into(),
             pool: 100,
             close_timeout: Duration::from_secs(3),
+            clock: ClockKind::System,
         }
     }
 
@@ -203,12 +216,18 @@ impl Options {
             "prefix" => self.prefix = part(key, value)?,
             "pool" => self.pool = parse_number(key, value, 2, 1_000)?,
             "close_timeout" => self.close_timeout = parse_duration(key, value)?,
+            "clock" => {
+                self.clock = choose(key, value, &[("system", ClockKind::System), ("manual", ClockKind::Manual)])?;
+                if self.clock == ClockKind::Manual && !matches!(self.location, Location::Memory { .. }) {
+                    return Err(Error::invalid("only the memory store has a manual clock; it is for tests"));
+                }
+            }
             _ => match key.strip_prefix("label.") {
                 Some(label) => self.set_label(label, value)?,
                 None => {
                     return Err(Error::invalid(format!(
                         "there is no option '{}'; the options are ttl, stop_margin, name, label.KEY, namespace, scope, \
-                         max_queue, host_liveness, durability, prefix, pool and close_timeout",
+                         max_queue, host_liveness, durability, prefix, pool, close_timeout and clock",
                         key.chars().take(64).collect::<String>()
                     )));
                 }
@@ -452,6 +471,8 @@ mod tests {
             ("memory:?coord.durability=maybe", "normal, full"),
             ("memory:?coord.stop_margin=9s", "stop margin"),
             ("memory:?coord.name=%zz", "hexadecimal"),
+            ("memory:?coord.clock=broken", "system, manual"),
+            ("sqlite:///t.db?coord.clock=manual", "memory store"),
         ] {
             let error = Options::parse(url).unwrap_err();
             assert!(error.message().contains(needle), "{url}: {error}");

@@ -119,6 +119,9 @@ impl Env {
     /// Waits until the clock shows this moment. Timers only wake; the clock decides, so a timer that was too early
     /// (it stands still during suspend, or runs at another rate) sleeps on.
     pub async fn sleep_until(&self, moment: Timestamp) {
+        if let Some(clock) = self.clock.as_manual() {
+            return clock.reached(moment).await;
+        }
         loop {
             let now = self.now();
             if now >= moment {

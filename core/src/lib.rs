@@ -1,4 +1,4 @@
-//! Coordination between processes of one machine or of many: who holds a lock, and whether they still do.
+//! Coordination between processes of one machine or of many: who holds a lock, who leads, and whether they still do.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -19,8 +19,9 @@
 //! - [`protocol`]: the records and the steps that change them. No I/O, no clock, no async.
 //! - [`store`]: what a store must be able to do, and those that can: memory, SQLite, MongoDB.
 //! - `session` and `claims`: one process's side of the protocol: staying alive, holding and waiting.
-//! - [`lock`]: what users hold. [`client`]: what they connect.
+//! - [`lock`] and [`election`]: what users hold. [`client`]: what they connect.
 //! - [`driver`]: the runtime, blocking waits and the event queue that C, Go and Python poll.
+//! - [`testing`]: who leads, who dies and what time it is, for tests of users' code.
 //! - [`error`], [`name`], [`config`], [`time`], [`mod@env`]: what all of them use.
 //!
 //! Everything public may be called from any thread and any executor: the crate has a runtime of its own.
@@ -54,11 +55,13 @@ pub mod provider;
 mod session;
 pub mod stats;
 pub mod store;
+pub mod testing;
 #[allow(clippy::disallowed_methods, reason = "the one place that reads a clock")]
 pub mod time;
 
 pub use client::{Client, SessionStatus, connect};
 pub use config::Options;
+pub use election::{Election, Term};
 pub use error::{Code, Error, Result};
 pub use lock::{Held, Lock, LockInfo};
 pub use observer::{ObserveOptions, Observer, ObserverEvent, ProviderInfo};

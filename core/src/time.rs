@@ -3,8 +3,12 @@
 //! Two kinds that never mix. A [`Timestamp`] counts on the host's boot-time clock, goes on while the machine is
 //! suspended, never jumps, and decides everything. A [`WallTime`] is what people read; it decides nothing.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Mutex;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A moment on this host's boot-time clock (`CLOCK_BOOTTIME`), in nanoseconds.
@@ -68,6 +72,11 @@ pub trait Clock: Send + Sync + fmt::Debug {
 
     /// The present date.
     fn wall(&self) -> WallTime;
+
+    /// This clock, if it stands still unless somebody moves it: then waits are for its movements, not for timers.
+    fn as_manual(&self) -> Option<&ManualClock> {
+        None
+    }
 }
 
 /// The machine's clocks.
@@ -89,34 +98,114 @@ impl Clock for SystemClock {
 
 /// A clock that a test moves by hand.
 #[derive(Debug, Default)]
-pub struct ManualClock(Mutex<(Timestamp, WallTime)>);
+pub struct ManualClock(Mutex<Manual>);
+
+#[derive(Debug, Default)]
+struct Manual {
+    now: Timestamp,
+    wall: WallTime,
+    /// Whoever waits for a moment, by that moment and a number of its own.
+    sleepers: BTreeMap<(Timestamp, u64), Waker>,
+    next_sleeper: u64,
+}
 
 impl ManualClock {
     /// A clock that stands at this moment and date.
     pub fn new(now: Timestamp, wall: WallTime) -> Self {
-        Self(Mutex::new((now, wall)))
+        Self(Mutex::new(Manual { now, wall, ..Manual::default() }))
     }
 
-    /// Moves both clocks forward.
+    fn lock(&self) -> MutexGuard<'_, Manual> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves both clocks forward, and wakes whoever waited for that.
     pub fn advance(&self, by: Duration) {
-        let mut time = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        time.0 = time.0 + by;
-        time.1 = WallTime(time.1.0.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)));
+        let mut time = self.lock();
+        time.now = time.now + by;
+        time.wall = WallTime(time.wall.0.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)));
+        let due: Vec<Waker> = time.due().map(|(_, waker)| waker.clone()).collect();
+        drop(time);
+        due.into_iter().for_each(Waker::wake);
     }
 
     /// Sets the date only, as a person or NTP does.
     pub fn set_wall(&self, wall: WallTime) {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).1 = wall;
+        self.lock().wall = wall;
+    }
+
+    /// Ready when the clock shows this moment.
+    pub fn reached(&self, moment: Timestamp) -> Reached<'_> {
+        Reached { clock: self, moment, number: None }
+    }
+
+    /// The next moment for which somebody waits: in the past, if somebody was woken and has not run yet.
+    pub fn next_wake(&self) -> Option<Timestamp> {
+        self.lock().sleepers.keys().next().map(|(moment, _)| *moment)
+    }
+}
+
+impl Manual {
+    fn due(&self) -> impl Iterator<Item = (&(Timestamp, u64), &Waker)> {
+        self.sleepers.range(..=(self.now, u64::MAX))
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).0
+        self.lock().now
     }
 
     fn wall(&self) -> WallTime {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).1
+        self.lock().wall
+    }
+
+    fn as_manual(&self) -> Option<&ManualClock> {
+        Some(self)
+    }
+}
+
+/// The future that [`ManualClock::reached`] returns.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless awaited"]
+pub struct Reached<'a> {
+    clock: &'a ManualClock,
+    moment: Timestamp,
+    /// Its number among the sleepers, once it has been polled.
+    number: Option<u64>,
+}
+
+impl Reached<'_> {
+    fn leave(&mut self, time: &mut Manual) {
+        if let Some(number) = self.number.take() {
+            time.sleepers.remove(&(self.moment, number));
+        }
+    }
+}
+
+impl Future for Reached<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let clock = self.clock;
+        let mut time = clock.lock();
+        if time.now >= self.moment {
+            self.leave(&mut time);
+            return Poll::Ready(());
+        }
+        let number = *self.number.get_or_insert_with(|| {
+            time.next_sleeper += 1;
+            time.next_sleeper
+        });
+        time.sleepers.insert((self.moment, number), context.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Reached<'_> {
+    fn drop(&mut self) {
+        let clock = self.clock;
+        self.leave(&mut clock.lock());
     }
 }
 
@@ -136,5 +225,20 @@ mod tests {
         let first = SystemClock.now();
         assert!(SystemClock.now() >= first);
         assert!(SystemClock.wall().0 > 1_600_000_000_000);
+    }
+
+    #[test]
+    fn a_manual_clock_wakes_whoever_waits_for_its_moment() {
+        let clock = ManualClock::default();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut early = Box::pin(clock.reached(Timestamp::from_nanos(1_000)));
+        let mut late = Box::pin(clock.reached(Timestamp::from_nanos(2_000)));
+        assert!(early.as_mut().poll(&mut context).is_pending() && late.as_mut().poll(&mut context).is_pending());
+        assert_eq!(clock.next_wake(), Some(Timestamp::from_nanos(1_000)));
+        clock.advance(Duration::from_nanos(1_500));
+        assert_eq!(clock.next_wake(), Some(Timestamp::from_nanos(1_000)), "woken, but has not run");
+        assert!(early.as_mut().poll(&mut context).is_ready() && late.as_mut().poll(&mut context).is_pending());
+        drop(late);
+        assert_eq!(clock.next_wake(), None, "a sleeper that is dropped is forgotten");
     }
 }

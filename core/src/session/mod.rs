@@ -165,6 +165,12 @@ impl Session {
         }
     }
 
+    /// The session ends as if it had been silent for its whole ttl: first here, as it would.
+    pub(crate) fn expire(&self) {
+        self.claims.lose_all(LossReason::Expired);
+        self.end(LossReason::Killed);
+    }
+
     pub(crate) fn id(&self) -> SessionId {
         self.id
     }

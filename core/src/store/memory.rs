@@ -32,6 +32,8 @@ pub struct MemoryStore {
 struct Records {
     sessions: BTreeMap<SessionId, SessionRecord>,
     claims: BTreeMap<ClaimKey, ClaimRecord>,
+    /// Whether the first user's clock is a manual one.
+    manual: bool,
     listeners: BTreeMap<SessionId, Vec<mpsc::UnboundedSender<Notice>>>,
 }
 
@@ -39,17 +41,24 @@ impl MemoryStore {
     /// The store of this name, shared with every other user of the name in this process; with an empty name, one
     /// of its own.
     pub fn open(name: &str, env: Env) -> Self {
-        let records = if name.is_empty() { Arc::default() } else { Self::named(name) };
+        let new = || Arc::new(Mutex::new(Records { manual: env.clock.as_manual().is_some(), ..Records::default() }));
+        let records = if name.is_empty() { new() } else { Self::named(name, new) };
         Self { env, records: Mutex::new(Some(records)) }
     }
 
-    fn named(name: &str) -> Arc<Mutex<Records>> {
+    /// Whether its users have the same kind of clock: otherwise they would take one another for dead.
+    pub(crate) fn clocks_agree(&self) -> bool {
+        let manual = self.env.clock.as_manual().is_some();
+        self.with(|records| records.manual == manual).unwrap_or(true)
+    }
+
+    fn named(name: &str, new: impl FnOnce() -> Arc<Mutex<Records>>) -> Arc<Mutex<Records>> {
         let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
         named.retain(|_, records| records.strong_count() > 0);
         if let Some(records) = named.get(name).and_then(Weak::upgrade) {
             return records;
         }
-        let records = Arc::default();
+        let records = new();
         named.insert(name.to_owned(), Arc::downgrade(&records));
         records
     }

@@ -93,7 +93,7 @@ pub const ROOMS: [Room; 12] = [
     },
     Room {
         name: "client",
-        modules: &["client"],
+        modules: &["client", "testing"],
         rooms: &[
             "base", "protocol", "config", "env", "store", "memory", "sqlite", "mongodb", "driver", "session",
             "concepts",
@@ -103,7 +103,7 @@ pub const ROOMS: [Room; 12] = [
     },
     Room {
         name: "concepts",
-        modules: &["lock", "election", "provider", "observer", "table", "reconciler", "mail"],
+        modules: &["acquire", "lock", "election", "provider", "observer", "table", "reconciler", "mail"],
         rooms: &["base", "protocol", "config", "env", "store", "driver", "session", "client"],
         crates: &["futures", "once_cell", "serde", "serde_json", "tokio", "tracing"],
         never: "a backend, spawning by itself, another concept's inside",
