@@ -505,6 +505,11 @@
 #define COORD_EVENT_ELECTED 18
 
 /**
+ * A leader was to be forced, in a test; coord_event_take_token.
+ */
+#define COORD_EVENT_FORCED 19
+
+/**
  * Nothing is logged.
  */
 #define COORD_LOG_OFF 0
@@ -563,6 +568,11 @@ typedef struct coord_client_t coord_client_t;
  * How to connect. Used by one thread at a time; `coord_client_connect` copies it.
  */
 typedef struct coord_config_t coord_config_t;
+
+/**
+ * Power over a store in memory and its clients, which are all in this process.
+ */
+typedef struct coord_control_t coord_control_t;
 
 /**
  * One call: this client leads, and the caller's function is to run until it is done or the term is over. Until it is
@@ -4235,6 +4245,175 @@ coord_status_t coord_log_set_callback(int32_t level,
                                       void *user_data,
                                       coord_destroy_cb destroy,
                                       coord_error_t **err);
+
+/**
+ * Power over the store of this client. COORD_E_UNSUPPORTED unless it is a memory store.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_control_destroy
+ * @since 0.1
+ */
+coord_status_t coord_control_new(coord_client_t *client, coord_control_t **out, coord_error_t **err);
+
+/**
+ * Makes a candidate the leader: the one whose session has this id, whatever its priority. Whoever leads before loses
+ * its term at once, with COORD_LOSS_BROKEN. `*token`, if it is not NULL, is that of the new term. Waits for the
+ * candidate to campaign, for 30 s at most; COORD_E_NOT_FOUND if it does not.
+ *
+ * @threadsafe yes
+ * @blocks until the candidate leads, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_control_force_leader(coord_control_t *control,
+                                          const char *election,
+                                          size_t election_len,
+                                          const char *session,
+                                          size_t session_len,
+                                          int64_t timeout_ms,
+                                          coord_cancel_t *cancel,
+                                          int64_t *token,
+                                          coord_error_t **err);
+
+/**
+ * Starts coord_control_force_leader; ends with COORD_EVENT_FORCED.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_control_force_leader_start(coord_control_t *control,
+                                                const char *election,
+                                                size_t election_len,
+                                                const char *session,
+                                                size_t session_len,
+                                                int64_t timeout_ms,
+                                                coord_queue_t *queue,
+                                                uint64_t tag,
+                                                coord_op_t **op,
+                                                coord_error_t **err);
+
+/**
+ * Takes the token of the term that coord_control_force_leader_start has begun out of an event, once. For an operation
+ * that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_event_take_token(coord_event_t *event, int64_t *token, coord_error_t **err);
+
+/**
+ * Ends a session as if its process had given no sign of life for its whole ttl: everything that it held is lost, with
+ * COORD_LOSS_EXPIRED, and goes to whoever is next; its client opens a new session. COORD_E_NOT_FOUND if this store has
+ * no such live session.
+ *
+ * @threadsafe yes
+ * @blocks until it is so, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_control_expire_session(coord_control_t *control,
+                                            const char *session,
+                                            size_t session_len,
+                                            int64_t timeout_ms,
+                                            coord_cancel_t *cancel,
+                                            coord_error_t **err);
+
+/**
+ * Starts coord_control_expire_session; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_control_expire_session_start(coord_control_t *control,
+                                                  const char *session,
+                                                  size_t session_len,
+                                                  int64_t timeout_ms,
+                                                  coord_queue_t *queue,
+                                                  uint64_t tag,
+                                                  coord_op_t **op,
+                                                  coord_error_t **err);
+
+/**
+ * Lets time pass for every client of the store: what is due on the way is done at its time, and sessions are renewed.
+ * Succeeds when the clock shows the new time. COORD_E_UNSUPPORTED unless the store was opened with the option "clock"
+ * as "manual".
+ *
+ * @threadsafe yes
+ * @blocks until it is so, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_control_advance(coord_control_t *control,
+                                     int64_t duration_ms,
+                                     int64_t timeout_ms,
+                                     coord_cancel_t *cancel,
+                                     coord_error_t **err);
+
+/**
+ * Starts coord_control_advance; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_control_advance_start(coord_control_t *control,
+                                           int64_t duration_ms,
+                                           int64_t timeout_ms,
+                                           coord_queue_t *queue,
+                                           uint64_t tag,
+                                           coord_op_t **op,
+                                           coord_error_t **err);
+
+/**
+ * Moves the clock at once, as if the machine had slept: nothing happened in between, and what is due is late.
+ * COORD_E_UNSUPPORTED as coord_control_advance.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_control_jump(coord_control_t *control, int64_t duration_ms, coord_error_t **err);
+
+/**
+ * The date that the store's manual clock shows, in milliseconds since 1970. COORD_E_UNSUPPORTED as
+ * coord_control_advance.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_control_date_ms(coord_control_t *control, int64_t *date_ms, coord_error_t **err);
+
+/**
+ * Destroys the handle of a control; what it has done stays. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `control`
+ * @since 0.1
+ */
+void coord_control_destroy(coord_control_t *control);
 
 /**
  * How many threads the library has at this moment: 0 some time after the last client, queue callback and operation

@@ -61,6 +61,8 @@ pub const COORD_EVENT_CANDIDATES: i32 = 16;
 pub const COORD_EVENT_LEADER_WATCH: i32 = 17;
 /// A candidacy has won, and a function is to be called; coord_event_take_elected.
 pub const COORD_EVENT_ELECTED: i32 = 18;
+/// A leader was to be forced, in a test; coord_event_take_token.
+pub const COORD_EVENT_FORCED: i32 = 19;
 
 /// An operation that was started. Needed only to cancel it.
 pub struct coord_op_t;
@@ -93,6 +95,7 @@ pub(crate) enum Payload {
     Candidates(Vec<Candidate>),
     LeaderWatch(LeaderWatch),
     Elected(Elected),
+    Token(i64),
 }
 
 pub(crate) struct EventObject {

@@ -74,4 +74,6 @@ pub mod callback;
 
 pub mod log;
 
+pub mod testing;
+
 pub mod debug;
