@@ -6,8 +6,10 @@
 //! - [`upkeep`]: the safety net under the notices (poll, audit), and the keeper's turn;
 //! - [`observer`]: watches the sessions on which somebody here depends, and clears up after the dead.
 //!
-//! When it is lost, the client opens another; nothing is carried over.
+//! When it is lost, the client opens another; nothing is carried over. Beside them, for all sessions of a client, is
+//! [`changes`]: what others do, for those in this client who look on.
 
+pub(crate) mod changes;
 mod keeper;
 pub(crate) mod kernel_lock;
 mod observer;
