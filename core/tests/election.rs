@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use coord_core::client::{Client, connect};
+use coord_core::client::Client;
 use coord_core::config::Options;
-use coord_core::election::{CampaignOptions, CandidacyOptions, Elected, Election, MAX_VALUE, Term};
+use coord_core::election::{
+    CampaignOptions, CandidacyOptions, Elected, Election, LeaderEvent, LeaderWatch, MAX_VALUE, Term,
+};
 use coord_core::error::{Code, LossReason};
 
 const BOUND: Duration = Duration::from_secs(30);
@@ -463,5 +465,104 @@ async fn no_two_functions_lead_at_once() {
     }
     for task in tasks {
         tokio::time::timeout(BOUND * 3, task).await.expect("all rounds in time").unwrap();
+    }
+}
+
+/// The next event, in short: the leader's name and value, or none.
+async fn told(watch: &LeaderWatch) -> Option<(String, Option<String>)> {
+    match bounded(watch.next()).await.unwrap() {
+        LeaderEvent::Leader(leader) => Some((leader.name, leader.value)),
+        _ => None,
+    }
+}
+
+/// The same until the leader has published.
+async fn told_value(watch: &LeaderWatch) -> Option<(String, String)> {
+    loop {
+        match told(watch).await {
+            Some((_, None)) => {}
+            Some((name, Some(value))) => return Some((name, value)),
+            None => return None,
+        }
+    }
+}
+
+fn says(name: &str, value: &str) -> Option<(String, String)> {
+    Some((name.into(), value.into()))
+}
+
+#[tokio::test]
+async fn an_observer_hears_the_whole_story() {
+    let (a, b) = pair("story").await;
+    let onlooker = named("story", "onlooker").await;
+    let watch = onlooker.election("e").unwrap().observe().await.unwrap();
+    assert_eq!(told(&watch).await, None, "it begins with the present");
+    // Another election whose name begins alike is another story.
+    let _other = bounded(a.election("e2").unwrap().campaign("other")).await.unwrap();
+    let term = bounded(a.election("e").unwrap().campaign("1")).await.unwrap();
+    assert_eq!(told_value(&watch).await, says("a", "1"));
+    term.proclaim("2").await.unwrap();
+    assert_eq!(told_value(&watch).await, says("a", "2"));
+
+    let next = campaign(&b, "3", 0);
+    candidates(&a.election("e").unwrap(), &[&b]).await;
+    term.resign().await.unwrap();
+    let next = bounded(next).await.unwrap().unwrap();
+    assert_eq!(told(&watch).await, None, "a moment without a leader between two terms");
+    assert_eq!(told_value(&watch).await, says("b", "3"));
+
+    // A second observer of this client begins with the present, too.
+    let late = onlooker.election("e").unwrap().observe().await.unwrap();
+    assert_eq!(told_value(&late).await, says("b", "3"));
+
+    drop(next);
+    assert_eq!(told(&watch).await, None);
+    assert_eq!(told(&late).await, None);
+    let term = bounded(a.election("e").unwrap().campaign("4")).await.unwrap();
+    assert_eq!(told_value(&watch).await, says("a", "4"));
+    bounded(a.close(BOUND)).await.unwrap();
+    assert_eq!(told(&watch).await, None, "the leader's client was closed");
+    assert!(term.check().is_err());
+
+    let waits = tokio::spawn(async move { watch.next().await });
+    bounded(onlooker.close(BOUND)).await.unwrap();
+    assert_eq!(bounded(waits).await.unwrap().unwrap_err().code(), Code::Closed);
+    assert_eq!(onlooker.election("e").unwrap().observe().await.unwrap_err().code(), Code::Closed);
+}
+
+#[tokio::test]
+async fn a_wait_for_an_event_can_be_given_up() {
+    let (a, b) = pair("watch-cancel").await;
+    let watch = Arc::new(b.election("e").unwrap().observe().await.unwrap());
+    let election = a.election("e").unwrap();
+    let mut open = false;
+    for round in 0..100 {
+        let waiting = tokio::spawn({
+            let watch = watch.clone();
+            async move { watch.next().await }
+        });
+        if round % 3 == 0 {
+            tokio::task::yield_now().await;
+        }
+        let term = bounded(election.campaign("v")).await.unwrap();
+        waiting.abort();
+        if let Ok(event) = waiting.await {
+            open = matches!(event.unwrap(), LeaderEvent::Leader(_));
+        }
+        // Whatever was given up: no event is lost and none comes twice, so leaders and moments without one alternate.
+        loop {
+            match told(&watch).await {
+                None => {
+                    assert!(open || round == 0, "nobody leads, twice");
+                    open = false;
+                }
+                Some((_, None)) => open = true,
+                Some((_, Some(_))) => {
+                    open = true;
+                    break;
+                }
+            }
+        }
+        term.resign().await.unwrap();
     }
 }

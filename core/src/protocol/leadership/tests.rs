@@ -16,6 +16,15 @@ fn record(holder: Option<u128>, token: i64, value: Option<&str>) -> ClaimRecord 
     }
 }
 
+impl Story {
+    fn on_record(&mut self, record: Option<&ClaimRecord>) {
+        match record.and_then(Tenure::of) {
+            Some(tenure) => self.on_leader(tenure),
+            None => self.on_free(record.map(|record| record.token)),
+        }
+    }
+}
+
 fn told(story: &mut Story) -> Vec<Told> {
     std::iter::from_fn(|| story.next()).collect()
 }
@@ -100,6 +109,29 @@ fn a_record_that_was_collected_is_nobodys() {
     assert_eq!(told(&mut story), [leads(1, 1, None), Told::NoLeader]);
     story.on_record(Some(&record(Some(1), 1, None)));
     assert!(!story.has_news());
+}
+
+#[test]
+fn who_falls_behind_goes_on_with_the_present() {
+    let mut story = Story::default();
+    story.on_record(Some(&record(Some(1), 1, None)));
+    assert_eq!(story.next(), Some(leads(1, 1, None)));
+    for token in 2..1_000 {
+        story.on_record(Some(&record(Some(1), token, None)));
+    }
+    let rest = told(&mut story);
+    assert!(rest.len() <= 1_024, "{} events were kept", rest.len());
+    assert_eq!((rest.first(), rest.last()), (Some(&Told::NoLeader), Some(&leads(1, 999, None))));
+}
+
+#[test]
+fn what_could_not_be_told_comes_again() {
+    let mut story = Story::default();
+    story.on_record(Some(&record(Some(1), 1, None)));
+    let first = story.next().unwrap();
+    story.put_back(first.clone());
+    story.on_record(Some(&record(None, 1, None)));
+    assert_eq!(told(&mut story), [first, Told::NoLeader]);
 }
 
 /// Something that an observer may be shown: the claim's history, parts of it again, and deaths.
