@@ -310,11 +310,11 @@ class Election(ElectionBase):
         >>> import coord
         >>> with coord.connect("memory:", name="me") as client, client.election("boss").observe() as watch:
         ...     print(watch.next(timeout=30))
-        ...     with client.election("boss").campaign():
-        ...         print(watch.next(timeout=30).name)
+        ...     with client.election("boss").campaign("here"):
+        ...         print(next(leader.value for leader in watch if leader and leader.value))
         ...     print(watch.next(timeout=30))
         None
-        me
+        here
         None
         """
         return LeaderWatch(self._native.observe().wait(), f"the leader of {self._name!r}")
