@@ -104,6 +104,8 @@ pub struct ManualClock(Mutex<Manual>);
 struct Manual {
     now: Timestamp,
     wall: WallTime,
+    /// What has passed since `wall` showed a whole millisecond: many small steps are one large one.
+    fraction: Duration,
     /// Whoever waits for a moment, by that moment and a number of its own.
     sleepers: BTreeMap<(Timestamp, u64), Waker>,
     next_sleeper: u64,
@@ -123,7 +125,9 @@ impl ManualClock {
     pub fn advance(&self, by: Duration) {
         let mut time = self.lock();
         time.now = time.now + by;
-        time.wall = WallTime(time.wall.0.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)));
+        let passed = time.fraction.saturating_add(by);
+        time.fraction = Duration::from_nanos(u64::from(passed.subsec_nanos() % 1_000_000));
+        time.wall = WallTime(time.wall.0.saturating_add(i64::try_from(passed.as_millis()).unwrap_or(i64::MAX)));
         let due: Vec<Waker> = time.due().map(|(_, waker)| waker.clone()).collect();
         drop(time);
         due.into_iter().for_each(Waker::wake);
@@ -225,6 +229,16 @@ mod tests {
         let first = SystemClock.now();
         assert!(SystemClock.now() >= first);
         assert!(SystemClock.wall().0 > 1_600_000_000_000);
+    }
+
+    #[test]
+    fn the_date_of_a_manual_clock_keeps_up_with_small_steps() {
+        let clock = ManualClock::default();
+        for _ in 0..1000 {
+            clock.advance(Duration::from_micros(1_500));
+        }
+        assert_eq!(clock.wall(), WallTime(1_500));
+        assert_eq!(clock.now(), Timestamp::from_nanos(1_500_000_000));
     }
 
     #[test]
