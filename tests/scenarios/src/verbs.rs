@@ -60,7 +60,7 @@ pub const VERBS: &[Verb] = &[
     of(Actor::Hold, "pending", &["hold"], &[]),
     of(Actor::Hold, "cancel", &["hold"], &[]),
     of(Actor::Hold, "entered", &["hold"], &[]),
-    of(Actor::Hold, "finish", &["hold"], &["error"]),
+    of(Actor::Hold, "finish", &["hold"], &["failure"]),
     // A hold
     of(Actor::Hold, "held", &["hold"], &[]),
     of(Actor::Hold, "check", &["hold"], &[]),
