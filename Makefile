@@ -23,8 +23,8 @@ export RUFF_CACHE_DIR := $(CURDIR)/target/ruff
 export PKG_CONFIG_PATH := $(STAGE)/lib/pkgconfig$(if $(PKG_CONFIG_PATH),:$(PKG_CONFIG_PATH))
 IN_STAGE := LD_LIBRARY_PATH=$(STAGE)/lib$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}
 
-# The suites of `make test`, in the order in which they are most likely to fail.
-SUITES := test-rust test-models test-mutants \
+# The suites of `make test`: those that take longest first, since they run side by side.
+SUITES := test-rust test-faults test-fuzz test-mutants test-models \
   $(if $(wildcard tests/c/run),test-c) \
   $(if $(wildcard go/go.mod),test-go) \
   $(if $(wildcard python/pyproject.toml),test-python) \
@@ -61,7 +61,7 @@ setup: ## Check the tools, and install what can be had without asking into .venv
 
 .PHONY: test
 test: setup ## Run lint and every suite of every language on real servers
-	$(WITH_MONGODB) tests/setup/suites.sh lint $(SUITES)
+	$(WITH_MONGODB) tests/setup/suites.sh lint built -- $(SUITES)
 
 .PHONY: bench
 bench: setup ## Measure against the stores' floors and real peers (ONLY=… for a part, ROUNDS=… how often)
@@ -76,12 +76,16 @@ faults: ## Kill, stop and cut off real processes on both stores (MINUTES=n on ea
 
 .PHONY: simulate
 simulate: ## Play simulated histories of the real core (HOURS=n, FIRST=seed)
-	cargo run --quiet --release --locked -p coord-simulation -- \
+	cargo run --quiet --profile checks --locked -p coord-simulation -- \
 	  minutes $$(( $(if $(HOURS),$(HOURS),1) * 60 )) $(if $(FIRST),$(FIRST),1000)
+
+.PHONY: fuzz
+fuzz: ## Feed each target of tests/fuzz with what libFuzzer makes up, under the address sanitizer (MINUTES=n on each, ONLY=target)
+	MINUTES='$(MINUTES)' tests/fuzz/campaign/run $(ONLY)
 
 .PHONY: mutants
 mutants: ## Show that the simulation catches each known-bad variant of the core (QUICK=1 for most of them)
-	cargo run --quiet --release --locked -p coord-simulation --features mutants -- mutants $(if $(QUICK),quick)
+	cargo run --quiet --profile checks --locked -p coord-simulation --features mutants -- mutants $(if $(QUICK),quick)
 
 .PHONY: fmt
 fmt: ## Format the sources of every language
@@ -105,7 +109,7 @@ lint-rust: ## Check Rust's format and lints
 
 .PHONY: lint-features
 lint-features: ## Check that each backend of the core builds alone, and the core without any
-	for features in "" sqlite mongodb testing; do \
+	for features in "" sqlite mongodb mail testing; do \
 	  cargo clippy --quiet --locked -p coord-core --no-default-features --features "$$features" -- -D warnings; \
 	done
 
@@ -133,11 +137,22 @@ test-rust: ## Run Rust's suites: core, stores on real servers, ABI, simulation, 
 
 .PHONY: test-models
 test-models: ## Check the models of the protocol, and that they refute its mutants
-	cargo test --quiet --release -p coord-models --locked
+	cargo test --quiet --profile checks -p coord-models --locked
 
 .PHONY: test-mutants
 test-mutants: ## Check that the simulation catches the known-bad variants of the core that it catches fast
 	@$(MAKE) mutants QUICK=1
+
+.PHONY: test-faults
+test-faults: ## Play one round of real faults on each store
+	cargo build --quiet --locked -p coord-faults
+	for store in sqlite mongodb; do \
+	  tests/faults/with-skew target/debug/coord-faults $$store 0.2 $(if $(SEED),$(SEED),$$RANDOM) quick; \
+	done
+
+.PHONY: test-fuzz
+test-fuzz: ## Feed each target of tests/fuzz for a short time (SECONDS=n on each, SEED=n)
+	cargo run --quiet --locked -p coord-fuzz -- all $(if $(SECONDS),$(SECONDS),20) $(SEED)
 
 .PHONY: test-c
 test-c: stage ## Run the C suite, with sanitizers and valgrind
@@ -165,10 +180,14 @@ test-readme: stage extension ## Run the examples of the README
 setup-demo: ## Check the tools that the demo needs
 	tests/setup/setup.sh demo
 
+# `make test` builds both once, before suites run side by side.
 .PHONY: stage
 stage: ## Install the C library, built for tests, under target/stage
-	ffi/install.sh '$(STAGE)' dev
+	$(if $(BUILT),,ffi/install.sh '$(STAGE)' dev)
 
 .PHONY: extension
 extension: ## Build the Python package for tests into .venv
-	maturin develop --quiet --locked --manifest-path python/Cargo.toml
+	$(if $(BUILT),,maturin develop --quiet --locked --manifest-path python/Cargo.toml)
+
+.PHONY: built
+built: $(if $(wildcard ffi/install.sh),stage) $(if $(wildcard python/pyproject.toml),extension) ## Build what the suites of the other languages run against

@@ -319,7 +319,7 @@ func TestDoReleasesWhateverHappens(t *testing.T) {
 
 func TestABrokenLockCancelsTheContext(t *testing.T) {
 	onEveryStore(t, func(t *testing.T, url string) {
-		holder, operator := connect(t, url, WithTTL(3*time.Second)), connect(t, url)
+		holder, operator := connect(t, url, WithTTL(8*time.Second)), connect(t, url)
 		l := lock(t, holder, "a")
 		entered := make(chan int64, 1)
 		ended := make(chan error, 1)

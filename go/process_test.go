@@ -95,7 +95,7 @@ func TestAKilledHolderFreesItsLock(t *testing.T) {
 
 func TestAStoppedHolderLearnsOfItsLoss(t *testing.T) {
 	url := sqlite(t)
-	p := holder(t, url+"?coord.ttl=2s")
+	p := holder(t, url+"?coord.ttl=5s")
 	if err := p.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ use crate::name::Name;
 use crate::protocol::claim::ClaimKey;
 pub use crate::protocol::session::SessionState;
 use crate::protocol::session::{SessionId, SessionInfo, Timing};
+use crate::session::changes::Hub;
 use crate::session::{Session, Setup, kernel_lock};
 use crate::stats::{Stats, StatsSnapshot};
 use crate::store::SharedStore;
@@ -58,6 +59,7 @@ pub(crate) struct Core {
     /// How many clients use the store: the last one closes it.
     store_users: Arc<()>,
     current: Watched<Arc<Session>>,
+    changes: Arc<Hub>,
     life: Watched<Life>,
     supervisor: Mutex<Option<Task>>,
     session_tasks: Mutex<Vec<Task>>,
@@ -147,6 +149,7 @@ impl Client {
             store,
             store_users,
             current: Watched::new(session.clone()),
+            changes: Hub::new(setup.env.clone(), setup.store.clone()),
             life: Watched::new(Life::Open),
             supervisor: Mutex::new(None),
             session_tasks: Mutex::new(session.start()),
@@ -340,6 +343,11 @@ impl Core {
         self.life.wait_for(|life| *life != Life::Open).await;
     }
 
+    /// What others do, for those in this client who look on.
+    pub(crate) fn changes(&self) -> &Arc<Hub> {
+        &self.changes
+    }
+
     pub(crate) fn current_session(&self) -> Arc<Session> {
         self.current.get()
     }
@@ -450,6 +458,7 @@ impl Core {
         if let Some(supervisor) = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take() {
             supervisor.abort();
         }
+        self.changes.close();
         let session = self.current_session();
         // All but the renewal: holds stay covered until they are released.
         let mut tasks = std::mem::take(&mut *self.session_tasks.lock().unwrap_or_else(PoisonError::into_inner));

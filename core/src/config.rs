@@ -354,7 +354,7 @@ fn redacted(uri: &str) -> String {
     format!("{scheme}://{hosts}")
 }
 
-fn parse_duration(key: &str, value: &str) -> Result<Duration> {
+pub(crate) fn parse_duration(key: &str, value: &str) -> Result<Duration> {
     let split = value.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(value.len());
     let (number, unit) = value.split_at(split);
     let scale = match unit {
@@ -375,7 +375,7 @@ fn parse_duration(key: &str, value: &str) -> Result<Duration> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
-fn parse_number(key: &str, value: &str, min: u32, max: u32) -> Result<u32> {
+pub(crate) fn parse_number(key: &str, value: &str, min: u32, max: u32) -> Result<u32> {
     value.parse().ok().filter(|n| (min..=max).contains(n)).ok_or_else(|| {
         Error::invalid(format!(
             "{key} is a number from {min} to {max}, not '{}'",
@@ -384,7 +384,7 @@ fn parse_number(key: &str, value: &str, min: u32, max: u32) -> Result<u32> {
     })
 }
 
-fn choose<T: Copy>(key: &str, value: &str, choices: &[(&str, T)]) -> Result<T> {
+pub(crate) fn choose<T: Copy>(key: &str, value: &str, choices: &[(&str, T)]) -> Result<T> {
     choices.iter().find(|(name, _)| *name == value).map(|(_, choice)| *choice).ok_or_else(|| {
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
         Error::invalid(format!(
@@ -407,7 +407,7 @@ fn part(key: &str, value: &str) -> Result<String> {
     bounded(key, value, 100)
 }
 
-fn percent_decode(text: &str) -> Result<String> {
+pub(crate) fn percent_decode(text: &str) -> Result<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

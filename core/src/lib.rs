@@ -19,7 +19,7 @@
 //! - [`protocol`]: the records and the steps that change them. No I/O, no clock, no async.
 //! - [`store`]: what a store must be able to do, and those that can: memory, SQLite, MongoDB.
 //! - `session` and `claims`: one process's side of the protocol: staying alive, holding and waiting.
-//! - [`lock`] and [`election`]: what users hold. [`client`]: what they connect.
+//! - [`lock`] and [`election`]: what users hold. [`client`]: what they connect. `mail`: what they send.
 //! - [`driver`]: the runtime, blocking waits and the event queue that C, Go and Python poll.
 //! - [`testing`]: who leads, who dies and what time it is, for tests of users' code.
 //! - [`error`], [`name`], [`config`], [`time`], [`mod@env`]: what all of them use.
@@ -27,7 +27,8 @@
 //! Everything public may be called from any thread and any executor: the crate has a runtime of its own.
 //!
 //! # Features
-//! `sqlite` and `mongodb` (both on by default) each bring a store; without them there is only memory. `testing` brings
+//! `sqlite` and `mongodb` (both on by default) each bring a store; without them there is only memory. `mail` (on by
+//! default) brings the mailer. `testing` brings
 //! the suite that every store passes and a store behind a bad network. `mutants` is for this project's own campaigns.
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests have clocks and threads of their own"))]
@@ -46,6 +47,8 @@ pub mod election;
 pub mod env;
 pub mod error;
 pub mod lock;
+#[cfg(feature = "mail")]
+pub mod mail;
 pub mod mutants;
 pub mod name;
 pub mod observer;

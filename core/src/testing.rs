@@ -148,7 +148,9 @@ impl Control {
     }
 
     /// Lets time pass for every client of the store: what is due on the way is done at its time, and sessions are renewed.
-    /// Returns when the clock shows the new time.
+    /// Returns when the clock shows the new time. Waits of the store's clients begin at the time of their call, so have
+    /// them begin first; what takes time by itself (a hand-over, which wants to see the candidate renew) needs time to be
+    /// moved while it runs.
     ///
     /// # Errors
     /// `Unsupported` unless the store was opened with `coord.clock=manual`.
@@ -160,6 +162,8 @@ impl Control {
 
     async fn pass(&self, until: Timestamp) -> Result<()> {
         let clock = self.clock()?;
+        // Whoever was about to begin a wait has begun it, as a rule.
+        tokio::time::sleep(LOOK_EVERY).await;
         loop {
             let mut patience = Patience::default();
             while has_work(clock) && !patience.is_over().await {}

@@ -142,7 +142,7 @@ async fn a_try_right_after_a_crash_succeeds_on_sqlite() {
 /// A stopped process loses its lock by its ttl, and knows it at its first check.
 #[tokio::test]
 async fn a_stopped_holder_is_passed_over_and_knows_it() {
-    for url in urls("stopped", "2s") {
+    for url in urls("stopped", "5s") {
         let client = connect(&url).await.unwrap();
         let mut holder = Holder::start(&url);
         let token: i64 = holder.expect("held").parse().unwrap();

@@ -11,7 +11,7 @@ from support import PATIENCE, eventually, script
 import coord
 
 SYNC = """
-client = coord.connect(URL, name="script", ttl=1, host_liveness="off")
+client = coord.connect(URL, name="script", ttl=4, host_liveness="off")
 states = []
 @client.on_session_change
 def listen(session):
@@ -36,7 +36,7 @@ client.close()
 
 AIO = """
 async def main():
-    client = await coord.aio.connect(URL, name="script", ttl=1, host_liveness="off")
+    client = await coord.aio.connect(URL, name="script", ttl=4, host_liveness="off")
     states = []
     @client.on_session_change
     async def listen(session):

@@ -8,6 +8,7 @@ use std::time::Duration;
 use coord_core::protocol::claim::{
     self, ClaimKey, ClaimRecord, ClaimStep, Entry, Priority, Step, Stepped, StoreNow, TOKENS_PER_MS, When, token_floor,
 };
+use coord_core::protocol::roster::ProviderRecord;
 use coord_core::protocol::session::{self, KillProof, Nonce, SessionId, SessionInfo, SessionRecord, SessionStep};
 use coord_core::store::mongodb::testing;
 use coord_core::time::WallTime;
@@ -46,7 +47,7 @@ fn sessions_step_on_the_server_as_in_the_pure_function() {
         }
         walk.done
     }));
-    for (index, case) in ["written", "refused", "killed", "buried without a life"].iter().enumerate() {
+    for (index, case) in ["written", "refused", "killed", "buried without a life", "provided"].iter().enumerate() {
         let met: u64 = totals.iter().map(|done| done[index]).sum();
         assert!(met >= 20, "only {met} steps of 20 were '{case}'");
     }
@@ -310,14 +311,14 @@ struct SessionWalk {
     clocks: Clocks,
     id: SessionId,
     record: Option<SessionRecord>,
-    done: [u64; 4],
+    done: [u64; 5],
 }
 
 impl SessionWalk {
     fn new(seed: u64) -> Self {
         let mut random = Random(seed);
         let id = SessionId::from_random(u128::from(random.bits()) << 64 | u128::from(random.bits()));
-        Self { random, clocks: Clocks::new(), id, record: None, done: [0; 4] }
+        Self { random, clocks: Clocks::new(), id, record: None, done: [0; 5] }
     }
 
     async fn step(&mut self, database: &Database, collection: &str) {
@@ -343,11 +344,12 @@ impl SessionWalk {
         self.done[usize::from(expected.is_none())] += 1;
         self.done[2] += u64::from(before.is_some() && has_died(&expected) && !has_died(&before));
         self.done[3] += u64::from(before.is_none() && has_died(&expected));
+        self.done[4] += u64::from(expected.as_ref().is_some_and(|record| record.providers.len() > 1));
         self.record = expected.or(before);
     }
 
     fn random_step(&mut self) -> SessionStep {
-        match self.random.below(16) {
+        match self.random.below(24) {
             0..=2 => {
                 let mut info = SessionInfo { name: "$n".into(), pid: 7, start: u64::MAX, ..SessionInfo::default() };
                 info.labels.insert("$a.b".into(), "$$NOW".into());
@@ -358,8 +360,18 @@ impl SessionWalk {
             4 => SessionStep::Kill(KillProof::Observed(None)),
             5 => SessionStep::Kill(KillProof::Observed(Some(self.nonce()))),
             6 => SessionStep::Kill(KillProof::KernelLock(vec![self.nonce()])),
+            7..=11 => SessionStep::Provide(ProviderRecord {
+                key: self.provider(),
+                service: "$a".into(),
+                metadata: ["", "$$ROOT", "{$x: 1}"][self.random.below(3) as usize].into(),
+            }),
+            12..=14 => SessionStep::Withdraw { key: self.provider() },
             _ => SessionStep::Renew { accept: vec![self.nonce(), self.nonce()], nonce: self.nonce() },
         }
+    }
+
+    fn provider(&mut self) -> String {
+        ["$a#1", "$a#$k", "#", "$$NOW"][self.random.below(4) as usize].into()
     }
 
     fn nonce(&mut self) -> Nonce {

@@ -1,6 +1,8 @@
 //! Folders and ports for servers.
 
+use std::collections::hash_map::RandomState;
 use std::fs;
+use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -57,11 +59,24 @@ impl Drop for Scratch {
     }
 }
 
-/// Ports on the loopback interface that were free a moment ago, all different.
+/// Ports on the loopback interface that were free a moment ago, all different. They are below those that the system
+/// gives to outgoing connections, so that none of these takes the port of a server before it starts, or while it is
+/// down.
 ///
 /// # Errors
 /// What the operating system says.
 pub fn free_ports(count: usize) -> io::Result<Vec<u16>> {
-    let listeners = (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<io::Result<Vec<_>>>()?;
-    listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+    let random = RandomState::new().build_hasher().finish();
+    let first = usize::try_from(random % PORTS.len() as u64).unwrap_or_default();
+    let free = PORTS.cycle().skip(first).take(PORTS.len()).filter_map(|port| {
+        // Kept until all are found.
+        Some((port, TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?))
+    });
+    let found: Vec<_> = free.take(count).collect();
+    if found.len() < count {
+        return Err(io::Error::other("there are no free ports"));
+    }
+    Ok(found.into_iter().map(|(port, _)| port).collect())
 }
+
+const PORTS: std::ops::Range<u16> = 20_000..32_000;

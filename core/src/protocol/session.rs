@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::roster::{self, ProviderRecord};
 use crate::error::LossReason;
 use crate::mutants::{self, Mutant};
 use crate::time::{Timestamp, WallTime};
@@ -160,8 +161,24 @@ pub struct SessionRecord {
     pub seen: WallTime,
     /// When it died, by the store's date; for people and for garbage collection.
     pub died: Option<WallTime>,
+    /// Whether its owner ended it itself.
+    pub clean: bool,
     /// Who it is.
     pub info: SessionInfo,
+    /// When it was opened, by the store's date; for people.
+    pub opened: WallTime,
+    /// How often what it provides was changed; its end counts.
+    pub revision: i64,
+    /// What it provides, the latest last; nothing when it is dead. Left out of most answers: see the store's queries.
+    pub providers: Vec<ProviderRecord>,
+}
+
+impl SessionRecord {
+    /// The record without what it provides, which may be much.
+    #[must_use]
+    pub fn bare(self) -> Self {
+        Self { providers: Vec::new(), ..self }
+    }
 }
 
 /// One change of a session's record.
@@ -187,6 +204,13 @@ pub enum SessionStep {
     Kill(KillProof),
     /// Its owner ends it.
     Close,
+    /// Add a provider, or replace the one with its key, if the session is live.
+    Provide(ProviderRecord),
+    /// Remove the provider with this key, if the session is live.
+    Withdraw {
+        /// The provider's key.
+        key: String,
+    },
 }
 
 /// Why an observer may declare a session dead.
@@ -211,14 +235,22 @@ pub fn apply(id: SessionId, record: Option<SessionRecord>, step: &SessionStep, n
             ttl: *ttl,
             seen: now,
             died: None,
+            clean: false,
             info: info.clone(),
+            opened: now,
+            revision: 0,
+            providers: Vec::new(),
         })),
         SessionStep::Renew { accept, nonce } => record
             .filter(|r| r.vitality == Vitality::Live || mutants::on(Mutant::RenewalRevivesTheDead))
             .filter(|r| r.nonce.is_some_and(|n| accept.contains(&n)))
             .map(|r| SessionRecord { nonce: Some(*nonce), seen: now, vitality: Vitality::Live, ..r }),
         SessionStep::Kill(proof) => kill(id, record, proof, now),
-        SessionStep::Close => record.filter(|r| r.vitality == Vitality::Live).map(|r| bury(r, now)),
+        SessionStep::Close => {
+            record.filter(|r| r.vitality == Vitality::Live).map(|r| SessionRecord { clean: true, ..bury(r, now) })
+        }
+        SessionStep::Provide(provider) => roster::provide(record, provider),
+        SessionStep::Withdraw { key } => roster::withdraw(record, key),
     }
 }
 
@@ -231,7 +263,11 @@ fn kill(id: SessionId, record: Option<SessionRecord>, proof: &KillProof, now: Wa
             ttl: Duration::ZERO,
             seen: WallTime::default(),
             died: Some(now),
+            clean: false,
             info: SessionInfo::default(),
+            opened: WallTime::default(),
+            revision: 1,
+            providers: Vec::new(),
         }),
         (KillProof::KernelLock(_), None) => None,
         (_, Some(record)) if record.vitality == Vitality::Dead => Some(record),
@@ -246,7 +282,13 @@ fn kill(id: SessionId, record: Option<SessionRecord>, proof: &KillProof, now: Wa
 }
 
 fn bury(record: SessionRecord, now: WallTime) -> SessionRecord {
-    SessionRecord { vitality: Vitality::Dead, died: Some(now), ..record }
+    SessionRecord {
+        vitality: Vitality::Dead,
+        died: Some(now),
+        revision: record.revision + 1,
+        providers: Vec::new(),
+        ..record
+    }
 }
 
 /// How a session keeps time. Checked once, by [`Timing::new`].

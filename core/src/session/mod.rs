@@ -6,8 +6,11 @@
 //! - [`upkeep`]: the safety net under the notices (poll, audit), and the keeper's turn;
 //! - [`observer`]: watches the sessions on which somebody here depends, and clears up after the dead.
 //!
-//! When it is lost, the client opens another; nothing is carried over.
+//! When it is lost, the client opens another; nothing is carried over. Beside them, for all sessions of a client, is
+//! [`changes`]: what others do, for those in this client who look on.
 
+#[allow(dead_code, reason = "elections and observers come to it")]
+pub(crate) mod changes;
 mod keeper;
 pub(crate) mod kernel_lock;
 mod observer;
@@ -334,25 +337,25 @@ impl Session {
 
     /// Publishes the view: first to the holds' checks, then, if the state is another, to whoever waits for it.
     fn publish(&self, view: MutexGuard<'_, SessionView>) {
-        let state = view.state();
-        self.epoch.store(view.epoch(), Ordering::Release);
+        let (state, epoch) = (view.state(), view.epoch());
+        let passed = self.epoch.swap(epoch, Ordering::AcqRel) != epoch;
         let deadline = if state == SessionState::Live { view.deadline().nanos() } else { 0 };
         self.valid_until.store(deadline, Ordering::Release);
         let before = self.state.replace(state);
-        let epoch = view.epoch();
         drop(view);
-        if before == state {
+        // A renewal that is acknowledged after the deadline, before anybody looked, suspends and revives in one change.
+        if before == state && !passed {
             return;
         }
         tracing::debug!(session = %self.id, ?before, ?state, "session state");
+        if state == SessionState::Suspended || (state == SessionState::Live && passed) {
+            self.stats().count_suspension();
+            tracing::warn!(session = %self.id, "the session could not be renewed in time; everything it held is lost");
+            self.claims.on_suspended(epoch);
+        }
         match state {
-            SessionState::Opening => {}
+            SessionState::Opening | SessionState::Suspended => {}
             SessionState::Live => self.claims.on_live(),
-            SessionState::Suspended => {
-                self.stats().count_suspension();
-                tracing::warn!(session = %self.id, "the session could not be renewed in time; everything it held is lost");
-                self.claims.on_suspended(epoch);
-            }
             SessionState::Lost(reason) => {
                 if reason != LossReason::Closed {
                     self.stats().count_loss();

@@ -27,6 +27,7 @@ use crate::error::Result;
 use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep, ClaimView, Entry, MAX_QUEUE, Priority, Step};
 use crate::protocol::session::{Nonce, SessionId, SessionInfo, SessionRecord, SessionStep, Vitality};
 
+mod changes;
 mod claims;
 mod limits;
 mod notices;
@@ -63,7 +64,9 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 }
 
 fn all() -> impl Iterator<Item = &'static Case> {
-    [sessions::CASES, claims::CASES, steps::CASES, reads::CASES, notices::CASES, limits::CASES].into_iter().flatten()
+    [sessions::CASES, claims::CASES, steps::CASES, reads::CASES, notices::CASES, changes::CASES, limits::CASES]
+        .into_iter()
+        .flatten()
 }
 
 async fn run_cases(cases: &[&Case], open: impl Fn() -> BoxFuture<'static, SharedStore>) {

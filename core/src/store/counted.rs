@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use futures::future::BoxFuture;
 
+use super::changes::{Changes, Interest};
 use super::{Applied, Capabilities, ClaimQuery, Notices, SessionQuery, SharedStore, Store};
 use crate::error::Result;
 use crate::protocol::claim::{ClaimKey, ClaimStep};
@@ -18,6 +19,7 @@ pub(crate) struct Counted {
     session_steps: AtomicU64,
     claim_steps: AtomicU64,
     reads: AtomicU64,
+    streams: AtomicU64,
 }
 
 /// How many operations a client has asked of its store.
@@ -30,11 +32,19 @@ pub struct StoreCalls {
     pub claim_steps: u64,
     /// Reads.
     pub reads: u64,
+    /// Streams of changes that were opened: one, however many look on, and another when somebody wants to see more.
+    pub streams: u64,
 }
 
 impl Counted {
     pub(crate) fn new(inner: SharedStore) -> Self {
-        Self { inner, session_steps: AtomicU64::new(0), claim_steps: AtomicU64::new(0), reads: AtomicU64::new(0) }
+        Self {
+            inner,
+            session_steps: AtomicU64::new(0),
+            claim_steps: AtomicU64::new(0),
+            reads: AtomicU64::new(0),
+            streams: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn calls(&self) -> StoreCalls {
@@ -42,6 +52,7 @@ impl Counted {
             session_steps: self.session_steps.load(Relaxed),
             claim_steps: self.claim_steps.load(Relaxed),
             reads: self.reads.load(Relaxed),
+            streams: self.streams.load(Relaxed),
         }
     }
 }
@@ -69,6 +80,11 @@ impl Store for Counted {
 
     fn notices(&self, id: SessionId) -> BoxFuture<'_, Result<Notices>> {
         self.inner.notices(id)
+    }
+
+    fn changes(&self, interest: Interest) -> BoxFuture<'_, Result<Changes>> {
+        self.streams.fetch_add(1, Relaxed);
+        self.inner.changes(interest)
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -13,6 +13,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use tokio::sync::oneshot;
 
+use super::changes::{Change, Changes, Interest};
 use super::{Applied, Capabilities, ClaimQuery, Notice, Notices, SessionQuery, SharedStore, Store};
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -34,7 +35,7 @@ pub struct Faults {
     pub lost_reply: f64,
     /// How likely a write is applied again later.
     pub duplicate: f64,
-    /// How likely a notice is lost.
+    /// How likely a notice is lost, or a change: the stream of changes is interrupted then.
     pub lost_notice: f64,
     /// Whether the stream reports a gap, some time after it has lost a notice.
     pub gaps: bool,
@@ -168,6 +169,32 @@ impl Network {
     }
 }
 
+/// Forwards changes in their order, each late. One that is lost takes the stream with it: the next begins anew.
+async fn forward_changes(
+    network: Network,
+    inner: SharedStore,
+    interest: Interest,
+    mut source: Changes,
+    sender: mpsc::UnboundedSender<Change>,
+) {
+    while let Some(mut change) = source.next().await {
+        let faults = network.faults();
+        network.env.sleep(network.delay(&faults)).await;
+        if network.chance(faults.lost_notice) || network.cut.load(Relaxed) {
+            network.env.sleep(faults.limit).await;
+            while network.cut.load(Relaxed) {
+                network.env.sleep(faults.limit).await;
+            }
+            let Ok(next) = inner.changes(interest.clone()).await else { return };
+            source = next;
+            change = Change::Interrupted;
+        }
+        if sender.unbounded_send(change).is_err() {
+            return;
+        }
+    }
+}
+
 impl Store for FaultyStore {
     fn apply_session(&self, id: SessionId, step: SessionStep) -> BoxFuture<'_, Result<Option<SessionRecord>>> {
         self.call(true, move |store| {
@@ -223,6 +250,17 @@ impl Store for FaultyStore {
                 }
             });
             Ok(Box::pin(receiver) as Notices)
+        }
+        .boxed()
+    }
+
+    fn changes(&self, interest: Interest) -> BoxFuture<'_, Result<Changes>> {
+        let (network, inner) = (self.network.clone(), self.inner.clone());
+        async move {
+            let source = inner.changes(interest.clone()).await?;
+            let (sender, receiver) = mpsc::unbounded();
+            network.env.clone().spawn(forward_changes(network, inner, interest, source, sender));
+            Ok(Box::pin(receiver) as Changes)
         }
         .boxed()
     }

@@ -9,6 +9,7 @@ use futures::channel::mpsc;
 use futures::future::{self, BoxFuture, FutureExt};
 use once_cell::sync::Lazy;
 
+use super::changes::{Change, Changes, ClaimState, Interest, Snapshot};
 use super::{Applied, Capabilities, ClaimQuery, Notice, Notices, SessionQuery, Store};
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -35,6 +36,7 @@ struct Records {
     /// Whether the first user's clock is a manual one.
     manual: bool,
     listeners: BTreeMap<SessionId, Vec<mpsc::UnboundedSender<Notice>>>,
+    onlookers: Vec<(Interest, mpsc::UnboundedSender<Change>)>,
 }
 
 impl MemoryStore {
@@ -80,6 +82,7 @@ impl MemoryStore {
             let now = self.now_with_floor();
             let before = records.claims.get(&key).cloned();
             let holder_before = before.as_ref().and_then(|r| r.holder);
+            let shown_before = records.shows(&key).then(|| before.as_ref().map(ClaimState::from));
             let added = match step {
                 ClaimStep::Step(step) => step.add,
                 _ => None,
@@ -87,12 +90,16 @@ impl MemoryStore {
             match claim::apply(&key, before, step, now) {
                 Stepped::Refused => None,
                 Stepped::Collected => {
+                    // It was free before: nobody who looks on sees a difference.
                     let gone = records.claims.remove(&key);
                     gone.map(|record| record.view(None))
                 }
                 Stepped::Written(record) => {
                     HIGHEST.fetch_max(record.token, Relaxed);
                     records.announce(&record, holder_before, step);
+                    if let Some(before) = shown_before {
+                        records.show_claim(before, &record);
+                    }
                     let view = record.view(added.as_ref());
                     records.claims.insert(key, record);
                     Some(view)
@@ -118,6 +125,42 @@ impl Records {
         }
     }
 
+    fn shows(&self, key: &ClaimKey) -> bool {
+        self.onlookers.iter().any(|(interest, _)| interest.in_claim(key))
+    }
+
+    fn show_claim(&mut self, before: Option<ClaimState>, record: &ClaimRecord) {
+        let state = ClaimState::from(record);
+        if before.as_ref() != Some(&state) {
+            self.show(|interest| interest.in_claim(&record.key), &Change::Claim(state));
+        }
+    }
+
+    fn show_session(&mut self, before: Option<&SessionRecord>, record: &SessionRecord) {
+        if before.is_none_or(|before| before.revision != record.revision) {
+            self.show(|interest| interest.sessions, &Change::Session(record.clone()));
+        }
+    }
+
+    fn show(&mut self, to: impl Fn(&Interest) -> bool, change: &Change) {
+        self.onlookers.retain(|(interest, onlooker)| {
+            let wants = to(interest);
+            if wants { onlooker.unbounded_send(change.clone()).is_ok() } else { !onlooker.is_closed() }
+        });
+    }
+
+    fn live(&self) -> impl Iterator<Item = &SessionRecord> {
+        self.sessions.values().filter(|session| session.vitality == Vitality::Live)
+    }
+
+    fn snapshot(&self, interest: &Interest) -> Snapshot {
+        let held = |claim: &&ClaimRecord| claim.holder.is_some() && interest.in_claim(&claim.key);
+        Snapshot {
+            claims: self.claims.values().filter(held).map(ClaimState::from).collect(),
+            sessions: if interest.sessions { self.live().cloned().collect() } else { Vec::new() },
+        }
+    }
+
     fn tell(&mut self, session: SessionId, notice: Notice) {
         if let Some(listeners) = self.listeners.get_mut(&session) {
             listeners.retain(|listener| listener.unbounded_send(notice.clone()).is_ok());
@@ -132,9 +175,15 @@ impl Store for MemoryStore {
     fn apply_session(&self, id: SessionId, step: SessionStep) -> BoxFuture<'_, Result<Option<SessionRecord>>> {
         let wall = self.env.clock.wall();
         let applied = self.with(|records| {
-            let after = session::apply(id, records.sessions.get(&id).cloned(), &step, wall)?;
-            records.sessions.insert(id, after.clone());
-            Some(after)
+            let before = records.sessions.remove(&id);
+            let Some(after) = session::apply(id, before.clone(), &step, wall) else {
+                records.sessions.extend(before.map(|before| (id, before)));
+                return None;
+            };
+            records.show_session(before.as_ref(), &after);
+            let answer = after.clone().bare();
+            records.sessions.insert(id, after);
+            Some(answer)
         });
         future::ready(applied).boxed()
     }
@@ -145,8 +194,11 @@ impl Store for MemoryStore {
 
     fn sessions(&self, query: SessionQuery) -> BoxFuture<'_, Result<Vec<SessionRecord>>> {
         let found = self.with(|records| match query {
-            SessionQuery::Ids(ids) => ids.iter().filter_map(|id| records.sessions.get(id).cloned()).collect(),
-            SessionQuery::Live => records.sessions.values().filter(|s| s.vitality == Vitality::Live).cloned().collect(),
+            SessionQuery::Ids(ids) => {
+                ids.iter().filter_map(|id| records.sessions.get(id).cloned().map(SessionRecord::bare)).collect()
+            }
+            SessionQuery::Live => records.live().map(|session| session.clone().bare()).collect(),
+            SessionQuery::Roster => records.live().cloned().collect(),
         });
         future::ready(found).boxed()
     }
@@ -177,6 +229,17 @@ impl Store for MemoryStore {
             let _ = sender.unbounded_send(Notice::Gap);
             records.listeners.entry(id).or_default().push(sender);
             Box::pin(receiver) as Notices
+        });
+        future::ready(stream).boxed()
+    }
+
+    fn changes(&self, interest: Interest) -> BoxFuture<'_, Result<Changes>> {
+        let stream = self.with(|records| {
+            let (sender, receiver) = mpsc::unbounded();
+            // The receiver is alive, so this cannot fail.
+            let _ = sender.unbounded_send(Change::Snapshot(records.snapshot(&interest)));
+            records.onlookers.push((interest, sender));
+            Box::pin(receiver) as Changes
         });
         future::ready(stream).boxed()
     }

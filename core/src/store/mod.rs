@@ -13,10 +13,12 @@ use std::sync::Arc;
 use futures::Stream;
 use futures::future::BoxFuture;
 
+use self::changes::{Changes, Interest};
 use crate::error::Result;
 use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep, ClaimView, Entry};
 use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
 
+pub mod changes;
 #[cfg(any(test, feature = "testing"))]
 #[allow(clippy::disallowed_methods, reason = "a test's patience is not the protocol's time")]
 pub mod conformance;
@@ -42,13 +44,15 @@ pub struct Capabilities {
     pub kernel_locks_trusted: bool,
 }
 
-/// Which sessions to read.
+/// Which sessions to read. What they provide may be much, and is left out unless it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionQuery {
     /// Those of the given ids that exist.
     Ids(Vec<SessionId>),
     /// All that are live.
     Live,
+    /// All that are live, with what they provide.
+    Roster,
 }
 
 /// Which claims to read.
@@ -101,7 +105,8 @@ pub type Applied = Option<ClaimView>;
 /// `Forbidden`, `CorruptState`, `Closed`. Each call has a time limit of its own. A write is acknowledged only when it
 /// is as durable as the store promises. A future may be dropped at any time: what it began may then still happen.
 pub trait Store: Send + Sync + fmt::Debug {
-    /// Applies one step to one session. None if the step's condition did not hold; nothing was written then.
+    /// Applies one step to one session. None if the step's condition did not hold; nothing was written then. The answer
+    /// leaves out what the session provides.
     fn apply_session(&self, id: SessionId, step: SessionStep) -> BoxFuture<'_, Result<Option<SessionRecord>>>;
 
     /// Applies one step to one claim, and tells the new holder, if there is one, through its notices. The entry that
@@ -118,6 +123,9 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Opens the stream of what concerns this session. One stream carries all that a client waits for.
     fn notices(&self, id: SessionId) -> BoxFuture<'_, Result<Notices>>;
+
+    /// Opens a stream of changes (see [`changes`]). A client opens one for all in it who look on.
+    fn changes(&self, interest: Interest) -> BoxFuture<'_, Result<Changes>>;
 
     /// What it can do.
     fn capabilities(&self) -> Capabilities;

@@ -20,7 +20,7 @@ pub struct Room {
 }
 
 /// The rooms of `coord-core`, from the ground up.
-pub const ROOMS: [Room; 12] = [
+pub const ROOMS: [Room; 13] = [
     Room {
         name: "base",
         modules: &["error", "mutants", "name", "time"],
@@ -103,9 +103,16 @@ pub const ROOMS: [Room; 12] = [
     },
     Room {
         name: "concepts",
-        modules: &["acquire", "lock", "election", "provider", "observer", "table", "reconciler", "mail"],
+        modules: &["acquire", "lock", "election", "provider", "observer", "table", "reconciler"],
         rooms: &["base", "protocol", "config", "env", "store", "driver", "session", "client"],
         crates: &["futures", "once_cell", "serde", "serde_json", "tokio", "tracing"],
+        never: "a backend, spawning by itself, another concept's inside",
+    },
+    Room {
+        name: "mail",
+        modules: &["mail"],
+        rooms: &["base", "config", "env", "driver", "client"],
+        crates: &["base64", "futures", "idna", "lettre", "mime_guess", "rustix", "serde_json", "tokio", "tracing"],
         never: "a backend, spawning by itself, another concept's inside",
     },
 ];

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::history::{Event, FAULTS, Fault, HEALED, Line, Nanos, read};
+use crate::linear::{self, Call, LockObject, LockOp, Verdict};
 
 /// Everything that was written down.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +47,8 @@ pub struct Findings {
     pub fenced: usize,
     /// Pairs of waiters whose order could be told.
     pub ordered: usize,
+    /// Calls for which an order was found that a lock with one user at a time could have had.
+    pub linearized: usize,
     /// Faults by kind, and how many of them hit a worker that held something.
     pub faults: BTreeMap<String, (usize, usize)>,
     /// The longest time after healing in which nobody had a lock that was wanted.
@@ -98,6 +101,7 @@ impl Histories {
         for (lock, tokens) in &self.registers {
             self.check_register(lock, tokens, holds.get(lock).map_or(&[][..], |holds| holds), &mut findings);
         }
+        self.check_linear(&mut findings);
         self.check_order(terms, &mut findings);
         self.check_gaps(terms, &holds, &mut findings);
         self.check_power(terms, &holds, &mut findings);
@@ -161,6 +165,84 @@ impl Histories {
                 .violations
                 .push(format!("the resource of {lock} was written with {token}, which nobody was granted"));
         }
+    }
+
+    /// All calls to a lock together are what one lock could have answered.
+    fn check_linear(&self, findings: &mut Findings) {
+        for (lock, calls) in self.calls() {
+            let count = calls.len();
+            match linear::check(&LockObject, calls, SEARCH) {
+                Verdict::Linear => findings.linearized += count,
+                Verdict::NotLinear(stuck) => {
+                    findings.violations.push(format!("{lock}: no order explains what its calls returned: {stuck}"));
+                }
+                Verdict::TooLong => findings
+                    .violations
+                    .push(format!("{lock}: looking for an order of its {count} calls took too long to tell")),
+            }
+        }
+    }
+
+    /// The calls to each lock.
+    fn calls(&self) -> BTreeMap<&str, Vec<Call<LockOp>>> {
+        let mut calls: BTreeMap<&str, Vec<Call<LockOp>>> = BTreeMap::new();
+        let mut contended: Vec<(&str, Nanos, Nanos)> = Vec::new();
+        // Attempts that may have been granted for a moment, or for as long as it takes to bury a session: in such a
+        // time a refusal says nothing.
+        let mut doubts: BTreeMap<&str, Vec<(Nanos, Nanos)>> = BTreeMap::new();
+        for lines in self.workers.values() {
+            let mut attempt = None;
+            let mut hold: Option<(&str, i64, Nanos)> = None;
+            let end = |hold: &mut Option<(&str, i64, Nanos)>, ended| {
+                if let Some((_, token, last_ok)) = hold.take() {
+                    return Some(Call { op: LockOp::End(token), begun: last_ok, ended });
+                }
+                None
+            };
+            for Line { t, event } in lines {
+                match event {
+                    Event::Attempt { lock, .. } => attempt = Some((lock.as_str(), *t)),
+                    Event::Granted { lock, token, .. } => {
+                        if let Some((_, begun)) = attempt.take() {
+                            let grant = Call { op: LockOp::Grant(*token), begun, ended: Some(*t) };
+                            calls.entry(lock).or_default().push(grant);
+                            hold = Some((lock, *token, *t));
+                        }
+                    }
+                    Event::Refused { code, .. } => match attempt.take() {
+                        Some((lock, begun)) if code == "Contended" => contended.push((lock, begun, *t)),
+                        // Given up, and taken back soon after.
+                        Some((lock, begun)) if code == "Timeout" => {
+                            doubts.entry(lock).or_default().push((begun, t + TAKEN_BACK));
+                        }
+                        Some((lock, begun)) => doubts.entry(lock).or_default().push((begun, Nanos::MAX)),
+                        None => {}
+                    },
+                    Event::Ok { .. } => {
+                        if let Some((_, _, last_ok)) = &mut hold {
+                            *last_ok = *t;
+                        }
+                    }
+                    Event::Released { lock, clean, .. } => {
+                        calls.entry(lock).or_default().extend(end(&mut hold, clean.then_some(*t)));
+                    }
+                    Event::Lost { .. } | Event::Wrote { .. } => {}
+                }
+            }
+            if let Some((lock, ..)) = hold {
+                calls.entry(lock).or_default().extend(end(&mut hold, None));
+            }
+            if let Some((lock, begun)) = attempt {
+                doubts.entry(lock).or_default().push((begun, Nanos::MAX));
+            }
+        }
+        for (lock, begun, ended) in contended {
+            let doubtful = doubts.get(lock).into_iter().flatten().any(|(from, to)| *from < ended && begun < *to);
+            if !doubtful {
+                calls.entry(lock).or_default().push(Call { op: LockOp::Contended, begun, ended: Some(ended) });
+            }
+        }
+        calls
     }
 
     /// Who was in the queue first is granted first. Only of attempts that no fault came near, and that began so far
@@ -255,6 +337,12 @@ impl Histories {
 
 /// How far apart two attempts must be before the queue's order is known, with room for a busy machine.
 const CLEARLY_BEFORE: Duration = Duration::from_secs(1);
+
+/// How many steps the search for an order may take, for one lock.
+const SEARCH: u64 = 20_000_000;
+
+/// Within this time after a wait was given up its entry has left the store, and if not, its session ends.
+const TAKEN_BACK: Nanos = 60_000_000_000;
 
 /// A fault this soon after the last check hits a hold.
 const NEAR: Nanos = 30_000_000;
@@ -354,8 +442,26 @@ mod tests {
             ("w3.1", hold(1, 12, 310, 1999, 2500)),
         ]);
         let found = violations(&bad);
-        assert_eq!(found.len(), 2, "{found:?}");
-        assert!(found.iter().all(|message| message.contains("at once")), "{found:?}");
+        assert_eq!(found.iter().filter(|message| message.contains("at once")).count(), 2, "{found:?}");
+        assert!(found.iter().any(|message| message.contains("no order explains")), "{found:?}");
+    }
+
+    #[test]
+    fn a_refusal_while_nobody_held_is_found_unless_somebody_may_have() {
+        let refused = |begun: u64| {
+            let lock = || "l".to_owned();
+            vec![
+                line(begun, Event::Attempt { lock: lock(), n: 1, wait: false }),
+                line(begun + 1, Event::Refused { lock: lock(), n: 1, code: "Contended".into() }),
+            ]
+        };
+        let late = histories(&[("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", refused(30))]);
+        assert!(violations(&late)[0].contains("Contended"), "{:?}", violations(&late));
+        let in_time = histories(&[("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", refused(12))]);
+        assert_eq!(in_time.check(TERMS).linearized, 3);
+        let killed = vec![line(25, Event::Attempt { lock: "l".into(), n: 1, wait: true })];
+        let explained = histories(&[("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", refused(30)), ("w3.1", killed)]);
+        assert_eq!(violations(&explained), Vec::<String>::new());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! - [`history`]: what a worker writes down. A worker in any language is a program with three arguments: the store's
 //!   URL, the file to write its history to, and a seed. It works until its standard input ends.
 //! - [`check`]: the rules that all histories together must keep.
+//! - [`linear`]: whether one lock could have answered all calls as they were answered.
 //! - [`workers`]: starting, stopping and killing them.
 //! - [`servers`]: the replica set behind [`proxy`], and what happens to it.
 //! - [`campaign`]: faults and pauses in turn, and what must be left in the end.
@@ -16,6 +17,7 @@
 pub mod campaign;
 pub mod check;
 pub mod history;
+pub mod linear;
 pub mod proxy;
 pub mod random;
 pub mod servers;

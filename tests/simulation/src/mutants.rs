@@ -8,7 +8,7 @@ use coord_core::mutants::{ALL, set};
 
 use crate::{Mode, run};
 
-/// How long one mutant may go uncaught.
+/// How long one mutant may go uncaught, where nothing else ends the search.
 const PATIENCE: Duration = Duration::from_secs(240);
 
 /// How many seeds the quick campaign plays for each mutant, and for none.
@@ -45,7 +45,7 @@ pub fn play(which: Option<&str>, length: Duration) -> Option<bool> {
         let begin = Instant::now();
         let seeds = if quick { 0..QUICK_SEEDS } else { 0..u64::MAX };
         let mut played = 0;
-        let caught = seeds.take_while(|_| begin.elapsed() < PATIENCE).find_map(|seed| {
+        let caught = seeds.take_while(|_| quick || begin.elapsed() < PATIENCE).find_map(|seed| {
             played += 1;
             violation(seed, length)
         });

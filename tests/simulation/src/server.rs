@@ -11,6 +11,7 @@ use coord_core::error::{Error, Result};
 use coord_core::mutants::{self, Mutant};
 use coord_core::protocol::claim::{self, ClaimKey, ClaimRecord, ClaimStep, Stepped, StoreNow};
 use coord_core::protocol::session::{self, SessionId, SessionRecord, SessionStep, Vitality};
+use coord_core::store::changes::{Change, Changes, ClaimState, Interest, Snapshot};
 use coord_core::store::{Applied, Capabilities, ClaimQuery, Notice, Notices, SessionQuery, Store};
 use coord_core::time::WallTime;
 use futures::FutureExt;
@@ -27,6 +28,12 @@ pub struct Records {
     pub sessions: BTreeMap<SessionId, SessionRecord>,
     /// Claims by key.
     pub claims: BTreeMap<ClaimKey, ClaimRecord>,
+}
+
+impl Records {
+    fn live(&self) -> impl Iterator<Item = &SessionRecord> {
+        self.sessions.values().filter(|session| session.vitality == Vitality::Live)
+    }
 }
 
 /// The replica set.
@@ -51,6 +58,7 @@ struct State {
     /// The time of the cluster, which never goes back; in milliseconds.
     cluster_ms: i64,
     listeners: BTreeMap<SessionId, Vec<mpsc::UnboundedSender<Notice>>>,
+    onlookers: Vec<(Interest, mpsc::UnboundedSender<Change>)>,
     commit_lag: Duration,
     never_stale: bool,
     /// After-images that must never be.
@@ -172,12 +180,37 @@ impl State {
                 self.history.pop_front();
             }
             write.committed.store(true, Relaxed);
+            self.show_difference();
             if let Some((session, notice)) = write.notice
                 && let Some(listeners) = self.listeners.get_mut(&session)
             {
                 listeners.retain(|listener| listener.unbounded_send(notice.clone()).is_ok());
             }
         }
+    }
+
+    /// Tells those who look on what the latest commit has changed.
+    fn show_difference(&mut self) {
+        let (Some(before), after) = (self.history.back(), &self.committed) else { return };
+        if self.onlookers.is_empty() {
+            return;
+        }
+        let revision = |records: &Records, id| records.sessions.get(id).map(|session| session.revision);
+        let sessions = after.sessions.values().filter(|s| revision(before, &s.id) != Some(s.revision));
+        let state = |records: &Records, key| records.claims.get(key).map(ClaimState::from);
+        let claims = after.claims.keys().filter_map(|key| {
+            let now = state(after, key);
+            now.filter(|now| state(before, key).as_ref() != Some(now))
+        });
+        let changes: Vec<_> = sessions.cloned().map(Change::Session).chain(claims.map(Change::Claim)).collect();
+        self.onlookers.retain(|(interest, onlooker)| {
+            let wanted = |change: &&Change| match change {
+                Change::Session(_) => interest.sessions,
+                Change::Claim(claim) => interest.in_claim(&claim.key),
+                _ => true,
+            };
+            changes.iter().filter(wanted).all(|change| onlooker.unbounded_send(change.clone()).is_ok())
+        });
     }
 
     fn step_claim(
@@ -236,7 +269,7 @@ impl Store for Server {
             if let Some(record) = &after {
                 state.applied.sessions.insert(id, record.clone());
             }
-            (after, None)
+            (after.map(SessionRecord::bare), None)
         })
         .boxed()
     }
@@ -251,8 +284,11 @@ impl Store for Server {
 
     fn sessions(&self, query: SessionQuery) -> BoxFuture<'_, Result<Vec<SessionRecord>>> {
         let found = self.read(true, |records| match query {
-            SessionQuery::Ids(ids) => ids.iter().filter_map(|id| records.sessions.get(id).cloned()).collect(),
-            SessionQuery::Live => records.sessions.values().filter(|s| s.vitality == Vitality::Live).cloned().collect(),
+            SessionQuery::Ids(ids) => {
+                ids.iter().filter_map(|id| records.sessions.get(id).cloned().map(SessionRecord::bare)).collect()
+            }
+            SessionQuery::Live => records.live().cloned().map(SessionRecord::bare).collect(),
+            SessionQuery::Roster => records.live().cloned().collect(),
         });
         futures::future::ready(Ok(found)).boxed()
     }
@@ -277,6 +313,21 @@ impl Store for Server {
         let _ = sender.unbounded_send(Notice::Gap);
         self.lock().listeners.entry(id).or_default().push(sender);
         futures::future::ready(Ok(Box::pin(receiver) as Notices)).boxed()
+    }
+
+    fn changes(&self, interest: Interest) -> BoxFuture<'_, Result<Changes>> {
+        let (sender, receiver) = mpsc::unbounded();
+        let mut state = self.lock();
+        let held = |claim: &&ClaimRecord| claim.holder.is_some() && interest.in_claim(&claim.key);
+        let snapshot = Snapshot {
+            claims: state.committed.claims.values().filter(held).map(ClaimState::from).collect(),
+            sessions: if interest.sessions { state.committed.live().cloned().collect() } else { Vec::new() },
+        };
+        // The receiver is alive, so this cannot fail.
+        let _ = sender.unbounded_send(Change::Snapshot(snapshot));
+        state.onlookers.push((interest, sender));
+        drop(state);
+        futures::future::ready(Ok(Box::pin(receiver) as Changes)).boxed()
     }
 
     fn capabilities(&self) -> Capabilities {

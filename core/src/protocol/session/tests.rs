@@ -47,6 +47,10 @@ mod record {
             2 => proptest::option::of(any_nonce()).prop_map(|seen| SessionStep::Kill(KillProof::Observed(seen))),
             1 => vec(any_nonce(), 0..3).prop_map(|ring| SessionStep::Kill(KillProof::KernelLock(ring))),
             1 => Just(SessionStep::Close),
+            2 => (0..3u8, 0..3u8).prop_map(|(instance, metadata)| {
+                SessionStep::Provide(ProviderRecord::new("a/b/c", &instance.to_string(), &metadata.to_string()))
+            }),
+            1 => (0..3u8).prop_map(|instance| SessionStep::Withdraw { key: roster::key("a/b/c", &instance.to_string()) }),
         ]
     }
 
@@ -70,7 +74,9 @@ mod record {
                     let refusable = match step {
                         SessionStep::Open { .. } | SessionStep::Kill(KillProof::Observed(_)) => false,
                         SessionStep::Kill(KillProof::KernelLock(_)) => record.is_none(),
-                        SessionStep::Close => record.as_ref().is_none_or(|r| r.vitality == Vitality::Dead),
+                        SessionStep::Close | SessionStep::Provide(_) | SessionStep::Withdraw { .. } => {
+                            record.as_ref().is_none_or(|r| r.vitality == Vitality::Dead)
+                        }
                         SessionStep::Renew { accept, .. } => record.as_ref().is_none_or(|r| {
                             r.vitality == Vitality::Dead || !r.nonce.is_some_and(|n| accept.contains(&n))
                         }),
@@ -80,8 +86,15 @@ mod record {
                 };
                 prop_assert_eq!(after.id, ID);
                 prop_assert_eq!(after.died.is_some(), after.vitality == Vitality::Dead);
+                prop_assert!(after.vitality == Vitality::Live || after.providers.is_empty(), "the dead provide nothing");
+                let clean = record.as_ref().is_some_and(|r| r.clean) || matches!(step, SessionStep::Close);
+                prop_assert_eq!(after.clean, after.vitality == Vitality::Dead && clean);
                 if let Some(before) = &record {
                     prop_assert_eq!((after.ttl, &after.info), (before.ttl, &before.info));
+                    prop_assert_eq!(after.opened, before.opened);
+                    if after.providers != before.providers || after.vitality != before.vitality {
+                        prop_assert_eq!(after.revision, before.revision + 1, "what observers order changes by");
+                    }
                     if before.vitality == Vitality::Dead {
                         prop_assert_eq!(&after, before, "the dead do not change");
                     }
@@ -98,7 +111,7 @@ mod record {
                     let reason = match step {
                         SessionStep::Close => record.is_some(),
                         SessionStep::Kill(proof) => proves(proof, record.as_ref()),
-                        SessionStep::Open { .. } | SessionStep::Renew { .. } => false,
+                        _ => false,
                     };
                     prop_assert!(reason, "{:?} killed {:?}", step, record);
                 }
@@ -121,7 +134,9 @@ mod record {
             // A renewal accepts its own nonce, as every renewal that is sent does.
             let own = matches!(&step, SessionStep::Renew { accept, nonce } if !accept.contains(nonce));
             prop_assume!(!own);
-            prop_assert_eq!(run(once.clone(), &step), once.clone());
+            // A provider that is said twice was said twice; observers see no difference.
+            let but_revision = |record: Option<SessionRecord>| record.map(|r| SessionRecord { revision: 0, ..r });
+            prop_assert_eq!(but_revision(run(once.clone(), &step)), but_revision(once.clone()));
             if first_applied && !matches!(step, SessionStep::Close) {
                 prop_assert!(apply(ID, once, &step, WallTime(2)).is_some(), "the second answer is as good");
             }
@@ -706,7 +721,11 @@ fn the_period_never_starts_the_count_anew() {
             ttl: Duration::from_millis(ttl_ms),
             seen: WallTime(0),
             died: None,
+            clean: false,
             info: SessionInfo::default(),
+            opened: WallTime(0),
+            revision: 0,
+            providers: Vec::new(),
         };
         seen.on_read(Timestamp::ZERO, Timestamp::ZERO, id, Some(&record), Duration::from_secs(30));
         let period = seen.period().unwrap();

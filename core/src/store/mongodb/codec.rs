@@ -8,7 +8,9 @@ use mongodb::bson::{Bson, Document, doc};
 
 use crate::error::{Code, Error, Result};
 use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimView, Entry};
+use crate::protocol::roster::ProviderRecord;
 use crate::protocol::session::{LockFile, Nonce, SessionId, SessionInfo, SessionRecord, Vitality};
+use crate::store::changes::ClaimState;
 use crate::time::WallTime;
 
 /// A claim from its whole document.
@@ -65,8 +67,40 @@ pub(super) fn session(document: &Document) -> Result<SessionRecord> {
         ttl,
         seen: fields.date("seen")?.unwrap_or_default(),
         died: fields.date("died")?,
+        clean: fields.flag("clean")?,
         info: decode_info(&fields)?,
+        opened: fields.date("opened")?.unwrap_or_default(),
+        revision: fields.integer("rv")?.unwrap_or(0),
+        providers: fields
+            .list("prov")?
+            .iter()
+            .map(|provider| decode_provider(&fields, provider))
+            .collect::<Result<_>>()?,
     })
+}
+
+/// What those who look on may know of a claim, from its document.
+pub(super) fn claim_state(document: &Document) -> Result<ClaimState> {
+    let fields = Fields::of("lock", document)?;
+    let holder = fields.entry("own")?;
+    Ok(ClaimState {
+        key: ClaimKey::new(fields.id),
+        holder,
+        token: fields.integer("tok")?.unwrap_or(0),
+        granted_at: fields.date("at")?.unwrap_or_default(),
+        value: fields.text("val")?.map(str::to_owned).filter(|_| holder.is_some()),
+    })
+}
+
+/// A provider as part of its session's document.
+pub(super) fn encode_provider(provider: &ProviderRecord) -> Document {
+    doc! { "k": &provider.key, "s": &provider.service, "m": &provider.metadata }
+}
+
+fn decode_provider(session: &Fields<'_>, provider: &Bson) -> Result<ProviderRecord> {
+    let text = |key| provider.as_document().and_then(|document| document.get_str(key).ok()).map(str::to_owned);
+    let decoded = (|| Some(ProviderRecord { key: text("k")?, service: text("s")?, metadata: text("m")? }))();
+    decoded.ok_or_else(|| session.wrong("prov", "a provider is a document of the texts k, s and m"))
 }
 
 /// The session's `info` as a document. Labels are pairs in a list, since their keys may hold dots and dollars.
@@ -156,6 +190,10 @@ impl<'a> Fields<'a> {
         self.typed(key, "an integer", |value| value.as_i64().or_else(|| value.as_i32().map(i64::from)))
     }
 
+    fn flag(&self, key: &str) -> Result<bool> {
+        Ok(self.typed(key, "true or false", Bson::as_bool)?.unwrap_or(false))
+    }
+
     fn date(&self, key: &str) -> Result<Option<WallTime>> {
         self.typed(key, "a date", |value| value.as_datetime().map(|date| WallTime(date.timestamp_millis())))
     }
@@ -195,4 +233,10 @@ pub(super) fn entries_of(id: SessionId) -> Bson {
         pattern: format!("^{id}/").try_into().expect("hexadecimal digits hold no zero byte"),
         options: String::new().try_into().expect("an empty text holds no zero byte"),
     })
+}
+
+/// The condition that a text begins with another, for which an index serves.
+pub(super) fn begins_with(prefix: &str) -> Bson {
+    // Every key sorts below the prefix and the last of all characters.
+    doc! { "$gte": prefix, "$lt": format!("{prefix}\u{10ffff}") }.into()
 }

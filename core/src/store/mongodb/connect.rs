@@ -8,15 +8,16 @@ use mongodb::error::ErrorKind;
 use mongodb::event::EventHandler;
 use mongodb::event::sdam::{SdamEvent, TopologyDescription};
 use mongodb::options::{
-    Acknowledgment, ClientOptions, IndexOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
+    Acknowledgment, ClientOptions, DatabaseOptions, IndexOptions, ReadConcern, ReadPreference, SelectionCriteria,
+    WriteConcern,
 };
-use mongodb::{Client, Database, IndexModel, ServerType};
+use mongodb::{Client, Collection, Database, IndexModel, ServerType};
 
 use super::errors::{self, Doing, WATCH};
 use super::tasks::{Limits, Tasks};
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
-use crate::time::WallTime;
+use crate::time::{Timestamp, WallTime};
 
 /// A connection that has been tried.
 #[derive(Debug)]
@@ -52,10 +53,11 @@ pub(super) async fn connect(
 
     let reach = Reach::default();
     let client = open(options.clone(), Some(&reach), env)?;
+    let patience = Patience { env, begun: env.now() };
     let connected = async {
-        let hello = first_contact(&client, &options, &reach, limits, tasks).await?;
+        let hello = first_contact(&client, &options, &reach, limits, &patience, tasks).await?;
         let sharded = inspect(&hello, env)?;
-        prepare(&client.database(&database), prefix, limits, tasks).await?;
+        prepare_patiently(&client, &database, prefix, &patience, tasks).await?;
         Ok(sharded)
     };
     let sharded = match connected.await {
@@ -116,10 +118,6 @@ fn reveals(message: &str, uri: &str) -> bool {
 /// Sets what the protocol stands on, and says so where the URI wanted something else.
 fn override_options(options: &mut ClientOptions, pool: u32, limits: Limits) {
     let primary = SelectionCriteria::ReadPreference(ReadPreference::Primary);
-    let mut majority = WriteConcern::majority();
-    majority.journal = Some(true);
-    majority.w_timeout = Some(limits.acknowledge);
-
     let concern = options.write_concern.take().unwrap_or_default();
     let overridden = [
         ("w", concern.w.is_some_and(|w| w != Acknowledgment::Majority), "every write waits for a majority"),
@@ -154,7 +152,7 @@ fn override_options(options: &mut ClientOptions, pool: u32, limits: Limits) {
             tracing::warn!("the option {option} of the MongoDB URI is not used: {why}");
         }
     }
-    options.write_concern = Some(majority);
+    options.write_concern = Some(majority(limits));
     options.read_concern = Some(ReadConcern::majority());
     options.selection_criteria = Some(primary);
     options.retry_writes = Some(true);
@@ -169,6 +167,11 @@ fn override_options(options: &mut ClientOptions, pool: u32, limits: Limits) {
     if options.app_name.is_none() {
         options.app_name = Some("coord".into());
     }
+}
+
+/// Acknowledged by a majority with its journal.
+fn majority(limits: Limits) -> WriteConcern {
+    WriteConcern::builder().w(Acknowledgment::Majority).journal(true).w_timeout(limits.acknowledge).build()
 }
 
 /// What the driver last learnt about the servers.
@@ -217,21 +220,25 @@ impl Reach {
 }
 
 /// The answer to `hello` of the primary. Gives up within the connect timeout when no server answers at all, and
-/// waits longer when one does but there is no primary yet.
+/// waits until its patience ends when one does but there is no primary yet.
 async fn first_contact(
     client: &Client,
     options: &ClientOptions,
     reach: &Reach,
     limits: Limits,
+    patience: &Patience<'_>,
     tasks: &Tasks,
 ) -> Result<Document> {
-    let admin = client.database("admin");
-    let hello = tasks.run(
-        limits.selection + CONNECT_TIMEOUT,
-        CONNECT,
-        async move { admin.run_command(doc! { "hello": 1 }).await },
-        "admin",
-    );
+    let hello = async {
+        loop {
+            let admin = client.database("admin");
+            let hello = async move { admin.run_command(doc! { "hello": 1 }).await };
+            match tasks.run(limits.selection + CONNECT_TIMEOUT, CONNECT, hello, "admin").await {
+                Err(error) if patience.allows(&error) => tokio::time::sleep(PAUSE).await,
+                answer => return answer,
+            }
+        }
+    };
     let no_hope = async {
         tokio::time::sleep(CONNECT_TIMEOUT).await;
         loop {
@@ -270,6 +277,66 @@ fn inspect(hello: &Document, env: &Env) -> Result<bool> {
         }
     }
     Ok(sharded)
+}
+
+/// How long one opening is tried.
+struct Patience<'a> {
+    env: &'a Env,
+    begun: Timestamp,
+}
+
+impl Patience<'_> {
+    /// Whether something that went wrong may pass while there is time.
+    fn allows(&self, error: &Error) -> bool {
+        let may_pass = error.code() == Code::Unavailable && self.env.now().since(self.begun) < OPENING;
+        if may_pass {
+            tracing::debug!("trying again: {error}");
+        }
+        may_pass
+    }
+}
+
+/// Prepares with the limits of a generous ttl, as often as there is time for: creating collections in a busy set can
+/// take longer than a renewal may.
+async fn prepare_patiently(
+    client: &Client,
+    database: &str,
+    prefix: &str,
+    patience: &Patience<'_>,
+    tasks: &Tasks,
+) -> Result<()> {
+    let limits = Limits::of(OPENING);
+    let options = DatabaseOptions::builder().write_concern(majority(limits)).build();
+    let database = client.database_with_options(database, options);
+    let mut unclear = false;
+    loop {
+        match prepare_once(&database, prefix, unclear, limits, tasks).await {
+            Err(error) if patience.allows(&error) => tokio::time::sleep(PAUSE).await,
+            done => return done,
+        }
+        unclear = true;
+    }
+}
+
+/// Prepares, and when an attempt before this one failed, asks the majority for what that created: it is there, and
+/// nobody may have acknowledged it.
+async fn prepare_once(database: &Database, prefix: &str, unclear: bool, limits: Limits, tasks: &Tasks) -> Result<()> {
+    prepare(database, prefix, limits, tasks).await?;
+    if unclear {
+        ask_majority(database.collection(&format!("{prefix}sessions")), limits, tasks).await?;
+    }
+    Ok(())
+}
+
+/// Asks whether a majority has all that the primary has. A linearizable read writes to the oplog and waits for a
+/// majority, but leaves no document behind.
+pub(super) async fn ask_majority(sessions: Collection<Document>, limits: Limits, tasks: &Tasks) -> Result<()> {
+    let namespace = sessions.namespace().to_string();
+    let request = async move {
+        let nobody = sessions.find_one(doc! { "_id": "nobody" });
+        nobody.read_concern(ReadConcern::linearizable()).max_time(limits.operation).await.map(drop)
+    };
+    tasks.run(limits.operation, ASK_MAJORITY, request, &namespace).await
 }
 
 /// Creates what is missing of the collections and indexes. Also after somebody dropped them.
@@ -332,11 +399,18 @@ const LIST_COLLECTIONS: Doing = Doing { what: "list the collections", rights: "l
 const LIST_INDEXES: Doing = Doing { what: "list the indexes", rights: "listIndexes" };
 const CREATE: Doing = Doing { what: "create a collection", rights: "createCollection" };
 const INDEX: Doing = Doing { what: "create an index", rights: "createIndex" };
+const ASK_MAJORITY: Doing = Doing { what: "ask the majority", rights: "find" };
 
 const DEFAULT_DATABASE: &str = "coord";
 
 /// How long one attempt to connect to one server may take, and how long the first contact waits when none answers.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long opening is tried while servers answer but the set is busy, or has no primary: electing one takes 12 s in a
+/// set with default settings. Whoever has less time gives up by himself.
+const OPENING: Duration = Duration::from_secs(20);
+
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// How often the driver looks at each server: a failover shows after this and the connect timeout.
 const HEARTBEAT: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! One driver session for an acquire and for its cancel.
+//! One driver session for an acquire and for its cancel, and for all values that one holder publishes.
 //!
 //! A request can outlive our wait for it: held up on a server that was frozen, it could be applied after its own
 //! cancel, and the claim would belong to an entry that nobody knows. The server refuses a request of a session
@@ -25,27 +25,36 @@ pub(super) type Lane = Arc<tokio::sync::Mutex<Option<ClientSession>>>;
 pub(super) struct Lanes(Mutex<HashMap<Entry, (Lane, Timestamp)>>);
 
 impl Lanes {
-    /// The lane for this step: that of the entry which it adds (kept from now on) or removes (if there is one).
+    /// The lane for this step: that of the entry which it adds or which publishes (kept from now on), or which it removes
+    /// (if there is one).
     pub(super) fn enter(&self, step: &ClaimStep, now: Timestamp) -> Lane {
-        let ClaimStep::Step(step) = step else { return Lane::default() };
+        let (keep, remove) = match step {
+            ClaimStep::Step(step) => (step.add, step.remove.as_slice()),
+            ClaimStep::Publish { holder, .. } => (Some(*holder), [].as_slice()),
+            _ => return Lane::default(),
+        };
         let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = step.add {
+        if let Some(entry) = keep {
             if lanes.len() >= TIDY_ABOVE {
                 lanes.retain(|_, (_, since)| now.since(*since) < KEPT);
             }
             return Arc::clone(&lanes.entry(entry).or_insert_with(|| (Lane::default(), now)).0);
         }
-        step.remove.iter().find_map(|entry| lanes.get(entry)).map(|(lane, _)| Arc::clone(lane)).unwrap_or_default()
+        remove.iter().find_map(|entry| lanes.get(entry)).map(|(lane, _)| Arc::clone(lane)).unwrap_or_default()
     }
 
     /// The step was answered: its entry's lane has served, unless another request waits in it.
     pub(super) fn leave(&self, step: &ClaimStep, lane: &Lane) {
-        let ClaimStep::Step(step) = step else { return };
+        let served: Vec<Entry> = match step {
+            ClaimStep::Step(step) => step.add.iter().chain(&step.remove).copied().collect(),
+            ClaimStep::Publish { holder, .. } => vec![*holder],
+            _ => return,
+        };
         let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for entry in step.add.iter().chain(&step.remove) {
+        for entry in &served {
             // A waiting request has a handle of its own, beside ours and the map's.
-            let served = |(known, _): &(Lane, _)| Arc::ptr_eq(known, lane) && Arc::strong_count(lane) <= 2;
-            if lanes.get(entry).is_some_and(served) {
+            let unused = |(known, _): &(Lane, _)| Arc::ptr_eq(known, lane) && Arc::strong_count(lane) <= 2;
+            if lanes.get(entry).is_some_and(unused) {
                 lanes.remove(entry);
             }
         }

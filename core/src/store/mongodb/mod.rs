@@ -4,7 +4,7 @@
 //!
 //! | collection | `_id` | fields | indexes |
 //! |---|---|---|---|
-//! | `<prefix>sessions` | session id | `st` live or dead, `n` nonce, `ttl` ms, `seen`, `died`, `info` | `died` (removed after 24 h), `st` |
+//! | `<prefix>sessions` | session id | `st` live or dead, `n` nonce, `ttl` ms, `seen`, `died`, `clean`, `info`, `opened`, `prov` what it provides, `rv` its changes | `died` (removed after 24 h), `st` |
 //! | `<prefix>locks` | key of the claim | `own` holder, `q` waiters, `tok` token, `at` date of the grant, `val` value, `brk` and `brt` the holder asked to go and its token | `own`, `q` |
 //!
 //! Invariants:
@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use futures::future::{BoxFuture, FutureExt};
-use mongodb::bson::{Bson, Document, Timestamp, doc};
+use mongodb::bson::{Document, Timestamp, doc};
 use mongodb::options::{ReadConcern, ReturnDocument};
 use mongodb::{ClientSession, Collection};
 use tokio::sync::watch;
@@ -36,15 +36,18 @@ use self::errors::Doing;
 use self::lanes::{Lanes, session_in};
 use self::pipeline::Write;
 use self::tasks::{Limits, Tasks};
+use super::changes::{Changes, Interest};
 use super::{Applied, Capabilities, ClaimQuery, Notices, SessionQuery, Store};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep};
 use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
 
+mod changes;
 mod codec;
 mod connect;
 mod errors;
+mod feed;
 mod lanes;
 mod pipeline;
 mod stream;
@@ -131,7 +134,9 @@ impl Inner {
 
     async fn step_session(&self, id: SessionId, step: SessionStep) -> Result<Option<SessionRecord>> {
         let (collection, limit) = match step {
-            SessionStep::Kill(_) => (&self.sessions, self.limits.operation),
+            SessionStep::Kill(_) | SessionStep::Provide(_) | SessionStep::Withdraw { .. } => {
+                (&self.sessions, self.limits.operation)
+            }
             SessionStep::Renew { .. } => (&self.own_session, self.limits.renewal),
             SessionStep::Open { .. } | SessionStep::Close => (&self.own_session, self.limits.operation),
         };
@@ -171,17 +176,22 @@ impl Inner {
     }
 
     async fn read_sessions(&self, query: SessionQuery) -> Result<Vec<SessionRecord>> {
+        let mut fields = pipeline::session_fields();
         let filter = match query {
             SessionQuery::Ids(ids) if ids.is_empty() => return self.nothing(),
             SessionQuery::Ids(ids) => {
                 doc! { "_id": { "$in": ids.iter().map(SessionId::to_string).collect::<Vec<_>>() } }
             }
             SessionQuery::Live => doc! { "st": "live" },
+            SessionQuery::Roster => {
+                fields = pipeline::roster_fields();
+                doc! { "st": "live" }
+            }
         };
         let sessions = self.sessions.clone();
         let limit = self.limits.operation;
         let request = async move {
-            let found = sessions.find(filter).projection(pipeline::session_fields()).max_time(limit).await?;
+            let found = sessions.find(filter).projection(fields).max_time(limit).await?;
             found.try_collect::<Vec<_>>().await
         };
         let found = self.tasks.run(limit, READ_SESSIONS, request, &self.sessions.namespace().to_string()).await?;
@@ -198,11 +208,7 @@ impl Inner {
                 doc! { "$or": [{ "own": codec::entries_of(id) }, { "q": codec::entries_of(id) }] }
             }
             ClaimQuery::HeldBy(id) => doc! { "own": codec::entries_of(id) },
-            // Every key sorts below the prefix and the last of all characters.
-            ClaimQuery::Prefix(prefix) => {
-                let end = format!("{prefix}\u{10ffff}");
-                doc! { "_id": { "$gte": Bson::String(prefix), "$lt": end } }
-            }
+            ClaimQuery::Prefix(prefix) => doc! { "_id": codec::begins_with(&prefix) },
         };
         let this = Arc::clone(self);
         let request = async move {
@@ -307,6 +313,10 @@ impl Store for MongoStore {
 
     fn notices(&self, id: SessionId) -> BoxFuture<'_, Result<Notices>> {
         stream::open(Arc::clone(&self.0), id).boxed()
+    }
+
+    fn changes(&self, interest: Interest) -> BoxFuture<'_, Result<Changes>> {
+        changes::open(Arc::clone(&self.0), interest).boxed()
     }
 
     fn capabilities(&self) -> Capabilities {

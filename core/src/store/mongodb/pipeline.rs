@@ -83,7 +83,7 @@ pub(super) fn session(id: SessionId, step: &SessionStep) -> Write {
             let ttl = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
             let fresh = doc! {
                 "_id": "$_id", "st": "live", "n": { "$literal": nonce.0 }, "ttl": { "$literal": ttl },
-                "seen": "$$NOW", "info": { "$literal": codec::encode_info(info) },
+                "seen": "$$NOW", "info": { "$literal": codec::encode_info(info) }, "opened": "$$NOW", "rv": 0_i64,
             };
             Write::Pipeline {
                 filter: doc! { "_id": id },
@@ -118,21 +118,62 @@ pub(super) fn session(id: SessionId, step: &SessionStep) -> Write {
         }
         SessionStep::Close => Write::Pipeline {
             filter: doc! { "_id": id, "st": "live" },
-            stages: vec![doc! { "$set": { "st": "dead", "died": "$$NOW" } }],
+            stages: vec![doc! { "$set": {
+                "st": "dead", "died": "$$NOW", "clean": true, "rv": next_revision(), "prov": "$$REMOVE",
+            } }],
             upsert: false,
         },
+        SessionStep::Provide(provider) => {
+            let others = providers_but(doc! { "$literal": &provider.key }.into());
+            let provider = doc! { "$literal": codec::encode_provider(provider) };
+            change_providers(id, doc! { "$concatArrays": [others, [provider]] })
+        }
+        SessionStep::Withdraw { key } => change_providers(id, providers_but(doc! { "$literal": key }.into())),
     }
 }
 
-/// The fields of a session that this version reads.
+/// Only of a live session: a request that comes after the kill finds none.
+fn change_providers(id: String, providers: Document) -> Write {
+    Write::Pipeline {
+        filter: doc! { "_id": id, "st": "live" },
+        stages: vec![doc! { "$set": { "prov": providers, "rv": next_revision() } }],
+        upsert: false,
+    }
+}
+
+fn providers_but(key: Bson) -> Document {
+    doc! { "$filter": { "input": { "$ifNull": ["$prov", []] }, "as": "p", "cond": { "$ne": ["$$p.k", key] } } }
+}
+
+fn next_revision() -> Document {
+    doc! { "$add": [{ "$ifNull": ["$rv", 0_i64] }, 1_i64] }
+}
+
+/// The fields of a session that this version reads, without what it provides.
 pub(super) fn session_fields() -> Document {
-    doc! { "st": 1, "n": 1, "ttl": 1, "seen": 1, "died": 1, "info": 1 }
+    doc! { "st": 1, "n": 1, "ttl": 1, "seen": 1, "died": 1, "info": 1, "clean": 1, "opened": 1, "rv": 1 }
+}
+
+/// The same with what it provides.
+pub(super) fn roster_fields() -> Document {
+    let mut fields = session_fields();
+    fields.insert("prov", 1);
+    fields
+}
+
+/// The fields of a claim that those who look on may know.
+pub(super) fn shown_claim_fields() -> Document {
+    doc! { "own": 1, "tok": 1, "at": 1, "val": 1 }
 }
 
 fn bury_if(condition: Document) -> Vec<Document> {
     let died = doc! { "$and": [{ "$eq": ["$st", "dead"] }, is_missing("$died")] };
     vec![
-        doc! { "$set": { "st": { "$cond": [condition, "dead", "$st"] } } },
+        doc! { "$set": {
+            "st": { "$cond": [condition.clone(), "dead", "$st"] },
+            "rv": { "$cond": [condition.clone(), next_revision(), "$rv"] },
+            "prov": { "$cond": [condition, "$$REMOVE", "$prov"] },
+        } },
         doc! { "$set": { "died": { "$cond": [died, "$$NOW", "$died"] } } },
     ]
 }

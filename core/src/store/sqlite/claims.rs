@@ -14,6 +14,7 @@ use super::fault::Fault;
 use super::tokens::Marks;
 use crate::protocol::claim::{ClaimKey, ClaimStep, ClaimView, Entry, HEAD, Step, When};
 use crate::protocol::session::SessionId;
+use crate::store::changes::ClaimState;
 use crate::store::{Applied, Notice};
 use crate::time::WallTime;
 
@@ -27,11 +28,14 @@ pub(super) struct Stepped {
     pub(super) ceiling_is_near: bool,
     /// The machine's date is too far ahead to be true, and did not count.
     pub(super) date_is_wrong: bool,
+    /// Those who look on see something new; and which listeners the file had.
+    pub(super) shown: bool,
+    pub(super) listeners: i64,
 }
 
 impl Stepped {
     fn refused() -> Self {
-        Self { applied: None, notice: None, ceiling_is_near: false, date_is_wrong: false }
+        Self { applied: None, notice: None, ceiling_is_near: false, date_is_wrong: false, shown: false, listeners: 0 }
     }
 
     fn applied(view: ClaimView) -> Self {
@@ -41,13 +45,26 @@ impl Stepped {
 
 /// Applies one step to one claim.
 pub(super) fn apply(db: &Connection, key: &ClaimKey, step: &ClaimStep, wall: WallTime) -> Result<Stepped, Fault> {
-    let (marks, claim) = load(db, key)?;
-    match step {
+    let Loaded { marks, claim, listeners } = load(db, key)?;
+    let stepped = match step {
         ClaimStep::Step(step) => advance(db, key, claim, step, marks, wall),
         ClaimStep::AnnounceBreak { token } => announce_break(db, key, claim, *token),
         ClaimStep::Publish { holder, token, value } => publish(db, key, claim, holder, *token, value),
         ClaimStep::Collect => collect(db, key, claim),
-    }
+    }?;
+    Ok(Stepped { listeners, ..stepped })
+}
+
+/// What those who look on may know of a claim; none if there is none.
+pub(super) fn state(db: &Connection, key: &ClaimKey) -> rusqlite::Result<Option<ClaimState>> {
+    let mut statement = db.prepare_cached("SELECT own, tok, at, val FROM lock WHERE name = ?1")?;
+    let state = |row: &Row<'_>| {
+        let holder = optional_entry(row, 0)?;
+        let value: Option<String> = row.get(3)?;
+        let value = value.filter(|_| holder.is_some());
+        Ok(ClaimState { key: key.clone(), holder, token: row.get(1)?, granted_at: WallTime(row.get(2)?), value })
+    };
+    statement.query_row([key.as_str()], state).optional()
 }
 
 /// The texts between which all entries of a session lie: `/` is followed by `0`.
@@ -86,7 +103,13 @@ struct Claim {
     next: i64,
 }
 
-fn load(db: &Connection, key: &ClaimKey) -> Result<(Marks, Option<Claim>), Fault> {
+struct Loaded {
+    marks: Marks,
+    claim: Option<Claim>,
+    listeners: i64,
+}
+
+fn load(db: &Connection, key: &ClaimKey) -> Result<Loaded, Fault> {
     let mut statement = db.prepare_cached(LOAD)?;
     let loaded = statement.query_row([key.as_str()], |row| {
         let marks = Marks { hlc: row.get(0)?, ceil: row.get(1)? };
@@ -100,7 +123,7 @@ fn load(db: &Connection, key: &ClaimKey) -> Result<(Marks, Option<Claim>), Fault
                 next: row.get(6)?,
             }),
         };
-        Ok((marks, claim))
+        Ok(Loaded { marks, claim, listeners: row.get(7)? })
     });
     Ok(loaded?)
 }
@@ -149,11 +172,13 @@ fn advance(
         }
     }
     save(db, key, before, &claim, granted.is_some())?;
+    let shown = before.map_or((None, 0), |before| (before.holder, before.token)) != (claim.holder, claim.token);
     // The entry that asked has its answer.
     let told = granted.filter(|entry| step.add != Some(*entry));
     let notice = told.map(|entry| (entry.session, Notice::Granted { key: key.clone(), entry, token: claim.token }));
     Ok(Stepped {
         notice,
+        shown,
         ceiling_is_near: granted.is_some() && marks.is_near(claim.token),
         date_is_wrong: granted.is_some() && marks.distrusts(wall),
         ..Stepped::applied(view(db, key, &claim, step.add.as_ref())?)
@@ -295,7 +320,7 @@ fn publish(
         return Ok(Stepped::refused());
     };
     db.prepare_cached("UPDATE lock SET val = ?2 WHERE name = ?1")?.execute([key.as_str(), value])?;
-    Ok(Stepped::applied(view(db, key, &claim, None)?))
+    Ok(Stepped { shown: true, ..Stepped::applied(view(db, key, &claim, None)?) })
 }
 
 fn collect(db: &Connection, key: &ClaimKey, claim: Option<Claim>) -> Result<Stepped, Fault> {
@@ -308,7 +333,7 @@ fn collect(db: &Connection, key: &ClaimKey, claim: Option<Claim>) -> Result<Step
     Ok(Stepped::applied(view(db, key, &claim, None)?))
 }
 
-const LOAD: &str = "SELECT meta.hlc, meta.ceil, lock.tok, lock.own, lock.at, lock.waiting, lock.seq \
+const LOAD: &str = "SELECT meta.hlc, meta.ceil, lock.tok, lock.own, lock.at, lock.waiting, lock.seq, meta.listeners \
                     FROM meta LEFT JOIN lock ON lock.name = ?1 WHERE meta.id = 1";
 const IS_DEAD: &str = "SELECT 1 FROM sess WHERE id = ?1 AND st = 'dead'";
 const WAITS: &str = "SELECT 1 FROM q WHERE who = ?1 AND name = ?2";

@@ -3,7 +3,8 @@
 //! - [`file`], `run`, `schema`: the file and what lies beside it: where it may be, whose it is, its layout.
 //! - `claims`, `sessions`, `tokens`: the protocol's steps as statements.
 //! - `writer`, `gate`, `checkpoint`: who writes when, in this process and among all.
-//! - `reader`, `wake`: reading, and being told.
+//! - `reader`, `wake`: reading, and being told of one's own grants.
+//! - `log`, `changes`: what has changed, for those who look on.
 //!
 //! Invariants:
 //! - a step is one transaction of the only writing connection of the process, and SQLite's own lock alone excludes
@@ -15,11 +16,13 @@
 //!
 //! Deliberately absent: network file systems (refused), several users for one file (it is private to its creator).
 
+mod changes;
 mod checkpoint;
 mod claims;
 mod fault;
 mod file;
 mod gate;
+mod log;
 mod reader;
 mod run;
 mod schema;
@@ -39,10 +42,12 @@ use futures::future::{BoxFuture, FutureExt};
 use self::checkpoint::Checkpoints;
 use self::file::DatabaseFile;
 use self::gate::Gate;
+use self::log::Log;
 use self::reader::Reader;
 use self::run::RunDirectory;
 use self::wake::Wakes;
 use self::writer::{Done, Surroundings, Work, Writer};
+use super::changes::{Changes, Interest};
 use super::{Applied, Capabilities, ClaimQuery, Notices, SessionQuery, Store};
 use crate::config::Durability;
 use crate::env::Env;
@@ -67,6 +72,7 @@ struct Open {
     run: Arc<RunDirectory>,
     reader: Arc<Reader>,
     wakes: Arc<Wakes>,
+    log: Arc<Log>,
     checkpoints: Arc<Checkpoints>,
     writer: Arc<Writer>,
 }
@@ -117,10 +123,13 @@ impl Open {
         let gate = Arc::new(Gate::new(&run.open_gate()?, env.clone()).map_err(system)?);
         let reader = Arc::new(Reader::new(env.clone(), path.clone(), reading));
         let wakes = Arc::new(Wakes::new(env.clone(), run.clone(), reader.clone()).map_err(system)?);
+        let log = Arc::new(Log::new(env.clone(), run.clone(), reader.clone()).map_err(system)?);
         let checkpoints = Arc::new(Checkpoints::new(env.clone(), path.clone(), gate.clone()));
-        let around = Surroundings { run: run.clone(), wakes: wakes.clone(), checkpoints: checkpoints.clone() };
+        let around =
+            Surroundings { run: run.clone(), wakes: wakes.clone(), log: log.clone(), checkpoints: checkpoints.clone() };
         let writer = Arc::new(Writer::new(env.clone(), path.clone(), durability, gate, around, writing, boot));
-        Ok(Self { env, file, run, reader, wakes, checkpoints, writer })
+        log.set_writer(&writer);
+        Ok(Self { env, file, run, reader, wakes, log, checkpoints, writer })
     }
 
     /// Removes what dead sessions have left: in the run directory, and old tombstones.
@@ -132,11 +141,16 @@ impl Open {
             }
         }
         self.writer.run_later(Work::Purge);
+        self.writer.run_later(Work::Trim);
         Ok(())
     }
 
     async fn close(self: Arc<Self>) {
+        if let Some(farewell) = self.log.farewell() {
+            self.writer.run_later(farewell);
+        }
         self.writer.finish().await;
+        self.log.close().await;
         self.wakes.close().await;
         let runtime = self.env.tasks.runtime().clone();
         // Waits for reads and for a checkpoint, and may make one itself. Fails only if the runtime is shut down; the
@@ -189,6 +203,14 @@ impl Store for SqliteStore {
         async move { self.inner()?.wakes.subscribe(id) }.boxed()
     }
 
+    fn changes(&self, interest: Interest) -> BoxFuture<'_, Result<Changes>> {
+        async move {
+            let open = self.inner()?;
+            changes::open(open.env.clone(), &open.log, &open.reader, interest).await
+        }
+        .boxed()
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities { multi_process: true, multi_host: false, kernel_locks_trusted: true }
     }
@@ -220,6 +242,7 @@ impl Drop for SqliteStore {
     fn drop(&mut self) {
         let Some(open) = self.take() else { return };
         open.writer.stop();
+        open.log.stop();
         open.wakes.stop();
         // Closing the last connection makes a checkpoint, with a sync: not on a thread of the runtime. What the writer
         // is doing ends first.

@@ -9,11 +9,12 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::claims::{entries_of, entry, optional_entry};
 use super::fault::{self, Fault};
-use super::sessions;
+use super::{log, sessions};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::protocol::claim::{ClaimKey, ClaimRecord};
 use crate::protocol::session::{SessionId, SessionRecord};
+use crate::store::changes::{Interest, Snapshot};
 use crate::store::{ClaimQuery, SessionQuery};
 use crate::time::WallTime;
 
@@ -52,7 +53,8 @@ impl Reader {
         drop(self.db.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
-    async fn read<T: Send + 'static>(
+    /// Runs a query on one state of the database: on the caller's thread if it is short and the connection is free.
+    pub(super) async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         at_once: bool,
         query: impl Fn(&Connection) -> std::result::Result<T, Fault> + Send + 'static,
@@ -123,7 +125,7 @@ fn find_sessions(db: &Connection, query: &SessionQuery) -> std::result::Result<V
                 found.extend(intact(&format!("session {id}"), record)?.flatten());
             }
         }
-        SessionQuery::Live => {
+        SessionQuery::Live | SessionQuery::Roster => {
             let mut statement =
                 db.prepare_cached(&format!("SELECT {} FROM sess WHERE st = 'live' ORDER BY id", sessions::COLUMNS))?;
             let mut rows = statement.query([])?;
@@ -131,6 +133,40 @@ fn find_sessions(db: &Connection, query: &SessionQuery) -> std::result::Result<V
                 found.extend(intact("a session", sessions::record(row))?);
             }
         }
+    }
+    if *query == SessionQuery::Roster {
+        for session in &mut found {
+            session.providers = sessions::providers(db, session.id)?;
+        }
+    }
+    Ok(found)
+}
+
+/// All that is of interest, and the last row of the log that it contains.
+pub(super) fn find_snapshot(db: &Connection, interest: &Interest) -> std::result::Result<(Snapshot, i64), Fault> {
+    let sessions = if interest.sessions { find_sessions(db, &SessionQuery::Roster)? } else { Vec::new() };
+    let mut claims = std::collections::BTreeMap::new();
+    for prefix in &interest.claims {
+        for key in keys_with(db, prefix)? {
+            if let Some(Some(claim)) = intact(key.as_str(), super::claims::state(db, &key))? {
+                claims.insert(key, claim);
+            }
+        }
+    }
+    let claims = claims.into_values().filter(|claim| claim.holder.is_some()).collect();
+    Ok((Snapshot { claims, sessions }, log::last(db)?))
+}
+
+fn keys_with(db: &Connection, prefix: &str) -> std::result::Result<Vec<ClaimKey>, Fault> {
+    let mut statement = db.prepare_cached("SELECT name FROM lock WHERE name >= ?1 ORDER BY name")?;
+    let mut rows = statement.query([prefix])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let Some(key) = intact("a claim", row.get::<_, String>(0))? else { continue };
+        if !key.starts_with(prefix) {
+            break;
+        }
+        found.push(ClaimKey::new(key));
     }
     Ok(found)
 }
@@ -147,15 +183,9 @@ fn find_claims(db: &Connection, query: &ClaimQuery) -> std::result::Result<Vec<C
         ClaimQuery::Of(id) => find_of(db, *id, OF),
         ClaimQuery::HeldBy(id) => find_of(db, *id, HELD_BY),
         ClaimQuery::Prefix(prefix) => {
-            let mut statement = db.prepare_cached("SELECT name FROM lock WHERE name >= ?1 ORDER BY name")?;
-            let mut rows = statement.query([prefix])?;
             let mut found = Vec::new();
-            while let Some(row) = rows.next()? {
-                let Some(key) = intact("a claim", row.get::<_, String>(0))? else { continue };
-                if !key.starts_with(prefix) {
-                    break;
-                }
-                found.extend(find_claim(db, &ClaimKey::new(key))?);
+            for key in keys_with(db, prefix)? {
+                found.extend(find_claim(db, &key)?);
             }
             Ok(found)
         }

@@ -1,5 +1,5 @@
-//! The run directory, `<file>-run/` beside the database: the gate, each session's socket, and each session's lock
-//! file (which others write). Nothing in it is needed after the processes are gone.
+//! The run directory, `<file>-run/` beside the database: the gate, each session's socket, the socket of each who listens to
+//! the log, and each session's lock file (which others write). Nothing in it is needed after the processes are gone.
 //!
 //! It is always beside the database, so that all processes agree on it whatever their environment and mounts are. A
 //! socket whose path would be longer than the 107 bytes that the kernel takes is named by way of the directory's open
@@ -75,11 +75,25 @@ impl RunDirectory {
 
     /// The address of a session's socket.
     pub(super) fn socket(&self, session: SessionId) -> PathBuf {
-        let path = self.path.join(format!("{session}.sock"));
+        self.address(&format!("{session}.sock"))
+    }
+
+    /// The address of the socket of one who listens to the log.
+    pub(super) fn ear(&self, listener: SessionId) -> PathBuf {
+        self.address(&format!("{listener}.ear"))
+    }
+
+    /// Removes the socket of one who listens to the log no more.
+    pub(super) fn remove_ear(&self, listener: SessionId) {
+        self.remove(&format!("{listener}.ear"));
+    }
+
+    fn address(&self, name: &str) -> PathBuf {
+        let path = self.path.join(name);
         if path.as_os_str().len() <= MAX_SOCKET_PATH {
             return path;
         }
-        PathBuf::from(format!("/proc/self/fd/{}/{session}.sock", self.fd.as_raw_fd()))
+        PathBuf::from(format!("/proc/self/fd/{}/{name}", self.fd.as_raw_fd()))
     }
 
     /// Removes a session's socket only.

@@ -12,8 +12,11 @@ use crate::error::{Code, Error, Result};
 /// "coor": says that the file is ours, also to `file(1)`.
 const APPLICATION_ID: i32 = 0x636f_6f72;
 
-/// The version of the layout. A newer file is refused; an older one would be brought up to date here.
-pub(super) const VERSION: i32 = 1;
+/// The version of the layout. A newer file is refused; an older one is brought up to date.
+pub(super) const VERSION: i32 = LAYOUTS.len() as i32;
+
+/// What each version adds to the one before.
+const LAYOUTS: [&str; 2] = [LAYOUT, CHANGES];
 
 /// A commit writes whole pages to the log, and our records are small: with pages of the usual 4 KiB an acquire and
 /// its release take a third longer. Fixed when the file is made; a file with other pages works as well.
@@ -45,6 +48,26 @@ const LAYOUT: &str = "
         PRIMARY KEY(name, prio DESC, seq)) WITHOUT ROWID;
     CREATE UNIQUE INDEX q_who ON q(who, name);
     CREATE INDEX q_gone ON q(name) WHERE gone = 1;
+";
+
+/// `rv` counts the changes of what a session provides. In `log` is what has changed, for those in `listener` and for
+/// whoever reads it later; `listeners` is another number whenever the rows of `listener` are others, and `trimmed` is the
+/// last row of `log` that was removed.
+const CHANGES: &str = "
+    ALTER TABLE sess ADD COLUMN clean INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE sess ADD COLUMN opened INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE sess ADD COLUMN rv INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE prov(
+        sid TEXT NOT NULL, k TEXT NOT NULL, seq INTEGER NOT NULL, s TEXT NOT NULL, m TEXT NOT NULL,
+        PRIMARY KEY(sid, k)) WITHOUT ROWID;
+    ALTER TABLE meta ADD COLUMN listeners INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE meta ADD COLUMN trimmed INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE log(
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, key TEXT NOT NULL, body BLOB NOT NULL,
+        source TEXT NOT NULL, at INTEGER NOT NULL);
+    CREATE INDEX log_topic ON log(topic, seq);
+    CREATE TABLE listener(
+        id TEXT NOT NULL, topic TEXT NOT NULL, prefix TEXT NOT NULL, PRIMARY KEY(id, topic, prefix)) WITHOUT ROWID;
 ";
 
 /// Opens a connection that never waits for a lock by itself. Blocks.
@@ -105,7 +128,8 @@ pub(super) fn open(path: &Path, boot: &str) -> Result<Connection> {
 #[derive(PartialEq, Eq)]
 enum Content {
     Nothing,
-    Ours,
+    /// Ours, in this version.
+    Ours(i32),
 }
 
 fn identify(path: &Path, db: &Connection) -> std::result::Result<Content, Fault> {
@@ -139,7 +163,7 @@ fn identify(path: &Path, db: &Connection) -> std::result::Result<Content, Fault>
     if version < 1 || tables == 0 {
         return Err(Fault::corrupt(format!("'{at}' says that it is coord's, but has format {version}")));
     }
-    Ok(Content::Ours)
+    Ok(Content::Ours(version))
 }
 
 #[expect(clippy::disallowed_methods, reason = "opening runs on a thread for blocking work")]
@@ -165,13 +189,19 @@ fn enter_wal_mode(path: &Path, db: &Connection) -> std::result::Result<(), Fault
 
 fn lay_out(path: &Path, db: &mut Connection, boot: &str) -> std::result::Result<(), Fault> {
     let stored = |db: &Connection| db.query_row("SELECT boot FROM meta WHERE id = 1", [], |row| row.get(0)).optional();
-    if identify(path, db)? == Content::Ours && !boot.is_empty() && stored(db)? == Some(boot.to_owned()) {
+    if identify(path, db)? == Content::Ours(VERSION) && !boot.is_empty() && stored(db)? == Some(boot.to_owned()) {
         return Ok(());
     }
     db.pragma_update(None, "synchronous", "FULL")?;
     let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if identify(path, &transaction)? == Content::Nothing {
-        transaction.execute_batch(LAYOUT)?;
+    let version = match identify(path, &transaction)? {
+        Content::Nothing => 0,
+        Content::Ours(version) => version,
+    };
+    if version < VERSION {
+        for layout in LAYOUTS.iter().skip(version as usize) {
+            transaction.execute_batch(layout)?;
+        }
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
     }

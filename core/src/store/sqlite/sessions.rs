@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use rusqlite::types::{FromSqlError, Type};
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
 
 use super::claims::entries_of;
 use super::fault::Fault;
-use crate::protocol::session::{self, Nonce, SessionId, SessionRecord, SessionStep, Vitality};
+use crate::protocol::roster::{self, ProviderRecord};
+use crate::protocol::session::{self, Nonce, SessionId, SessionInfo, SessionRecord, SessionStep, Vitality};
 use crate::time::{Timestamp, WallTime};
 
 /// The columns that [`record`] reads, in its order.
-pub(super) const COLUMNS: &str = "id, st, n, ttl, seen, died, info";
+pub(super) const COLUMNS: &str = "id, st, n, ttl, seen, died, info, clean, opened, rv";
 
 /// When a transaction runs, by the clocks that the store knows.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +37,8 @@ pub(super) struct Stepped {
     pub(super) record: Option<SessionRecord>,
     /// It is dead since this step.
     pub(super) died: bool,
+    /// What those who look on see of it.
+    pub(super) shown: Option<Shown>,
 }
 
 /// Applies one step to one session. When it dies, its places in queues are marked, so that the next step on each
@@ -42,13 +46,14 @@ pub(super) struct Stepped {
 pub(super) fn apply(db: &Connection, id: SessionId, step: &SessionStep, at: Moment<'_>) -> Result<Stepped, Fault> {
     let before = load(db, id)?;
     let Some(after) = session::apply(id, before.clone(), step, at.wall) else {
-        return Ok(Stepped { record: None, died: false });
+        return Ok(Stepped { record: None, died: false, shown: None });
     };
     match &before {
         Some(before) if *before == after => {}
         Some(_) => update(db, &after)?,
         None => insert(db, &after)?,
     }
+    let opened = before.is_none();
     let died = after.vitality == Vitality::Dead && before.is_none_or(|before| before.vitality == Vitality::Live);
     if died {
         let (from, to) = entries_of(id);
@@ -59,7 +64,137 @@ pub(super) fn apply(db: &Connection, id: SessionId, step: &SessionStep, at: Mome
             at.boot
         ])?;
     }
-    Ok(Stepped { record: Some(after), died })
+    let shown = match step {
+        SessionStep::Provide(provider) => {
+            save_provider(db, id, provider, after.revision)?;
+            Some(Shown::Provided { revision: after.revision, provider: provider.clone() })
+        }
+        SessionStep::Withdraw { key } => {
+            remove_provider(db, id, key)?;
+            Some(Shown::Withdrawn { revision: after.revision, key: key.clone() })
+        }
+        _ if died => {
+            db.prepare_cached("DELETE FROM prov WHERE sid = ?1")?.execute([id.to_string()])?;
+            Some(Shown::Ended(Ended::of(&after)))
+        }
+        _ if opened => Some(Shown::Opened(Opened::of(&after))),
+        _ => None,
+    };
+    Ok(Stepped { record: Some(after.bare()), died, shown })
+}
+
+fn save_provider(db: &Connection, id: SessionId, provider: &ProviderRecord, place: i64) -> Result<(), Fault> {
+    db.prepare_cached("INSERT OR REPLACE INTO prov(sid, k, seq, s, m) VALUES(?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![id.to_string(), provider.key, place, provider.service, provider.metadata])?;
+    Ok(())
+}
+
+fn remove_provider(db: &Connection, id: SessionId, key: &str) -> Result<(), Fault> {
+    db.prepare_cached("DELETE FROM prov WHERE sid = ?1 AND k = ?2")?.execute(params![id.to_string(), key])?;
+    Ok(())
+}
+
+/// What a session provides, the latest last.
+pub(super) fn providers(db: &Connection, id: SessionId) -> rusqlite::Result<Vec<ProviderRecord>> {
+    let mut statement = db.prepare_cached("SELECT k, s, m FROM prov WHERE sid = ?1 ORDER BY seq")?;
+    let found = statement.query_map([id.to_string()], |row| {
+        Ok(ProviderRecord { key: row.get(0)?, service: row.get(1)?, metadata: row.get(2)? })
+    })?;
+    found.collect()
+}
+
+/// A change of a session, in the log: what it changed, not the record, which may be large.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) enum Shown {
+    Opened(Opened),
+    Provided { revision: i64, provider: ProviderRecord },
+    Withdrawn { revision: i64, key: String },
+    Ended(Ended),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Opened {
+    nonce: Option<Nonce>,
+    ttl_ms: u64,
+    opened: i64,
+    info: SessionInfo,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Ended {
+    revision: i64,
+    died: Option<i64>,
+    clean: bool,
+}
+
+impl Opened {
+    fn of(record: &SessionRecord) -> Self {
+        Self {
+            nonce: record.nonce,
+            ttl_ms: u64::try_from(record.ttl.as_millis()).unwrap_or(u64::MAX),
+            opened: record.opened.0,
+            info: record.info.clone(),
+        }
+    }
+}
+
+impl Ended {
+    fn of(record: &SessionRecord) -> Self {
+        Self { revision: record.revision, died: record.died.map(|died| died.0), clean: record.clean }
+    }
+}
+
+impl Shown {
+    /// The record after this change of a session that was as `before`; none if that cannot be, or was known already.
+    pub(super) fn apply(self, id: SessionId, before: Option<&SessionRecord>) -> Option<SessionRecord> {
+        if let Self::Opened(opened) = self {
+            return before.is_none().then(|| SessionRecord {
+                id,
+                vitality: Vitality::Live,
+                nonce: opened.nonce,
+                ttl: Duration::from_millis(opened.ttl_ms),
+                seen: WallTime(opened.opened),
+                died: None,
+                clean: false,
+                info: opened.info,
+                opened: WallTime(opened.opened),
+                revision: 0,
+                providers: Vec::new(),
+            });
+        }
+        if let (Self::Ended(ended), None) = (&self, before) {
+            // A tombstone of one that never was.
+            return Some(SessionRecord {
+                id,
+                vitality: Vitality::Dead,
+                nonce: None,
+                ttl: Duration::ZERO,
+                seen: WallTime::default(),
+                died: ended.died.map(WallTime),
+                clean: ended.clean,
+                info: SessionInfo::default(),
+                opened: WallTime::default(),
+                revision: ended.revision,
+                providers: Vec::new(),
+            });
+        }
+        let before = before.cloned()?;
+        Some(match self {
+            Self::Opened(_) => return None,
+            Self::Provided { revision, provider } => {
+                SessionRecord { revision, ..roster::provide(Some(before), &provider)? }
+            }
+            Self::Withdrawn { revision, key } => SessionRecord { revision, ..roster::withdraw(Some(before), &key)? },
+            Self::Ended(ended) => SessionRecord {
+                vitality: Vitality::Dead,
+                died: ended.died.map(WallTime),
+                clean: ended.clean,
+                revision: ended.revision,
+                providers: Vec::new(),
+                ..before
+            },
+        })
+    }
 }
 
 /// Removes records of sessions that died more than a day ago and that no claim mentions any more.
@@ -102,7 +237,11 @@ pub(super) fn record(row: &Row<'_>) -> rusqlite::Result<SessionRecord> {
         ttl: Duration::from_millis(ttl.try_into().map_err(|error| malformed(3, error))?),
         seen: WallTime(row.get(4)?),
         died: row.get::<_, Option<i64>>(5)?.map(WallTime),
+        clean: row.get(7)?,
         info,
+        opened: WallTime(row.get(8)?),
+        revision: row.get(9)?,
+        providers: Vec::new(),
     })
 }
 
@@ -111,7 +250,7 @@ fn malformed(column: usize, error: impl std::error::Error + Send + Sync + 'stati
 }
 
 fn load(db: &Connection, id: SessionId) -> Result<Option<SessionRecord>, Fault> {
-    let mut statement = db.prepare_cached("SELECT id, st, n, ttl, seen, died, info FROM sess WHERE id = ?1")?;
+    let mut statement = db.prepare_cached(LOAD)?;
     Ok(statement.query_row([id.to_string()], record).optional()?)
 }
 
@@ -120,26 +259,30 @@ fn insert(db: &Connection, record: &SessionRecord) -> Result<(), Fault> {
         .map_err(|error| Fault::corrupt(format!("a session's description cannot be written: {error}")))?;
     // Rounded up: an observer may wait longer than it has to, never shorter.
     let ttl = record.ttl.as_nanos().div_ceil(1_000_000);
-    db.prepare_cached("INSERT INTO sess(id, st, n, ttl, seen, died, info) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-        .execute(params![
-            record.id.to_string(),
-            word(record.vitality),
-            record.nonce.map(|nonce| nonce.0),
-            i64::try_from(ttl).unwrap_or(i64::MAX),
-            record.seen.0,
-            record.died.map(|died| died.0),
-            info
-        ])?;
+    db.prepare_cached(INSERT)?.execute(params![
+        record.id.to_string(),
+        word(record.vitality),
+        record.nonce.map(|nonce| nonce.0),
+        i64::try_from(ttl).unwrap_or(i64::MAX),
+        record.seen.0,
+        record.died.map(|died| died.0),
+        info,
+        record.clean,
+        record.opened.0,
+        record.revision
+    ])?;
     Ok(())
 }
 
 fn update(db: &Connection, record: &SessionRecord) -> Result<(), Fault> {
-    db.prepare_cached("UPDATE sess SET st = ?2, n = ?3, seen = ?4, died = ?5 WHERE id = ?1")?.execute(params![
+    db.prepare_cached(UPDATE)?.execute(params![
         record.id.to_string(),
         word(record.vitality),
         record.nonce.map(|nonce| nonce.0),
         record.seen.0,
-        record.died.map(|died| died.0)
+        record.died.map(|died| died.0),
+        record.clean,
+        record.revision
     ])?;
     Ok(())
 }
@@ -150,3 +293,8 @@ fn word(vitality: Vitality) -> &'static str {
         Vitality::Dead => "dead",
     }
 }
+
+const LOAD: &str = "SELECT id, st, n, ttl, seen, died, info, clean, opened, rv FROM sess WHERE id = ?1";
+const INSERT: &str = "INSERT INTO sess(id, st, n, ttl, seen, died, info, clean, opened, rv) \
+                      VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+const UPDATE: &str = "UPDATE sess SET st = ?2, n = ?3, seen = ?4, died = ?5, clean = ?6, rv = ?7 WHERE id = ?1";

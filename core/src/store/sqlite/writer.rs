@@ -21,11 +21,12 @@ use tokio::sync::{Notify, oneshot};
 use super::checkpoint::Checkpoints;
 use super::fault::{self, Fault};
 use super::gate::{Entry, Gate};
+use super::log::{self, Listeners, Log, Topic};
 use super::run::RunDirectory;
-use super::sessions::Moment;
+use super::sessions::{Moment, Shown};
 use super::tokens::Marks;
 use super::wake::Wakes;
-use super::{claims, sessions};
+use super::{changes, claims, sessions};
 use crate::config::Durability;
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
@@ -46,6 +47,9 @@ const BATCH: usize = 64;
 /// How often old tombstones of sessions are looked for.
 const PURGE_EVERY: Duration = Duration::from_secs(3_600);
 
+/// How often old rows of the log are looked for.
+const TRIM_EVERY: Duration = Duration::from_secs(60);
+
 /// One piece of work, done in one transaction, perhaps together with others.
 #[derive(Clone, Debug)]
 pub(super) enum Work {
@@ -55,6 +59,12 @@ pub(super) enum Work {
     RaiseCeiling(i64),
     /// Remove old tombstones.
     Purge,
+    /// Add what a process listens to.
+    Listen(SessionId, Vec<Topic>),
+    /// Remove some of what a process listens to, or all.
+    Unlisten(SessionId, Option<Vec<Topic>>),
+    /// Remove old rows of the log.
+    Trim,
     /// Show that the file can be written.
     Probe,
 }
@@ -74,6 +84,16 @@ struct Finished {
     notice: Option<(SessionId, Notice)>,
     died: Option<SessionId>,
     ceiling_is_near: bool,
+    /// Who is to look at the log.
+    listeners: Vec<SessionId>,
+    /// Old rows of the log may be left.
+    trim_again: bool,
+}
+
+impl Finished {
+    fn new(done: Done) -> Self {
+        Self { done, notice: None, died: None, ceiling_is_near: false, listeners: Vec::new(), trim_again: false }
+    }
 }
 
 #[derive(Debug)]
@@ -97,6 +117,7 @@ struct Queue {
 pub(super) struct Surroundings {
     pub(super) run: Arc<RunDirectory>,
     pub(super) wakes: Arc<Wakes>,
+    pub(super) log: Arc<Log>,
     pub(super) checkpoints: Arc<Checkpoints>,
 }
 
@@ -115,6 +136,7 @@ pub(super) struct Writer {
     idle: Notify,
     raising: AtomicBool,
     purged: AtomicU64,
+    trimmed: AtomicU64,
 }
 
 impl Writer {
@@ -129,12 +151,13 @@ impl Writer {
     ) -> Self {
         Self {
             purged: AtomicU64::new(env.now().nanos()),
+            trimmed: AtomicU64::new(env.now().nanos()),
             env,
             path,
             durability,
             gate,
             around,
-            engine: Mutex::new(Some(Engine { db, boot, synced: None, warned: false })),
+            engine: Mutex::new(Some(Engine { db, boot, synced: None, warned: false, listeners: Listeners::default() })),
             queue: Mutex::default(),
             idle: Notify::new(),
             raising: AtomicBool::new(false),
@@ -306,6 +329,12 @@ impl Writer {
         if let Some((session, notice)) = finished.notice {
             self.around.wakes.tell(session, notice);
         }
+        if !finished.listeners.is_empty() {
+            self.around.log.tell(&finished.listeners);
+        }
+        if finished.trim_again {
+            self.run_later(Work::Trim);
+        }
         if let Some(session) = finished.died {
             self.around.run.remove_remains(session);
         }
@@ -323,6 +352,10 @@ impl Writer {
         if now.since(Timestamp::from_nanos(self.purged.load(Relaxed))) >= PURGE_EVERY {
             self.purged.store(now.nanos(), Relaxed);
             self.run_later(Work::Purge);
+        }
+        if now.since(Timestamp::from_nanos(self.trimmed.load(Relaxed))) >= TRIM_EVERY {
+            self.trimmed.store(now.nanos(), Relaxed);
+            self.run_later(Work::Trim);
         }
     }
 
@@ -427,6 +460,7 @@ struct Engine {
     synced: Option<bool>,
     /// It was said that the date is wrong.
     warned: bool,
+    listeners: Listeners,
 }
 
 impl Engine {
@@ -466,6 +500,7 @@ impl Engine {
         if result.is_err() {
             // SQLite may have done it by itself; an error here would show again at the next beginning.
             let _ = self.reset();
+            self.listeners.forget();
         }
         result
     }
@@ -480,28 +515,61 @@ impl Engine {
 
     fn perform(&mut self, work: &Work, wall: WallTime, now: Timestamp) -> Result<Finished, Fault> {
         let at = Moment { wall, now, boot: &self.boot };
-        let nothing = Finished { done: Done::Nothing, notice: None, died: None, ceiling_is_near: false };
+        let nothing = || Finished::new(Done::Nothing);
         match work {
             Work::Session(id, step) => {
                 let stepped = sessions::apply(&self.db, *id, step, at)?;
-                let died = stepped.died.then_some(*id);
-                Ok(Finished { done: Done::Session(stepped.record), died, ..nothing })
+                let mut finished = Finished::new(Done::Session(stepped.record));
+                finished.died = stepped.died.then_some(*id);
+                if let Some(shown) = &stepped.shown {
+                    finished.listeners = self.show_session(*id, shown, wall)?;
+                }
+                Ok(finished)
             }
             Work::Claim(key, step) => {
                 let stepped = claims::apply(&self.db, key, step, wall)?;
                 if stepped.date_is_wrong {
                     self.warn_about_date(wall);
                 }
-                let claims::Stepped { applied, notice, ceiling_is_near, .. } = stepped;
-                Ok(Finished { done: Done::Claim(applied), notice, ceiling_is_near, ..nothing })
+                let mut finished = Finished::new(Done::Claim(stepped.applied));
+                finished.notice = stepped.notice;
+                finished.ceiling_is_near = stepped.ceiling_is_near;
+                if stepped.shown {
+                    finished.listeners = self.show_claim(key, stepped.listeners, wall)?;
+                }
+                Ok(finished)
             }
-            Work::RaiseCeiling(token) => self.raise_ceiling(*token, wall).map(|()| nothing),
-            Work::Purge => sessions::purge(&self.db, at).map(|()| nothing),
+            Work::RaiseCeiling(token) => self.raise_ceiling(*token, wall).map(|()| nothing()),
+            Work::Purge => sessions::purge(&self.db, at).map(|()| nothing()),
+            Work::Listen(id, topics) => log::listen(&self.db, *id, topics).map(|()| nothing()),
+            Work::Unlisten(id, topics) => log::unlisten(&self.db, *id, topics.as_deref()).map(|()| nothing()),
+            Work::Trim => Ok(Finished { trim_again: log::trim(&self.db, wall)?, ..nothing() }),
             Work::Probe => {
                 self.db.prepare_cached("UPDATE meta SET probe = probe + 1 WHERE id = 1")?.execute([])?;
-                Ok(nothing)
+                Ok(nothing())
             }
         }
+    }
+
+    /// Logs a session's change if somebody listens, and says who.
+    fn show_session(&mut self, id: SessionId, shown: &Shown, wall: WallTime) -> Result<Vec<SessionId>, Fault> {
+        let key = id.to_string();
+        let listeners = self.listeners.to(&self.db, log::generation(&self.db)?, log::SESSIONS, &key)?;
+        if !listeners.is_empty() {
+            log::append(&self.db, log::SESSIONS, &key, &changes::encode(shown)?, "", wall)?;
+        }
+        Ok(listeners)
+    }
+
+    /// Logs a claim's change if somebody listens, and says who.
+    fn show_claim(&mut self, key: &ClaimKey, generation: i64, wall: WallTime) -> Result<Vec<SessionId>, Fault> {
+        let listeners = self.listeners.to(&self.db, generation, log::CLAIMS, key.as_str())?;
+        if !listeners.is_empty()
+            && let Some(body) = changes::encode_claim(&self.db, key)?
+        {
+            log::append(&self.db, log::CLAIMS, key.as_str(), &body, "", wall)?;
+        }
+        Ok(listeners)
     }
 
     fn raise_ceiling(&self, token: i64, wall: WallTime) -> Result<(), Fault> {

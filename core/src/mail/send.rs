@@ -1,0 +1,296 @@
+//! Sending: a message is checked as a whole, then tried until each recipient's fate is known, or time is up.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::Mutex;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::Mailer;
+use super::message::Message;
+use super::mime::Wire;
+use super::report::{Recipient, Report, Status};
+use super::smtp::{Always, Failure, Fate, Gate, Ledger, Reply};
+use crate::env::Task;
+use crate::error::{Code, Error, Result};
+use crate::time::Timestamp;
+
+impl Mailer {
+    /// Sends a message: the whole of it within the mailer's `timeout`, with what is temporary tried again in between.
+    ///
+    /// Returns what the server said about each recipient, also where it refused all of them: look at
+    /// [`Report::all_accepted`]. Nothing is sent twice: once all of a message has left, a connection that breaks before
+    /// the server has answered makes its outcome [`Status::Unknown`].
+    ///
+    /// Dropping the future drops the connection; whether the message was sent is then not known.
+    ///
+    /// # Errors
+    /// Those that are nobody's answer about a recipient. Before anything is sent: `InvalidArgument` that names the
+    /// field. Nothing was sent: `Unavailable` (the server cannot be reached, or breaks off), `Timeout`, `Unauthorized`
+    /// (the login, or the server's certificate), `Unsupported` (no encryption, login or SMTPUTF8 there), `Closed`.
+    /// `OutcomeUnknown` when that is the outcome for everybody.
+    pub async fn send(&self, message: &Message) -> Result<Report> {
+        let (mailer, message) = (self.clone(), message.clone());
+        self.drive(async move { mailer.send_now(message).await }).await
+    }
+
+    async fn send_now(self, message: Message) -> Result<Report> {
+        self.check_open()?;
+        let deadline = self.0.env.now() + self.0.options.timeout;
+        let wire = self.prepare(message)?;
+        let mut ledger = Ledger::new(wire.recipients.len());
+        let mut attempts = 0;
+        let outcome = self.attempt_all(&wire, &mut ledger, &mut attempts, deadline).await;
+        report(&wire, &ledger, attempts, outcome)
+    }
+
+    /// Checks a message, reads its files, and gives it what it needs: an id, and a date.
+    pub(super) fn prepare(&self, mut message: Message) -> Result<Wire> {
+        let checked = message.check(&self.0.defaults)?;
+        message.load_files(self.0.options.max_size)?;
+        let message_id = match &checked.message_id {
+            Some(id) => id.clone(),
+            None => self.new_message_id(checked.from.domain()),
+        };
+        let date = message.date_ms.map_or_else(|| self.0.env.clock.wall(), crate::time::WallTime);
+        message.wire(checked, &message_id, date, self.0.options.max_size)
+    }
+
+    /// An id that nobody else makes.
+    pub(super) fn new_message_id(&self, domain: &str) -> String {
+        let rng = &self.0.env.rng;
+        let domain = if domain.starts_with('[') { "localhost" } else { domain };
+        format!("<{:016x}{:016x}@{domain}>", rng.bits(), rng.bits())
+    }
+
+    async fn attempt_all(
+        &self,
+        wire: &Wire,
+        ledger: &mut Ledger,
+        attempts: &mut u32,
+        deadline: Timestamp,
+    ) -> Result<()> {
+        let env = &self.0.env;
+        let mut wait = self.0.options.retry_min;
+        loop {
+            ledger.reopen();
+            *attempts += 1;
+            let last = self.attempt(wire, ledger, &Always, deadline).await?;
+            let again = ledger.fates.iter().any(Fate::may_retry);
+            let pause = env.jittered(wait);
+            // Not when the wait would use up what is left.
+            if !again || *attempts > self.0.options.retries || env.now() + pause >= deadline {
+                return last.map_or(Ok(()), Err);
+            }
+            tracing::debug!(attempt = *attempts, message_id = wire.message_id, "a message is tried again");
+            env.sleep(pause).await;
+            wait = (wait * 2).min(self.0.options.retry_max);
+        }
+    }
+
+    /// Tries once to send to all whose fate is open. Every fate is settled then; the error that is returned inside is
+    /// why nothing was sent, if that was no answer of the server's.
+    ///
+    /// # Errors
+    /// What makes every further attempt useless.
+    pub(super) async fn attempt(
+        &self,
+        wire: &Wire,
+        ledger: &mut Ledger,
+        gate: &dyn Gate,
+        deadline: Timestamp,
+    ) -> Result<Option<Error>> {
+        let outcome = {
+            let mut attempt = std::pin::pin!(self.attempt_on_a_connection(wire, ledger, gate));
+            tokio::select! {
+                biased;
+                outcome = &mut attempt => Some(outcome),
+                () = self.0.env.sleep_until(deadline) => None,
+            }
+        };
+        let seconds = self.0.options.timeout.as_secs_f64();
+        let late = format!("the message was not sent within {seconds} s");
+        let (error, useless) = match outcome {
+            Some(Ok(())) => (None, false),
+            Some(Err(Failure::Fatal(error))) => (Some(error), true),
+            Some(Err(failure)) => (Some(failure.into_error()), false),
+            None => (Some(Error::new(Code::Timeout, late)), true),
+        };
+        ledger.broken(error.as_ref().map_or("the dialogue ended too early", Error::message));
+        match error {
+            Some(error) if useless => Err(error),
+            error => Ok(error),
+        }
+    }
+
+    async fn attempt_on_a_connection(&self, wire: &Wire, ledger: &mut Ledger, gate: &dyn Gate) -> Result<(), Failure> {
+        let pool = &self.0.pool;
+        let permit = pool.permit().await.map_err(Failure::Fatal)?;
+        let mut connection = pool.get(&permit).await?;
+        loop {
+            let used = connection.used;
+            let left = connection.deliver(wire, ledger, gate, &self.0.options, &self.0.env).await;
+            if let Some(connection) = left.map_err(Failure::Fatal)? {
+                pool.put(connection);
+                return Ok(());
+            }
+            // One that the server closed after the check: a new one, at once, if nothing was said on it.
+            let untouched = ledger.fates.iter().all(|fate| matches!(fate, Fate::Failed(_)));
+            if !(used && untouched) {
+                return match ledger.fates.iter().find_map(|fate| match fate {
+                    Fate::Failed(reply) => Some(reply.text.clone()),
+                    _ => None,
+                }) {
+                    Some(text) => Err(Failure::Broken(text)),
+                    None => Ok(()),
+                };
+            }
+            ledger.reopen();
+            connection = pool.fresh().await?;
+        }
+    }
+
+    pub(super) async fn ask(&self) -> Result<()> {
+        self.check_open()?;
+        let pool = &self.0.pool;
+        let (options, env) = (&self.0.options, &self.0.env);
+        let asking = async {
+            let _permit = pool.permit().await?;
+            let mut connection = pool.fresh().await.map_err(Failure::into_error)?;
+            if !connection.answers(options, env).await {
+                return Err(Error::unavailable("the mail server does not answer"));
+            }
+            connection.quit(options, env).await;
+            Ok(())
+        };
+        tokio::select! {
+            biased;
+            asked = asking => asked,
+            () = env.sleep(options.timeout) => Err(Error::new(
+                Code::Timeout,
+                format!("the mail server did not answer within {} s", options.timeout.as_secs_f64()),
+            )),
+        }
+    }
+
+    /// Sends messages, up to `pool` of them at a time; what becomes of each is taken with [`Batch::next`] in the order
+    /// in which they end. Begins at once. Dropping the batch ends it: what has not begun is not sent.
+    pub fn send_many(&self, messages: Vec<Message>) -> Batch {
+        let total = messages.len();
+        let (told, results) = unbounded_channel();
+        let mailer = self.clone();
+        let task = self.0.env.spawn(async move {
+            let mut rest: VecDeque<_> = messages.into_iter().enumerate().collect();
+            let mut running = FuturesUnordered::new();
+            loop {
+                while running.len() < mailer.0.options.pool as usize
+                    && let Some((index, message)) = rest.pop_front()
+                {
+                    let sending = mailer.clone().send_now(message);
+                    running.push(async move { Sent { index, result: sending.await } });
+                }
+                let Some(sent) = running.next().await else { return };
+                if told.send(sent).is_err() {
+                    return;
+                }
+            }
+        });
+        Batch { mailer: self.clone(), results: Arc::new(Mutex::new(results)), total, task }
+    }
+}
+
+/// Messages that are being sent.
+pub struct Batch {
+    mailer: Mailer,
+    results: Arc<Mutex<UnboundedReceiver<Sent>>>,
+    total: usize,
+    task: Task,
+}
+
+/// What became of one message of a batch.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Sent {
+    /// Which one: its place in the list, from 0.
+    pub index: usize,
+    /// As [`Mailer::send`].
+    pub result: Result<Report>,
+}
+
+impl Batch {
+    /// What became of the next message that has ended; none when all have.
+    ///
+    /// # Errors
+    /// `Forked`; `Closed` when the runtime ended.
+    pub async fn next(&self) -> Result<Option<Sent>> {
+        let results = self.results.clone();
+        self.mailer.drive(async move { Ok(results.lock().await.recv().await) }).await
+    }
+
+    /// How many messages it has.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    /// The mailer that sends it.
+    pub fn mailer(&self) -> &Mailer {
+        &self.mailer
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("mailer", &self.mailer).field("total", &self.total).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        if crate::driver::Runtime::is_ours() {
+            self.task.abort();
+        }
+    }
+}
+
+/// The report, or the error where the server has said nothing about anybody.
+fn report(wire: &Wire, ledger: &Ledger, attempts: u32, outcome: Result<()>) -> Result<Report> {
+    if ledger.fates.iter().all(|fate| matches!(fate, Fate::Unknown(_))) {
+        let why = ledger.fates.first().map_or("", |fate| fate.reply().map_or("", |reply| &reply.text));
+        return Err(Error::new(
+            Code::OutcomeUnknown,
+            format!("all of the message was sent, but whether the mail server has taken it is not known: {why}"),
+        ));
+    }
+    let silent = |fate: &Fate| matches!(fate, Fate::Open | Fate::Willing | Fate::Failed(_));
+    if ledger.fates.iter().all(silent) {
+        outcome?;
+    }
+    let recipients = wire.recipients.iter().zip(&ledger.fates);
+    let recipients = recipients.map(|(mailbox, fate)| fate.recipient(mailbox.address())).collect();
+    Ok(Report { message_id: wire.message_id.clone(), attempts, recipients })
+}
+
+impl Fate {
+    fn reply(&self) -> Option<&Reply> {
+        match self {
+            Self::Open | Self::Willing => None,
+            Self::Accepted(reply) | Self::Failed(reply) | Self::Unknown(reply) | Self::Refused { reply, .. } => {
+                Some(reply)
+            }
+        }
+    }
+
+    pub(super) fn recipient(&self, address: &str) -> Recipient {
+        let (status, permanent) = match self {
+            Self::Accepted(_) => (Status::Accepted, false),
+            Self::Unknown(_) => (Status::Unknown, false),
+            Self::Refused { permanent, .. } => (Status::Rejected, *permanent),
+            Self::Open | Self::Willing | Self::Failed(_) => (Status::Rejected, false),
+        };
+        let Reply { code, text } = self.reply().cloned().unwrap_or(Reply { code: 0, text: String::new() });
+        Recipient { address: address.to_owned(), status, code, text, permanent }
+    }
+}

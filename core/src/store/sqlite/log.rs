@@ -1,0 +1,471 @@
+//! The log: what has changed, in the order of the commits, for those who listen in this process and in others.
+//!
+//! A row is written in the transaction that makes the change ([`append`]), so that the log and the records never differ. After
+//! the commit each process that listens to its topic gets one datagram on a socket in the run directory. It says
+//! nothing but "look": the listener reads the rows after the last that it has seen, so a datagram that is late, doubled or
+//! forged does no harm, and one that is lost costs until the next look, a second at most.
+//!
+//! Who listens to what stands in the table `listener`, so a writer can tell, inside its transaction, whether anybody
+//! would read a row ([`Listeners`]): claims and sessions are logged only then. Invariant: whoever has subscribed finds
+//! every change that was committed after the subscription. A row of a process that is gone is removed by the first to find
+//! its socket deserted.
+//!
+//! Rows are kept for [`KEPT`]. Who comes later is told so ([`Read::Gone`]), and has to begin with the records.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::net::UnixDatagram;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
+use tokio::sync::{Notify, oneshot};
+
+use super::fault::Fault;
+use super::reader::Reader;
+use super::run::RunDirectory;
+use super::writer::{Work, Writer};
+use crate::env::Env;
+use crate::error::{Code, Error, Result};
+use crate::protocol::session::SessionId;
+use crate::time::WallTime;
+
+/// The topic of claims; the key is the claim's.
+pub(super) const CLAIMS: &str = "claim";
+
+/// The topic of sessions; the key is the session's id.
+pub(super) const SESSIONS: &str = "session";
+
+/// How long a row is kept at least, by the machine's date.
+const KEPT: Duration = Duration::from_secs(3_600);
+
+/// As many rows are kept at most.
+const MOST_ROWS: i64 = 1_000_000;
+
+/// As many rows are removed, and read, at a time.
+const PART: i64 = 512;
+
+/// How often a listener looks although nobody has told it to.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What somebody listens to: the rows of a topic whose key begins with a text.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Topic {
+    pub(super) topic: String,
+    pub(super) prefix: String,
+}
+
+impl Topic {
+    pub(super) fn new(topic: impl Into<String>, prefix: impl Into<String>) -> Self {
+        Self { topic: topic.into(), prefix: prefix.into() }
+    }
+
+    fn covers(&self, topic: &str, key: &str) -> bool {
+        self.topic == topic && key.starts_with(&self.prefix)
+    }
+}
+
+/// One row.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Row {
+    /// Its number: grows with the commits, and is never used again.
+    pub(super) seq: i64,
+    pub(super) topic: String,
+    pub(super) key: String,
+    pub(super) body: Vec<u8>,
+    /// Who made the change, as far as the topic says so.
+    pub(super) source: String,
+    /// When, by the machine's date.
+    pub(super) at: WallTime,
+}
+
+/// What a look at the log has found.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Read {
+    /// The next rows, in order; some may be left.
+    Rows(Vec<Row>),
+    /// Rows that would have come next have been removed.
+    Gone,
+}
+
+/// Writes a row, inside a transaction that the caller has begun.
+pub(super) fn append(
+    db: &Connection,
+    topic: &str,
+    key: &str,
+    body: &[u8],
+    source: &str,
+    at: WallTime,
+) -> std::result::Result<(), Fault> {
+    db.prepare_cached("INSERT INTO log(topic, key, body, source, at) VALUES(?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![topic, key, body, source, at.0])?;
+    Ok(())
+}
+
+/// The number of the last row that was ever written.
+pub(super) fn last(db: &Connection) -> rusqlite::Result<i64> {
+    let last = db.prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'log'")?.query_row([], |row| row.get(0));
+    Ok(last.optional()?.unwrap_or(0))
+}
+
+/// The next rows of these topics after this number.
+pub(super) fn read_after(db: &Connection, seq: i64, topics: &[Topic]) -> std::result::Result<Read, Fault> {
+    let trimmed: i64 = db.prepare_cached("SELECT trimmed FROM meta WHERE id = 1")?.query_row([], |row| row.get(0))?;
+    if seq < trimmed {
+        return Ok(Read::Gone);
+    }
+    let mut names: Vec<&str> = topics.iter().map(|topic| topic.topic.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let places = vec!["?"; names.len()].join(", ");
+    let mut statement = db.prepare_cached(&format!(
+        "SELECT seq, topic, key, body, source, at FROM log WHERE topic IN ({places}) AND seq > ? ORDER BY seq LIMIT {PART}"
+    ))?;
+    let arguments = names.into_iter().map(|name| Value::from(name.to_owned())).chain([Value::from(seq)]);
+    let found = statement.query_map(params_from_iter(arguments), |row| {
+        Ok(Row {
+            seq: row.get(0)?,
+            topic: row.get(1)?,
+            key: row.get(2)?,
+            body: row.get(3)?,
+            source: row.get(4)?,
+            at: WallTime(row.get(5)?),
+        })
+    })?;
+    Ok(Read::Rows(found.collect::<rusqlite::Result<_>>()?))
+}
+
+/// Removes old rows, some at a time. Whether more may be left.
+pub(super) fn trim(db: &Connection, now: WallTime) -> std::result::Result<bool, Fault> {
+    let kept = i64::try_from(KEPT.as_millis()).unwrap_or(i64::MAX);
+    let old: Option<i64> = db
+        .prepare_cached(&format!(
+            "SELECT max(seq) FROM (SELECT seq, at FROM log ORDER BY seq LIMIT {PART}) \
+             WHERE at < ?1 OR seq < (SELECT max(seq) FROM log) - {MOST_ROWS}"
+        ))?
+        .query_row([now.0.saturating_sub(kept)], |row| row.get(0))?;
+    let Some(old) = old else { return Ok(false) };
+    let removed = db.prepare_cached("DELETE FROM log WHERE seq <= ?1")?.execute([old])?;
+    db.prepare_cached("UPDATE meta SET trimmed = max(trimmed, ?1) WHERE id = 1")?.execute([old])?;
+    Ok(removed as i64 == PART)
+}
+
+/// Adds what a process listens to.
+pub(super) fn listen(db: &Connection, id: SessionId, topics: &[Topic]) -> std::result::Result<(), Fault> {
+    for Topic { topic, prefix } in topics {
+        db.prepare_cached("INSERT OR IGNORE INTO listener(id, topic, prefix) VALUES(?1, ?2, ?3)")?.execute(params![
+            id.to_string(),
+            topic,
+            prefix
+        ])?;
+    }
+    count(db)
+}
+
+/// Removes some of what a process listens to, or all.
+pub(super) fn unlisten(db: &Connection, id: SessionId, topics: Option<&[Topic]>) -> std::result::Result<(), Fault> {
+    match topics {
+        None => {
+            db.prepare_cached("DELETE FROM listener WHERE id = ?1")?.execute([id.to_string()])?;
+        }
+        Some(topics) => {
+            for Topic { topic, prefix } in topics {
+                db.prepare_cached("DELETE FROM listener WHERE id = ?1 AND topic = ?2 AND prefix = ?3")?
+                    .execute(params![id.to_string(), topic, prefix])?;
+            }
+        }
+    }
+    count(db)
+}
+
+fn count(db: &Connection) -> std::result::Result<(), Fault> {
+    db.prepare_cached("UPDATE meta SET listeners = listeners + 1 WHERE id = 1")?.execute([])?;
+    Ok(())
+}
+
+/// The number that is another one whenever the listeners are others.
+pub(super) fn generation(db: &Connection) -> rusqlite::Result<i64> {
+    db.prepare_cached("SELECT listeners FROM meta WHERE id = 1")?.query_row([], |row| row.get(0))
+}
+
+/// Who listens to what, as a writer knows it.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    generation: i64,
+    rows: Vec<(SessionId, Topic)>,
+}
+
+impl Listeners {
+    /// Who listens to this key, by the file in this transaction, whose generation of listeners is given.
+    pub(super) fn to(
+        &mut self,
+        db: &Connection,
+        generation: i64,
+        topic: &str,
+        key: &str,
+    ) -> std::result::Result<Vec<SessionId>, Fault> {
+        if generation != self.generation {
+            let mut statement = db.prepare_cached("SELECT id, topic, prefix FROM listener")?;
+            let rows = statement.query_map([], |row| {
+                let id: String = row.get(0)?;
+                Ok((id, Topic { topic: row.get(1)?, prefix: row.get(2)? }))
+            })?;
+            let mut known = Vec::new();
+            for row in rows {
+                let (id, topic) = row?;
+                // What is not an id was not written by us, and cannot be told.
+                known.extend(id.parse().ok().map(|id| (id, topic)));
+            }
+            self.rows = known;
+            self.generation = generation;
+        }
+        let mut found: Vec<SessionId> =
+            self.rows.iter().filter(|(_, wanted)| wanted.covers(topic, key)).map(|(id, _)| *id).collect();
+        found.dedup();
+        Ok(found)
+    }
+
+    /// What was read in a transaction that did not come to its end may not be so.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// One store value's ears: its socket, and those in it who listen.
+#[derive(Debug)]
+pub(super) struct Log {
+    env: Env,
+    id: SessionId,
+    run: Arc<RunDirectory>,
+    reader: Arc<Reader>,
+    /// Set once, right after the writer was made.
+    writer: OnceLock<Weak<Writer>>,
+    sender: UnixDatagram,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    closed: bool,
+    /// Those who listen, with what wakes them.
+    subscriptions: BTreeMap<u64, (Vec<Topic>, Arc<Notify>)>,
+    next: u64,
+    /// The task at the socket: ends when this is dropped, and tells that it has.
+    ear: Option<Ear>,
+}
+
+#[derive(Debug)]
+struct Ear {
+    _stop: oneshot::Sender<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Log {
+    /// Nobody listens yet.
+    pub(super) fn new(env: Env, run: Arc<RunDirectory>, reader: Arc<Reader>) -> io::Result<Self> {
+        let sender = UnixDatagram::unbound()?;
+        sender.set_nonblocking(true)?;
+        let id = env.session_id();
+        Ok(Self { env, id, run, reader, writer: OnceLock::new(), sender, state: Mutex::default() })
+    }
+
+    /// Says who writes.
+    pub(super) fn set_writer(&self, writer: &Arc<Writer>) {
+        // Called once.
+        let _ = self.writer.set(Arc::downgrade(writer));
+    }
+
+    /// Listens to these topics. Whatever is committed after this has returned will be found in the log.
+    ///
+    /// # Errors
+    /// `Closed`; `Unavailable` if no socket can be had, or the file cannot be written.
+    pub(super) async fn subscribe(self: &Arc<Self>, topics: Vec<Topic>) -> Result<Subscription> {
+        let closed = || Error::closed("the store");
+        let writer = self.writer.get().and_then(Weak::upgrade).ok_or_else(closed)?;
+        let subscription = {
+            let mut state = self.state();
+            if state.closed {
+                return Err(closed());
+            }
+            if state.ear.is_none() {
+                state.ear = Some(self.open_ear()?);
+            }
+            let (number, wake) = (state.next, Arc::new(Notify::new()));
+            state.next += 1;
+            state.subscriptions.insert(number, (topics.clone(), wake.clone()));
+            Subscription { log: self.clone(), number, topics: topics.clone(), wake }
+        };
+        writer.run(Work::Listen(self.id, topics)).await?;
+        Ok(subscription)
+    }
+
+    /// Tells those who listen, after the commit. Does not wait.
+    pub(super) fn tell(&self, listeners: &[SessionId]) {
+        for id in listeners {
+            if *id == self.id {
+                self.wake_all();
+                continue;
+            }
+            match self.sender.send_to(b"look", self.run.ear(*id)) {
+                Ok(_) => {}
+                // It has not read the last one yet, which says the same.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                    tracing::debug!(listener = %id, "a listener is gone");
+                    self.run.remove_ear(*id);
+                    if let Some(writer) = self.writer.get().and_then(Weak::upgrade) {
+                        writer.run_later(Work::Unlisten(*id, None));
+                    }
+                }
+                Err(error) => tracing::trace!(listener = %id, %error, "a listener could not be told"),
+            }
+        }
+    }
+
+    /// Ends all subscriptions, and waits until the socket is closed. The rows of `listener` go by `Work::Unlisten`, before.
+    pub(super) async fn close(&self) {
+        if let Some(ear) = self.stop() {
+            // Resolved by an error when the task drops its end.
+            let _ = ear.ended.await;
+        }
+    }
+
+    /// The work that takes this store value out of the listeners, if it has been one.
+    pub(super) fn farewell(&self) -> Option<Work> {
+        self.state().ear.is_some().then_some(Work::Unlisten(self.id, None))
+    }
+
+    /// The same without waiting.
+    pub(super) fn stop(&self) -> Option<StoppedEar> {
+        let mut state = self.state();
+        state.closed = true;
+        for (_, wake) in state.subscriptions.values() {
+            wake.notify_one();
+        }
+        let ear = state.ear.take()?;
+        self.run.remove_ear(self.id);
+        Some(StoppedEar { ended: ear.ended })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake_all(&self) {
+        for (_, wake) in self.state().subscriptions.values() {
+            wake.notify_one();
+        }
+    }
+
+    fn open_ear(self: &Arc<Self>) -> Result<Ear> {
+        let bind = || {
+            let socket = UnixDatagram::bind(self.run.ear(self.id))?;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        };
+        let socket = bind().map_err(|error: io::Error| {
+            let message = format!("no socket can be opened in '{}': {error}", self.run.path().display());
+            Error::with_source(Code::Unavailable, message, error)
+        })?;
+        let (stop, stopped) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        let task = hear(Arc::downgrade(self), socket, stopped);
+        self.env.spawn(async move {
+            task.await;
+            drop(end);
+        });
+        Ok(Ear { _stop: stop, ended })
+    }
+
+    fn unsubscribe(&self, number: u64) {
+        let mut state = self.state();
+        let Some((topics, _)) = state.subscriptions.remove(&number) else { return };
+        if state.closed {
+            return;
+        }
+        let still = |topic: &Topic| state.subscriptions.values().any(|(wanted, _)| wanted.contains(topic));
+        let unheard: Vec<Topic> = topics.into_iter().filter(|topic| !still(topic)).collect();
+        // Under the lock: a later subscription to the same must be written after this.
+        if !unheard.is_empty()
+            && let Some(writer) = self.writer.get().and_then(Weak::upgrade)
+        {
+            writer.run_later(Work::Unlisten(self.id, Some(unheard)));
+        }
+    }
+}
+
+/// The end of a task at a socket.
+#[derive(Debug)]
+pub(super) struct StoppedEar {
+    ended: oneshot::Receiver<()>,
+}
+
+async fn hear(log: Weak<Log>, socket: UnixDatagram, mut stopped: oneshot::Receiver<()>) {
+    let socket = match tokio::net::UnixDatagram::from_std(socket) {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::warn!(%error, "changes are not told; they are looked for every second instead");
+            return;
+        }
+    };
+    let mut buffer = [0; 16];
+    loop {
+        tokio::select! {
+            _ = &mut stopped => return,
+            received = socket.recv(&mut buffer) => {
+                if let Err(error) = received {
+                    tracing::warn!(%error, "receiving a wake-up failed");
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+            }
+        }
+        let Some(log) = log.upgrade() else { return };
+        log.wake_all();
+    }
+}
+
+/// Listens to some topics until it is dropped.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    log: Arc<Log>,
+    number: u64,
+    topics: Vec<Topic>,
+    wake: Arc<Notify>,
+}
+
+impl Subscription {
+    /// The next rows after this number; waits until there are some.
+    ///
+    /// # Errors
+    /// `Closed` when the store is; those of reading.
+    pub(super) async fn next(&self, seq: i64) -> Result<Read> {
+        loop {
+            match self.read_after(seq).await? {
+                Read::Rows(rows) if rows.is_empty() => self.wait().await,
+                found => return Ok(found),
+            }
+        }
+    }
+
+    async fn read_after(&self, seq: i64) -> Result<Read> {
+        if self.log.state().closed {
+            return Err(Error::closed("the store"));
+        }
+        let topics = self.topics.clone();
+        self.log.reader.read(true, move |db| read_after(db, seq, &topics)).await
+    }
+
+    async fn wait(&self) {
+        tokio::select! {
+            () = self.wake.notified() => {}
+            () = self.log.env.sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.log.unsubscribe(self.number);
+    }
+}
