@@ -3556,9 +3556,9 @@ coord_status_t coord_provider_close_start(coord_provider_t *provider,
 void coord_provider_destroy(coord_provider_t *provider);
 
 /**
- * Observes a service, or all services of a scope: "name", "scope/name", "namespace/scope/name"; "*", "scope/*",
- * "namespace/scope/*". Succeeds when the first view is complete. However many observers a client has, they share one
- * stream of changes from the store. Options: "down_grace_ms" (number, 0 by default) is how long a
+ * Observes the service of this name, "name", "scope/name" or "namespace/scope/name"; or, with a star in the place of
+ * the last part, all services of a scope. Succeeds when the first view is complete. However many observers a client
+ * has, they share one stream of changes from the store. Options: "down_grace_ms" (number, 0 by default) is how long a
  * COORD_OBSERVED_LAST_DOWN is held back; it is dropped, with the COORD_OBSERVED_FIRST_UP that would follow it, when a
  * provider is back in time.
  *
@@ -3608,7 +3608,8 @@ coord_status_t coord_client_observe_start(coord_client_t *client,
 coord_status_t coord_event_take_observer(coord_event_t *event, coord_observer_t **out, coord_error_t **err);
 
 /**
- * What is observed, in full: "namespace/scope/name" or "namespace/scope/*"; valid until the handle is destroyed.
+ * What is observed, in full: "namespace/scope/name", or a star in the place of the last part; valid until the handle
+ * is destroyed.
  *
  * @threadsafe yes
  * @blocks no

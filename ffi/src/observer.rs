@@ -96,9 +96,9 @@ impl ObserverEventObject {
     }
 }
 
-/// Observes a service, or all services of a scope: "name", "scope/name", "namespace/scope/name"; "*", "scope/*",
-/// "namespace/scope/*". Succeeds when the first view is complete. However many observers a client has, they share one
-/// stream of changes from the store. Options: "down_grace_ms" (number, 0 by default) is how long a
+/// Observes the service of this name, "name", "scope/name" or "namespace/scope/name"; or, with a star in the place of
+/// the last part, all services of a scope. Succeeds when the first view is complete. However many observers a client
+/// has, they share one stream of changes from the store. Options: "down_grace_ms" (number, 0 by default) is how long a
 /// COORD_OBSERVED_LAST_DOWN is held back; it is dropped, with the COORD_OBSERVED_FIRST_UP that would follow it, when a
 /// provider is back in time.
 ///
@@ -196,7 +196,8 @@ pub unsafe extern "C" fn coord_event_take_observer(
     })
 }
 
-/// What is observed, in full: "namespace/scope/name" or "namespace/scope/*"; valid until the handle is destroyed.
+/// What is observed, in full: "namespace/scope/name", or a star in the place of the last part; valid until the handle
+/// is destroyed.
 ///
 /// @threadsafe yes
 /// @blocks no

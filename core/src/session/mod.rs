@@ -9,7 +9,6 @@
 //! When it is lost, the client opens another; nothing is carried over. Beside them, for all sessions of a client, is
 //! [`changes`]: what others do, for those in this client who look on.
 
-#[allow(dead_code, reason = "elections and observers come to it")]
 pub(crate) mod changes;
 mod keeper;
 pub(crate) mod kernel_lock;
