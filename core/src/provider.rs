@@ -7,17 +7,22 @@
 //! After a lost session the client registers what is still wanted under its next session by itself.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::client::Client;
-use crate::error::{LossReason, Result};
+use crate::driver::Runtime;
+use crate::error::{Error, LossReason, Result};
+use crate::name::{MAX_NAME, Name, check_part};
+use crate::protocol::roster::MAX_METADATA;
+use crate::session::providers::{Happened, Offer};
 
 /// How a service is provided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProvideOptions {
-    /// Tells the providers of one service in one session apart; random by default. At most 253 bytes.
+    /// Tells the providers of one service in one session apart; random by default. Made like a part of a name.
     pub instance_id: Option<String>,
-    /// Whether the provider is registered again under the client's next session after one was lost.
+    /// Whether the provider is registered again under the client's next session after one was lost. It is by default.
     pub reregister: bool,
 }
 
@@ -42,65 +47,129 @@ pub enum ProviderEvent {
 
 /// A service that this client provides. Dropping it withdraws it in the background.
 pub struct Provider {
-    service: String,
+    client: Client,
+    offer: Arc<Offer>,
 }
 
 impl Client {
     /// Says that this process provides a service, with metadata for those who look for one (an address, say; at most
-    /// 4 KiB). Returns when observers can see it. One write.
+    /// 4 KiB). Returns when observers can see it; waits for as long as that takes, also through outages of the store. One
+    /// write.
+    ///
+    /// Dropping the future withdraws it.
     ///
     /// # Errors
     /// `InvalidArgument` for the name, the metadata or the instance id; `AlreadyExists` if this client provides the
-    /// service under this instance id already; `QueueFull` beyond 1,000 providers or 1 MiB of metadata in one session;
-    /// `Lost`, `Unavailable`, `Closed`; those of the store.
+    /// service as this instance already; `QueueFull` beyond 1,000 providers or 1 MiB of metadata in one session;
+    /// `Closed`, `Forked`; those of the store that waiting cannot cure.
     pub async fn provide(&self, service: &str, metadata: &str, options: ProvideOptions) -> Result<Provider> {
-        todo!("{service} {metadata} {options:?}")
+        let core = self.core();
+        core.check_open()?;
+        let service: Name = self.name(service)?;
+        check_metadata(metadata)?;
+        let instance = match options.instance_id {
+            None => format!("{:016x}", core.setup().env.rng.bits()),
+            Some(id) => {
+                check_instance(&id)?;
+                id
+            }
+        };
+        let (offer, version) =
+            core.setup().providers.offer(service.as_str(), &instance, metadata, options.reregister)?;
+        let provider = Provider { client: self.clone(), offer: offer.clone() };
+        // Closed in between: nobody looks after the table any more.
+        core.check_open()?;
+        core.drive(async move { offer.registered(version).await }).await?;
+        Ok(provider)
     }
 }
 
 impl Provider {
     /// The service's full name, `namespace/scope/name`.
     pub fn service(&self) -> &str {
-        &self.service
+        self.offer.service()
     }
 
     /// What tells it apart from other providers of the service in this session.
     pub fn instance_id(&self) -> &str {
-        todo!()
+        self.offer.instance()
     }
 
     /// The metadata that was given last.
     pub fn metadata(&self) -> String {
-        todo!()
+        self.offer.metadata()
     }
 
     /// Whether it is registered under a session that is not lost. No I/O.
     pub fn is_registered(&self) -> bool {
-        todo!()
+        self.offer.is_registered(self.client.core().current_session().id())
     }
 
-    /// Replaces the metadata. Returns when observers can see it. One write.
+    /// Replaces the metadata. Returns when observers can see it; waits through outages of the store. One write. Goes on in
+    /// the background when the future is dropped.
     ///
     /// # Errors
-    /// `InvalidArgument`, `QueueFull` as [`Client::provide`]; `Closed` after [`Provider::close`]; those of the store.
+    /// `InvalidArgument`, `QueueFull` as [`Client::provide`], and then nothing has changed; `Closed` after
+    /// [`Provider::close`] or when the client is closed; `Forked`; those of the store that waiting cannot cure.
     pub async fn update(&self, metadata: &str) -> Result<()> {
-        todo!("{metadata}")
+        check_metadata(metadata)?;
+        let core = self.client.core();
+        core.check_open()?;
+        let version = core.setup().providers.update(&self.offer, metadata)?;
+        let offer = self.offer.clone();
+        core.drive(async move { offer.registered(version).await }).await
     }
 
-    /// The next event; waits for it. The first is `Registered`.
+    /// The next event; waits for it. The first is `Registered`. Dropping the future loses none; of more than 64 that
+    /// nobody has taken the oldest are forgotten.
     ///
     /// # Errors
-    /// `Closed` after the event `Closed`.
+    /// `Closed` after the event `Closed`; `Forked`.
     pub async fn next(&self) -> Result<ProviderEvent> {
-        todo!()
+        loop {
+            if !Runtime::is_ours() {
+                return Err(Error::forked());
+            }
+            // Taken here and not in the task that waits, so that none is lost with a future that is dropped.
+            if let Some(event) = self.offer.take_event()? {
+                return Ok(match event {
+                    Happened::Registered => ProviderEvent::Registered,
+                    Happened::Lost(reason) => ProviderEvent::Lost(reason),
+                    Happened::Reregistered => ProviderEvent::Reregistered,
+                    Happened::Closed => ProviderEvent::Closed,
+                });
+            }
+            let offer = self.offer.clone();
+            self.client.core().drive(async move { Ok(offer.has_event().await) }).await?;
+        }
     }
 
-    /// Withdraws it. Returns when observers can see that. Closing twice is no error.
+    /// Withdraws it. Returns when observers can see that; waits through outages of the store. Goes on in the background
+    /// when the future is dropped. Closing twice is no error.
     ///
     /// # Errors
-    /// Those of the store: then it is tried on in the background, until the session ends.
+    /// `Forked`; those of the store that waiting cannot cure: then it ends with the session.
     pub async fn close(&self) -> Result<()> {
-        todo!()
+        if !Runtime::is_ours() {
+            return Err(Error::forked());
+        }
+        let version = self.client.core().setup().providers.withdraw(&self.offer);
+        let offer = self.offer.clone();
+        self.client.core().drive(async move { offer.gone(version).await }).await
+    }
+
+    /// The client that provides it.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        // In a forked child everything belongs to the parent.
+        if Runtime::is_ours() {
+            self.client.core().setup().providers.withdraw(&self.offer);
+        }
     }
 }
 
@@ -108,4 +177,21 @@ impl fmt::Debug for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Provider({}, {})", self.service(), self.instance_id())
     }
+}
+
+fn check_metadata(metadata: &str) -> Result<()> {
+    if metadata.len() > MAX_METADATA {
+        return Err(Error::invalid(format!(
+            "the metadata of a provider has at most {MAX_METADATA} bytes; these have {}; say where the rest can be found",
+            metadata.len()
+        )));
+    }
+    Ok(())
+}
+
+fn check_instance(id: &str) -> Result<()> {
+    if id.len() > MAX_NAME {
+        return Err(Error::invalid(format!("an instance id has at most {MAX_NAME} bytes; this one has {}", id.len())));
+    }
+    check_part(id)
 }

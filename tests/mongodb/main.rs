@@ -7,5 +7,6 @@ mod differential;
 mod failover;
 mod faults;
 mod fixture;
+mod roster;
 mod steps;
 mod support;
