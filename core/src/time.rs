@@ -59,6 +59,13 @@ impl std::ops::Sub<Duration> for Timestamp {
 #[serde(transparent)]
 pub struct WallTime(pub i64);
 
+impl WallTime {
+    /// The same as the standard library's type; 1970 for what is before.
+    pub fn system_time(self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(u64::try_from(self.0).unwrap_or(0))
+    }
+}
+
 impl fmt::Display for WallTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ms", self.0)
