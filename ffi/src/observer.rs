@@ -62,7 +62,7 @@ object!(ObserverEventObject, coord_observer_event_t, 22, "event of an observer")
 
 impl ObserverObject {
     pub(crate) fn new(observer: Observer) -> Self {
-        let pattern = Lent::new(observer.pattern());
+        let pattern = Lent::new(&observer.pattern());
         Self { observer: Shared::new("observer", observer), pattern }
     }
 }

@@ -69,7 +69,7 @@ impl Election {
                 let (key, sink) = (election.key.clone(), heard.clone());
                 let interest = Interest { claims: vec![key.as_str().to_owned()], sessions: true };
                 let attached = core.changes().attach(interest, Box::new(move |change| sink.hear(&key, change))).await?;
-                let Election { client, name, .. } = election;
+                let Self { client, name, .. } = election;
                 Ok(LeaderWatch { client, name, heard, _attached: attached })
             })
             .await
@@ -154,7 +154,7 @@ impl Taken {
             core.check_open()?;
             {
                 let mut state = heard.state();
-                if let Some(told) = state.story.next() {
+                if let Some(told) = state.story.take() {
                     break told;
                 }
                 if state.closed {

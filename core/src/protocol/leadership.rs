@@ -66,17 +66,13 @@ impl Story {
         }
         match self.leader() {
             Some(leader) if tenure.token < leader.token => return,
-            Some(leader) if tenure.token == leader.token => {
-                // A term's value is never taken back, so a state without one is older.
-                if tenure.value.is_none() || tenure.value == leader.value {
-                    return;
-                }
-            }
-            Some(leader) => {
+            Some(leader) if tenure.token > leader.token => {
                 let token = leader.token;
                 self.end(token);
             }
-            None => {}
+            // A term's value is never taken back, so a state without one is older.
+            Some(leader) if tenure.value.is_none() || tenure.value == leader.value => return,
+            Some(_) | None => {}
         }
         self.tell(Told::Leader(tenure));
     }
@@ -104,7 +100,7 @@ impl Story {
     }
 
     /// What is to be told next.
-    pub fn next(&mut self) -> Option<Told> {
+    pub fn take(&mut self) -> Option<Told> {
         let told = self.untold.pop_front()?;
         self.heard_before = self.heard.replace(told.clone());
         Some(told)

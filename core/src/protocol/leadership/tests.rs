@@ -26,7 +26,7 @@ impl Story {
 }
 
 fn told(story: &mut Story) -> Vec<Told> {
-    std::iter::from_fn(|| story.next()).collect()
+    std::iter::from_fn(|| story.take()).collect()
 }
 
 fn leads(session: u128, token: i64, value: Option<&str>) -> Told {
@@ -115,7 +115,7 @@ fn a_record_that_was_collected_is_nobodys() {
 fn who_falls_behind_goes_on_with_the_present() {
     let mut story = Story::default();
     story.on_record(Some(&record(Some(1), 1, None)));
-    assert_eq!(story.next(), Some(leads(1, 1, None)));
+    assert_eq!(story.take(), Some(leads(1, 1, None)));
     for token in 2..1_000 {
         story.on_record(Some(&record(Some(1), token, None)));
     }
@@ -128,7 +128,7 @@ fn who_falls_behind_goes_on_with_the_present() {
 fn what_could_not_be_told_comes_again() {
     let mut story = Story::default();
     story.on_record(Some(&record(Some(1), 1, None)));
-    let first = story.next().unwrap();
+    let first = story.take().unwrap();
     story.put_back(first.clone());
     story.on_record(Some(&record(None, 1, None)));
     assert_eq!(told(&mut story), [first, Told::NoLeader]);
@@ -161,7 +161,7 @@ proptest! {
                 Shown::Record(held, token, value) => {
                     // One term has one leader.
                     let holder = held.then_some(token as u128 % 3);
-                    story.on_record(Some(&record(holder, token, (value > 0).then(|| if value > 1 { "x" } else { "y" }))));
+                    story.on_record(Some(&record(holder, token, (value > 0).then_some(if value > 1 { "x" } else { "y" }))));
                 }
                 Shown::Missing => story.on_record(None),
                 Shown::Dead(session) => story.on_dead(SessionId::from_random(session)),
