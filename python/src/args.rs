@@ -44,6 +44,18 @@ fn length_of_time(what: &str, number: f64) -> Result<Duration> {
     Err(Error::invalid(format!("{what} is a number of seconds from 0 to 100 years, not {number}")))
 }
 
+/// Two numbers of seconds: from, to.
+///
+/// # Errors
+/// `TypeError` for what is no pair; those of [`seconds`].
+pub(crate) fn range(what: &str, value: &Bound<'_, PyAny>) -> PyResult<(Duration, Duration)> {
+    let Ok((from, to)) = value.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>() else {
+        let kind = value.get_type().name()?;
+        return Err(PyTypeError::new_err(format!("{what} is a pair of seconds, not {kind} {value}")));
+    };
+    Ok((seconds(what, &from)?, seconds(what, &to)?))
+}
+
 /// A text.
 ///
 /// # Errors

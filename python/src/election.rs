@@ -109,14 +109,13 @@ impl Election {
         value: &Bound<'_, PyAny>,
         priority: &Bound<'_, PyAny>,
         keep_on_error: bool,
-        backoff: Option<(Bound<'_, PyAny>, Bound<'_, PyAny>)>,
+        backoff: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Candidacy> {
         let (election, value) = (self.get(py)?, args::text("value", value)?);
         let priority = args::small("priority", priority)?;
         let mut options = CandidacyOptions { priority, keep_on_error, ..Default::default() };
-        if let Some((min, max)) = backoff {
-            options.min_backoff = args::seconds("the shortest backoff", &min)?;
-            options.max_backoff = args::seconds("the longest backoff", &max)?;
+        if let Some(backoff) = backoff {
+            (options.min_backoff, options.max_backoff) = args::range("backoff", backoff)?;
         }
         let candidacy: CoreCandidacy = raised(py, election.when_elected(&value, options))?;
         Ok(Candidacy::new(candidacy))

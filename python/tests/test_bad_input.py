@@ -39,7 +39,6 @@ def times(client: coord.Client, held: coord.Held) -> list[Callable[[Any], object
         held.lost.wait,
         client.close,
         lambda seconds: client.election("free").campaign(timeout=seconds),
-        lambda seconds: client.election("boss").campaign().ensure(seconds),
         lambda seconds: client.election("boss").when_elected(print, backoff=(seconds, seconds)),
         lambda seconds: client.election("boss").observe().next(seconds),
         lambda seconds: client.observe("a", down_grace=seconds),
@@ -216,6 +215,10 @@ def test_what_an_election_cannot_do(client: coord.Client) -> None:
         refuses(lambda f=f: election.when_elected()(f), TypeError)
         refuses(lambda f=f: election.run(f), TypeError)
     with election.campaign() as term:
+        for seconds in (*NO_NUMBERS, None):
+            refuses(lambda seconds=seconds: term.ensure(seconds), TypeError)
+        for seconds in (*NO_LENGTHS, 3600):
+            refuses(lambda seconds=seconds: term.ensure(seconds), coord.InvalidArgument)
         for candidate in (1, None, b"", object()):
             refuses(lambda candidate=candidate: term.transfer_to(candidate), TypeError)
         refuses(lambda: term.transfer_to(client.session.id), coord.InvalidArgument)
