@@ -7,7 +7,7 @@
 //!
 //! Abstracted: renewals and the proof of death (see the lease's model); several observers, who do not meet.
 //!
-//! Bounds: 3 wishes of one owner and 2 of the other, 1 death, 1 interruption.
+//! Bounds: 3 wishes of one owner and 1 of the other, 1 death, 1 interruption.
 
 use coord_core::protocol::roster::feed::{Event, Feed};
 use coord_core::protocol::roster::view::{Pattern, Roster};
@@ -328,7 +328,7 @@ mod tests {
     use crate::check::{extra, holds, refuted};
 
     fn model(mutant: Option<Mutant>) -> Providers {
-        Providers { wishes: [3 + extra(), 2], deaths: 1 + extra(), interruptions: 1, mutant }
+        Providers { wishes: [3 + extra(), 1 + extra()], deaths: 1 + extra(), interruptions: 1, mutant }
     }
 
     #[test]
