@@ -349,6 +349,9 @@ impl Session {
         let passed = self.epoch.swap(epoch, Ordering::AcqRel) != epoch;
         let deadline = if state == SessionState::Live { view.deadline().nanos() } else { 0 };
         self.valid_until.store(deadline, Ordering::Release);
+        if let SessionState::Lost(reason) = state {
+            self.setup.providers.losing(self.id, reason);
+        }
         let before = self.state.replace(state);
         drop(view);
         // A renewal that is acknowledged after the deadline, before anybody looked, suspends and revives in one change.
