@@ -65,6 +65,8 @@ struct Attempt {
     token: Option<i64>,
     /// Whether the store's notice of the grant has come.
     noticed: bool,
+    /// The token of the grant that an operator wants to end, when that was heard of before there was a hold of it.
+    breaking: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -123,7 +125,9 @@ impl Claims {
         table.next_attempt += 1;
         let entry = Entry { session: session.id(), attempt, priority: want.priority };
         let phase = Phase::Waiting { granted, max_queue: want.max_queue, queued_since: None, behind: None };
-        table.attempts.insert(attempt, Attempt { key: key.clone(), entry, phase, token: None, noticed: false });
+        table
+            .attempts
+            .insert(attempt, Attempt { key: key.clone(), entry, phase, token: None, noticed: false, breaking: None });
         (Registered { session: session.clone(), key: key.clone(), entry, armed: true }, receiver)
     }
 
@@ -168,8 +172,15 @@ impl Claims {
     /// ttl if that does not happen. It is this client that gives it up and nobody else, so the next holder never
     /// begins while this one still believes.
     pub(crate) fn on_breaking(&self, session: &Arc<Session>, entry: &Entry, token: i64) {
-        let hold = match self.lock().attempts.get(&entry.attempt) {
+        let hold = match self.lock().attempts.get_mut(&entry.attempt).filter(|attempt| attempt.entry == *entry) {
             Some(Attempt { phase: Phase::Held { hold, .. }, .. }) if hold.token == token => hold.clone(),
+            // The grant is on its way still: it is never made a hold.
+            Some(Attempt {
+                phase: Phase::Waiting { .. } | Phase::Pending { .. } | Phase::Delivered, breaking, ..
+            }) if !mutants::on(Mutant::EarlyBreakForgotten) => {
+                *breaking = Some(token);
+                return;
+            }
             _ => return,
         };
         if mutants::on(Mutant::BreakUnheard) {
@@ -481,9 +492,10 @@ fn deliver(registered: Registered, token: Result<Result<i64>, oneshot::error::Re
         });
     };
     match registered.into_hold(token?) {
-        Some(hold) => Ok(Outcome::Held(hold)),
-        // Suspended in the very moment of the grant; the attempt is withdrawn, and the caller may try anew.
-        None => Err(Error::lost("the grant", LossReason::Expired)),
+        Ok(hold) => Ok(Outcome::Held(hold)),
+        // Suspended, or broken by an operator, in the very moment of the grant; the attempt is withdrawn, and the caller
+        // may try anew.
+        Err(reason) => Err(Error::lost("the grant", reason)),
     }
 }
 
@@ -502,16 +514,19 @@ impl Registered {
         self.session.claims().forget(&self.entry);
     }
 
-    /// Makes a hold of a grant, if the session is live at this moment.
-    fn into_hold(mut self, token: i64) -> Option<Hold> {
+    /// Makes a hold of a grant, if the session is live at this moment and no operator wants it to end.
+    fn into_hold(mut self, token: i64) -> Result<Hold, LossReason> {
         let session = &self.session;
         let mut table = session.claims().lock();
         // In the table's lock: a suspension either is seen here, or finds the hold in the table.
         let epoch = match session.live_epoch() {
             None if mutants::on(Mutant::NoCheckAfterGrant) => 0,
-            epoch => epoch?,
+            epoch => epoch.ok_or(LossReason::Expired)?,
         };
-        let attempt = table.attempts.get_mut(&self.entry.attempt)?;
+        let attempt = table.attempts.get_mut(&self.entry.attempt).ok_or(LossReason::Expired)?;
+        if attempt.breaking == Some(token) {
+            return Err(LossReason::Broken);
+        }
         let state = Arc::new(HoldState {
             key: self.key.clone(),
             entry: self.entry,
@@ -528,7 +543,7 @@ impl Registered {
         attempt.phase = Phase::Held { hold: state.clone(), since: session.env().now() };
         drop(table);
         self.armed = false;
-        Some(Hold { session: self.session.clone(), state })
+        Ok(Hold { session: self.session.clone(), state })
     }
 }
 

@@ -30,6 +30,7 @@ pub enum Mutant {
     NoPoll,
     BreakEvicts,
     BreakUnheard,
+    EarlyBreakForgotten,
     EvictionUntold,
     ReleaseWithoutHandOver,
     ReleaseEvictsAnyHolder,
@@ -43,7 +44,7 @@ pub enum Mutant {
 }
 
 /// Every mutant with its name and what it does wrong.
-pub const ALL: [(Mutant, &str, &str); 31] = {
+pub const ALL: [(Mutant, &str, &str); 32] = {
     use Mutant as M;
     [
         (M::DeadlineFromReply, "deadline-from-reply", "a renewal counts from its answer, not from its first send"),
@@ -67,6 +68,11 @@ pub const ALL: [(Mutant, &str, &str); 31] = {
         (M::NoPoll, "no-poll", "what is waited for is never read"),
         (M::BreakEvicts, "break-evicts", "an operator's break evicts a holder that has not answered"),
         (M::BreakUnheard, "break-unheard", "a holder ignores that it was asked to go"),
+        (
+            M::EarlyBreakForgotten,
+            "early-break-forgotten",
+            "a holder forgets that it was asked to go before it knew that it holds",
+        ),
         (M::EvictionUntold, "eviction-untold", "a holder does not notice that the store has somebody else"),
         (
             M::ReleaseWithoutHandOver,

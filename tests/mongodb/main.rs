@@ -7,6 +7,7 @@ mod differential;
 mod failover;
 mod faults;
 mod fixture;
+mod role;
 mod roster;
 mod steps;
 mod support;

@@ -16,12 +16,16 @@ mod cancel;
 mod drive;
 mod inline;
 mod operation;
+mod park;
 mod queue;
 mod runtime;
 mod sys;
 mod thread;
 mod wait;
 mod watched;
+
+// For the files that are also played by other means than threads.
+use std::sync;
 
 pub(crate) use background::Background;
 pub use cancel::CancelToken;

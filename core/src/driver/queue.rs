@@ -2,18 +2,21 @@
 //!
 //! Invariants: the descriptor is readable exactly when the queue is not empty; an event that nobody took is dropped,
 //! and its `Drop` gives back what it carried. No event is ever dropped while the queue is locked.
+//!
+//! `sync` is named by the parent, so that `tests/concurrency` can play this file in every order of its threads' steps.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::park::{after, sleep};
 use super::runtime::Runtime;
-use super::wait::{after, sleep};
+use super::sync::{Condvar, Mutex, MutexGuard};
 use crate::error::{Code, Error, Result};
 use crate::time::{Clock, SystemClock, Timestamp};
 
@@ -96,7 +99,7 @@ impl<T: Send> EventQueue<T> {
         count
     }
 
-    /// Makes every poll that is blocked return without an event; if none is, the next that would block.
+    /// Makes every poll that is blocked return, also without an event; if none is, the next that would block.
     pub fn wake(&self) {
         let Some(mut state) = self.lock() else { return };
         state.wakes += 1;

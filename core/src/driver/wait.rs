@@ -2,17 +2,18 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures::FutureExt;
 
 use super::cancel::{self, CancelToken};
 use super::drive::Driven;
+use super::park::{Parker, after};
 use super::runtime::{Runtime, on_runtime_thread};
 use crate::error::{Code, Error, Result};
-use crate::time::{Clock, SystemClock, Timestamp};
+use crate::time::{Clock, SystemClock};
 
 /// How long a call that gives up waits until its future is dropped, so that what it owned is on its way back when
 /// the call returns. Longer only when the runtime's threads are kept from running.
@@ -119,53 +120,4 @@ fn check_thread() -> Result<()> {
 
 fn check_token(cancel: Option<&CancelToken>) -> Result<()> {
     if cancel.is_some_and(CancelToken::is_fired) { Err(cancelled()) } else { Ok(()) }
-}
-
-/// `NEVER`, or the moment this long after `start`.
-pub(super) fn after(start: Timestamp, duration: Option<Duration>) -> Timestamp {
-    duration.map_or(NEVER, |duration| start + duration)
-}
-
-const NEVER: Timestamp = Timestamp::from_nanos(u64::MAX);
-
-/// Where one thread sleeps. Not `std::thread::park`, whose one token other code on this thread may use.
-#[derive(Default)]
-struct Parker {
-    woken: Mutex<bool>,
-    wake: Condvar,
-}
-
-impl Parker {
-    /// Sleeps until it is woken, or this moment has come; may return early.
-    fn park_until(&self, moment: Timestamp) {
-        let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*woken {
-            woken = sleep(&self.wake, woken, moment);
-        }
-        *woken = false;
-    }
-}
-
-impl Wake for Parker {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        *self.woken.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.wake.notify_one();
-    }
-}
-
-/// Waits on a condition until this moment at the longest; may return early.
-pub(super) fn sleep<'a, S>(
-    condition: &Condvar,
-    guard: std::sync::MutexGuard<'a, S>,
-    moment: Timestamp,
-) -> std::sync::MutexGuard<'a, S> {
-    if moment == NEVER {
-        return condition.wait(guard).unwrap_or_else(PoisonError::into_inner);
-    }
-    let time = moment.since(SystemClock.now());
-    condition.wait_timeout(guard, time).unwrap_or_else(PoisonError::into_inner).0
 }

@@ -17,9 +17,11 @@ mod observer;
 pub(crate) mod providers;
 mod renewal;
 mod upkeep;
+mod validity;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+// For the file that is also played by other means than threads.
+use std::sync::atomic;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +44,7 @@ use crate::time::Timestamp;
 use kernel_lock::{HostIdentity, OwnedLock};
 use observer::Observer;
 use providers::Providers;
+use validity::Validity;
 
 /// What all sessions of a client have in common.
 #[derive(Clone, Debug)]
@@ -64,10 +67,7 @@ pub(crate) struct Session {
     setup: Setup,
     info: SessionInfo,
     view: Mutex<SessionView>,
-    /// Nanoseconds of the deadline while live, else 0. Written after `epoch`, read before it, so that whoever sees a
-    /// deadline sees the epoch that it belongs to.
-    valid_until: AtomicU64,
-    epoch: AtomicU64,
+    validity: Validity,
     state: Watched<SessionState>,
     kernel_lock: Mutex<Option<OwnedLock>>,
     claims: Claims,
@@ -113,8 +113,7 @@ impl Session {
             id,
             info: info.clone(),
             view: Mutex::new(view),
-            valid_until: AtomicU64::new(0),
-            epoch: AtomicU64::new(0),
+            validity: Validity::new(),
             state: Watched::new(SessionState::Opening),
             kernel_lock: Mutex::new(kernel_lock),
             claims: Claims::default(),
@@ -243,22 +242,18 @@ impl Session {
 
     /// The epoch in which a hold that is made now will be valid, or none when the session is not live.
     pub(crate) fn live_epoch(&self) -> Option<u64> {
-        let deadline = self.valid_until.load(Ordering::Acquire);
-        let epoch = self.epoch.load(Ordering::Acquire);
-        (self.env().now().nanos() < deadline).then_some(epoch)
+        self.validity.live_epoch(|| self.env().now().nanos())
     }
 
     /// Whether a hold that was made in this epoch is valid now.
     #[inline]
     pub(crate) fn valid_in(&self, epoch: u64) -> bool {
-        let deadline = self.valid_until.load(Ordering::Acquire);
-        let in_time = self.env().now().nanos() < deadline || (mutants::on(Mutant::TimerOnlyGuard) && deadline > 0);
-        in_time && (self.epoch.load(Ordering::Acquire) == epoch || mutants::on(Mutant::HoldsRevive))
+        self.validity.valid_in(epoch, || self.env().now().nanos())
     }
 
     /// Until when holds are valid; in the past when the session is not live.
     pub(crate) fn deadline(&self) -> Timestamp {
-        Timestamp::from_nanos(self.valid_until.load(Ordering::Acquire))
+        Timestamp::from_nanos(self.validity.deadline())
     }
 
     pub(crate) fn remaining(&self) -> Duration {
@@ -346,9 +341,8 @@ impl Session {
     /// Publishes the view: first to the holds' checks, then, if the state is another, to whoever waits for it.
     fn publish(&self, view: MutexGuard<'_, SessionView>) {
         let (state, epoch) = (view.state(), view.epoch());
-        let passed = self.epoch.swap(epoch, Ordering::AcqRel) != epoch;
         let deadline = if state == SessionState::Live { view.deadline().nanos() } else { 0 };
-        self.valid_until.store(deadline, Ordering::Release);
+        let passed = self.validity.publish(epoch, deadline);
         if let SessionState::Lost(reason) = state {
             self.setup.providers.losing(self.id, reason);
         }

@@ -57,6 +57,9 @@ async fn settle(session: &Arc<Session>, attempt: &WaitingAttempt, record: Option
     match record {
         Some(record) if record.holder == Some(attempt.entry) => {
             session.claims().on_granted(session, &attempt.key, &attempt.entry, record.token);
+            if record.breaking == Some(attempt.entry) {
+                session.claims().on_breaking(session, &attempt.entry, record.token);
+            }
             Ok(())
         }
         Some(record) if record.waiters.contains(&attempt.entry) => {

@@ -414,7 +414,7 @@ fn is_command(error: &mongodb::error::Error, code: i32) -> bool {
 const CONNECT: Doing = Doing { what: "connect", rights: "connect" };
 const LIST_COLLECTIONS: Doing = Doing { what: "list the collections", rights: "listCollections" };
 const LIST_INDEXES: Doing = Doing { what: "list the indexes", rights: "listIndexes" };
-const CREATE: Doing = Doing { what: "create a collection", rights: "createCollection" };
+const CREATE: Doing = Doing { what: "create a collection", rights: "insert or createCollection" };
 const INDEX: Doing = Doing { what: "create an index", rights: "createIndex" };
 const ASK_MAJORITY: Doing = Doing { what: "ask the majority", rights: "find" };
 

@@ -1,0 +1,86 @@
+//! The role of SECURITY.md is enough, and nothing of it is too much.
+
+use coord_core::client::Client;
+use coord_core::config::Options;
+use coord_core::error::Code;
+use coord_core::lock::Held;
+use coord_core::protocol::claim::ClaimStep;
+use coord_core::store::Store;
+use coord_core::store::mongodb::MongoStore;
+use coord_tests::servers::{ReplicaSet, SetOptions};
+use mongodb::bson::{Document, doc};
+
+use super::support::*;
+
+/// The actions of the role that SECURITY.md shows.
+fn actions() -> Vec<String> {
+    let text = include_str!("../../SECURITY.md");
+    let (_, after) = text.split_once("<!-- example: role -->\n```json\n").expect("the role");
+    let (json, _) = after.split_once("```").expect("its end");
+    let role: serde_json::Value = serde_json::from_str(json).expect("JSON");
+    assert_eq!(role["createRole"], "coord");
+    assert_eq!(role["privileges"][0]["resource"], serde_json::json!({ "db": "coord", "collection": "" }));
+    let actions = role["privileges"][0]["actions"].as_array().expect("a list");
+    actions.iter().map(|action| action.as_str().expect("a text").to_owned()).collect()
+}
+
+/// A URL of a user with these rights.
+fn user(set: &ReplicaSet, name: &str, actions: &[String]) -> String {
+    let privilege: Document = doc! { "resource": { "db": "coord", "collection": "" }, "actions": actions };
+    set.command(doc! { "createRole": name, "privileges": [privilege], "roles": [] }).expect("a role");
+    set.command(doc! { "createUser": name, "pwd": "p", "roles": [name] }).expect("a user");
+    format!("{}&coord.prefix={}&coord.ttl=10s", set.uri_as(&format!("{name}:p@")), prefix())
+}
+
+/// Everything that a client does with its store.
+async fn use_everything(url: &str) -> coord_core::Result<()> {
+    let client = Client::connect(Options::parse(url)?).await?;
+    let used = async {
+        let lock = client.lock("a")?;
+        let held: Held = lock.acquire().await?;
+        let waiting = tokio::spawn({
+            let lock = lock.clone();
+            async move { lock.acquire().await }
+        });
+        until("a waiter", async || (client.stats().waiting == 1).then_some(())).await;
+        held.release().await?;
+        waiting.await.expect("no panic")?.release().await?;
+        client.locks("").await?;
+        client.health().await
+    };
+    let used = used.await;
+    let closed = client.close(PATIENCE).await;
+    used.and(closed)
+}
+
+#[test]
+fn the_least_role_is_enough_and_nothing_of_it_is_too_much() {
+    let Some(set) = ReplicaSet::with(SetOptions { auth: true, ..SetOptions::of(1) }) else { return };
+    let all = actions();
+    let whole = user(&set, "whole", &all);
+    let without: Vec<(String, String)> = all
+        .iter()
+        .map(|left_out| {
+            let rest: Vec<String> = all.iter().filter(|action| *action != left_out).cloned().collect();
+            (left_out.clone(), user(&set, &format!("no_{left_out}"), &rest))
+        })
+        .collect();
+    run(async {
+        use_everything(&whole).await.expect("the role is enough");
+        for (left_out, url) in without {
+            let error = match use_everything(&url).await {
+                Err(error) => error,
+                // Old records are removed by nobody's call.
+                Ok(()) => {
+                    let uri = url.split("&coord.").next().unwrap_or_default();
+                    let store = MongoStore::open(uri, &prefix(), 2, TTL, env()).await.expect("the store opens");
+                    let collected = store.apply_claim(key("a"), ClaimStep::Collect).await;
+                    store.close().await;
+                    collected.expect_err(&left_out)
+                }
+            };
+            assert_eq!(error.code(), Code::Forbidden, "without {left_out}: {error}");
+            assert!(error.message().contains(&left_out), "without {left_out}: {error}");
+        }
+    });
+}

@@ -1,0 +1,119 @@
+//! A password is told to nobody but the server: not to a log of any level, not in an error, not by what is printed of
+//! a client, and not in a record of the store.
+//!
+//! A program of its own, since it listens to every log of the process.
+#![allow(clippy::disallowed_methods, reason = "a test is a program of its own")]
+
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use coord_core::config::Options;
+use coord_core::error::Code;
+use coord_tests::servers::{ReplicaSet, SetOptions};
+use futures::TryStreamExt;
+use mongodb::Client;
+use mongodb::bson::{Document, doc};
+
+const PASSWORD: &str = "pl41n-s3cret";
+const WRONG: &str = "wr0ng-s3cret";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// All that is logged, by anybody, at any level.
+#[derive(Clone, Default)]
+struct Everything(Arc<Mutex<String>>);
+
+impl Everything {
+    fn text(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+struct Fields<'a>(&'a mut String);
+
+impl tracing::field::Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        write!(self.0, " {field}={value:?}").expect("a text");
+    }
+}
+
+impl tracing::Subscriber for Everything {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        span.record(&mut Fields(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner)));
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, values: &tracing::span::Record<'_>) {
+        values.record(&mut Fields(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner)));
+    }
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut text = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        write!(text, "\n{}", event.metadata().target()).expect("a text");
+        event.record(&mut Fields(&mut text));
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn a_password_is_told_to_nobody() {
+    let Some(set) = ReplicaSet::with(SetOptions { auth: true, ..SetOptions::of(1) }) else { return };
+    set.command(doc! { "createUser": "alice", "pwd": PASSWORD, "roles": [{ "role": "readWrite", "db": "coord" }] })
+        .expect("a user");
+    let logged = Everything::default();
+    tracing::subscriber::set_global_default(logged.clone()).expect("the only subscriber");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let shown = runtime.block_on(async {
+        let mut shown = String::new();
+        let url = set.uri_as(&format!("alice:{PASSWORD}@"));
+        let options = Options::parse(&url).expect("a URL");
+        write!(shown, "{options:?} {}", options.location()).expect("a text");
+        let client = coord_core::connect(&url).await.expect("the right password");
+        let lock = client.lock("a").expect("a name");
+        let held = lock.acquire().await.expect("a free lock");
+        let contended = lock.try_acquire().await.expect_err("it is held");
+        let infos = client.locks("").await.expect("a list");
+        write!(shown, "{client:?} {lock:?} {held:?} {contended:?} {contended} {infos:?}").expect("a text");
+        write!(shown, "{:?} {:?}", client.session(), client.stats()).expect("a text");
+        held.release().await.expect("released");
+        client.close(PATIENCE).await.expect("closed");
+
+        let error = coord_core::connect(&set.uri_as(&format!("alice:{WRONG}@"))).await.expect_err("a wrong password");
+        assert_eq!(error.code(), Code::Unauthorized);
+        write!(shown, "{error:?} {error}").expect("a text");
+        for url in [
+            format!("mongodb://alice:{WRONG}@"),
+            format!("mongodb://alice:{WRONG}@h:port/"),
+            format!("mongodb://alice:{WRONG}"),
+        ] {
+            let error = coord_core::connect(&url).await.expect_err("no URL");
+            write!(shown, "{error:?} {error}").expect("a text");
+        }
+
+        let database = Client::with_uri_str(set.uri()).await.expect("a client").database("coord");
+        for collection in database.list_collection_names().await.expect("names") {
+            let all = database.collection::<Document>(&collection).find(doc! {}).await.expect("documents");
+            for document in all.try_collect::<Vec<_>>().await.expect("documents") {
+                write!(shown, "{document}").expect("a text");
+            }
+        }
+        shown
+    });
+    let logged = logged.text();
+    assert!(logged.contains("coord_core") && logged.contains("mongodb::"), "the test hears everybody");
+    for secret in [PASSWORD, WRONG] {
+        assert!(!shown.contains(secret), "it is shown: {shown}");
+        let line = logged.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "it is logged");
+    }
+}
