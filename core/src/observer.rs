@@ -16,6 +16,7 @@ use crate::protocol::roster::feed::{Event, Feed};
 use crate::protocol::roster::view::{Pattern, Present, Roster};
 use crate::session::changes::Attached;
 use crate::store::changes::{Change, Interest};
+use crate::time::Timestamp;
 
 /// How services are observed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -212,7 +213,7 @@ impl Observer {
                 feed.next_due()
             };
             let watched = self.watched.clone();
-            self.client.core().drive(async move { Ok(watched.news(due).await) }).await?;
+            self.client.core().drive(async move { watched.news(due).await }).await?;
         }
     }
 
@@ -313,13 +314,13 @@ impl Watched {
     }
 
     /// Waits until there may be another event.
-    async fn news(&self, due: Option<crate::time::Timestamp>) {
+    async fn news(&self, due: Option<Timestamp>) -> Result<()> {
         let changed = self.changed.notified();
         {
             // What came since the caller has looked.
             let state = self.state();
             if state.closed || state.feed.has_any() || state.feed.next_due() != due {
-                return;
+                return Ok(());
             }
         }
         match due {
@@ -332,6 +333,7 @@ impl Watched {
                 }
             }
         }
+        Ok(())
     }
 }
 

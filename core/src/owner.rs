@@ -190,7 +190,7 @@ impl OwnerWatch {
                 return Ok(self.event(item));
             }
             let watched = self.watched.clone();
-            self.client.core().drive(async move { Ok(watched.news().await) }).await?;
+            self.client.core().drive(async move { watched.news().await }).await?;
         }
     }
 
@@ -225,11 +225,11 @@ impl Watched {
         self.changed.notify_waiters();
     }
 
-    async fn news(&self) {
+    async fn news(&self) -> Result<()> {
         loop {
             let changed = self.changed.notified();
             if self.state().has_news() {
-                return;
+                return Ok(());
             }
             changed.await;
         }

@@ -140,7 +140,7 @@ impl Provider {
                 });
             }
             let offer = self.offer.clone();
-            self.client.core().drive(async move { Ok(offer.has_event().await) }).await?;
+            self.client.core().drive(async move { offer.has_event().await }).await?;
         }
     }
 

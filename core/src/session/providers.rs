@@ -113,12 +113,12 @@ impl Offer {
         }
     }
 
-    /// Waits until there is an event to take, or never will be.
-    pub(crate) async fn has_event(&self) {
+    /// Waits until there is an event to take, or never will be. No error of its own.
+    pub(crate) async fn has_event(&self) -> Result<()> {
         loop {
             let changed = self.state.changed();
             if self.state.get().over || !self.events().is_empty() {
-                return;
+                return Ok(());
             }
             changed.await;
         }

@@ -17,6 +17,7 @@
 //! - [`flock`]: how a session and its lock file come and go on one machine.
 //! - [`breaking`]: a break that is announced, then executed.
 //! - [`keeper`]: who cleans up where nobody waits.
+//! - [`providers`]: what a session provides, and who observes it.
 
 pub mod breaking;
 pub mod collect;
@@ -25,6 +26,7 @@ pub mod flock;
 pub mod keeper;
 pub mod kernel_lock;
 pub mod lease;
+pub mod providers;
 pub mod queue;
 mod world;
 pub mod zombie;

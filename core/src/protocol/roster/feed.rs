@@ -17,7 +17,7 @@ use crate::time::Timestamp;
 pub const KEPT: usize = 128;
 
 /// What an observer is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// What follows, up to the end, leads from what was told to what is true now.
     SnapshotStart,
@@ -35,7 +35,7 @@ pub enum Event {
     Changed(Arc<Present>),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Item {
     Bracket(Event),
     Event(String, Event),
@@ -44,14 +44,14 @@ enum Item {
 }
 
 /// What the observer knows of a service.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Told {
     up: bool,
     providers: BTreeMap<ProviderId, Arc<Present>>,
 }
 
 /// The events that an observer has not taken yet.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Feed {
     grace: Duration,
     queue: VecDeque<Item>,

@@ -7,7 +7,7 @@ use super::ProviderRecord;
 use crate::protocol::session::{SessionId, SessionInfo, SessionRecord, Vitality};
 
 /// Which services somebody observes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Pattern {
     /// The service of this full name.
     One(String),
@@ -29,7 +29,7 @@ impl Pattern {
 pub type ProviderId = (SessionId, String);
 
 /// A provider that is there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Present {
     /// Its session.
     pub session: SessionId,
@@ -67,7 +67,7 @@ impl Step {
 }
 
 /// Who provides what now. Counted are the providers of sessions that are there and live.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Roster {
     pattern: Pattern,
     /// The sessions that have a provider of interest, each with its revision.
