@@ -62,6 +62,7 @@ pub mod testing;
 #[allow(clippy::disallowed_methods, reason = "the one place that reads a clock")]
 pub mod time;
 
+pub use bson;
 pub use client::{Client, SessionStatus, connect};
 pub use config::Options;
 pub use election::{Election, Term};

@@ -29,6 +29,7 @@ use crate::protocol::session::{Nonce, SessionId, SessionInfo, SessionRecord, Ses
 
 mod changes;
 mod claims;
+mod documents;
 mod limits;
 mod notices;
 mod reads;
@@ -64,9 +65,16 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 }
 
 fn all() -> impl Iterator<Item = &'static Case> {
-    [sessions::CASES, claims::CASES, steps::CASES, reads::CASES, notices::CASES, changes::CASES, limits::CASES]
-        .into_iter()
-        .flatten()
+    let coordination =
+        [sessions::CASES, claims::CASES, steps::CASES, reads::CASES, notices::CASES, changes::CASES, limits::CASES];
+    let tables = [
+        documents::writes::CASES,
+        documents::reads::CASES,
+        documents::indexes::CASES,
+        documents::fences::CASES,
+        documents::watching::CASES,
+    ];
+    coordination.into_iter().chain(tables).flatten()
 }
 
 async fn run_cases(cases: &[&Case], open: impl Fn() -> BoxFuture<'static, SharedStore>) {
@@ -98,8 +106,8 @@ struct Case {
 /// The cases of one file: the name of a function is the name of its case.
 macro_rules! cases {
     ($($name:ident),+ $(,)?) => {
-        pub(super) const CASES: &[super::Case] = &[
-            $(super::Case { name: stringify!($name), run: |bench| Box::pin($name(bench)) }),+
+        pub(in crate::store::conformance) const CASES: &[$crate::store::conformance::Case] = &[
+            $($crate::store::conformance::Case { name: stringify!($name), run: |bench| Box::pin($name(bench)) }),+
         ];
     };
 }

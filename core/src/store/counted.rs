@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use futures::future::BoxFuture;
 
 use super::changes::{Changes, Interest};
+use super::documents::Documents;
 use super::{Applied, Capabilities, ClaimQuery, Notices, SessionQuery, SharedStore, Store};
 use crate::error::Result;
 use crate::protocol::claim::{ClaimKey, ClaimStep};
@@ -93,6 +94,10 @@ impl Store for Counted {
 
     fn run_directory(&self) -> Option<PathBuf> {
         self.inner.run_directory()
+    }
+
+    fn documents(&self) -> Option<&dyn Documents> {
+        self.inner.documents()
     }
 
     fn health(&self) -> BoxFuture<'_, Result<()>> {

@@ -14,6 +14,7 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::oneshot;
 
 use super::changes::{Change, Changes, Interest};
+use super::documents::Documents;
 use super::{Applied, Capabilities, ClaimQuery, Notice, Notices, SessionQuery, SharedStore, Store};
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -271,6 +272,10 @@ impl Store for FaultyStore {
 
     fn run_directory(&self) -> Option<std::path::PathBuf> {
         self.inner.run_directory()
+    }
+
+    fn documents(&self) -> Option<&dyn Documents> {
+        self.inner.documents()
     }
 
     fn health(&self) -> BoxFuture<'_, Result<()>> {

@@ -14,6 +14,7 @@ use futures::Stream;
 use futures::future::BoxFuture;
 
 use self::changes::{Changes, Interest};
+use self::documents::Documents;
 use crate::error::Result;
 use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep, ClaimView, Entry};
 use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
@@ -23,6 +24,7 @@ pub mod changes;
 #[allow(clippy::disallowed_methods, reason = "a test's patience is not the protocol's time")]
 pub mod conformance;
 pub(crate) mod counted;
+pub mod documents;
 #[cfg(any(test, feature = "testing"))]
 pub mod faulty;
 pub mod memory;
@@ -132,6 +134,11 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// The directory for the sessions' lock files, where the store has one of its own.
     fn run_directory(&self) -> Option<std::path::PathBuf> {
+        None
+    }
+
+    /// Its tables, if it keeps documents.
+    fn documents(&self) -> Option<&dyn Documents> {
         None
     }
 

@@ -18,6 +18,7 @@
 //! - [`breaking`]: a break that is announced, then executed.
 //! - [`keeper`]: who cleans up where nobody waits.
 //! - [`providers`]: what a session provides, and who observes it.
+//! - [`tombstone`]: fenced writes to a document that is deleted and made anew.
 
 pub mod breaking;
 pub mod collect;
@@ -28,6 +29,7 @@ pub mod kernel_lock;
 pub mod lease;
 pub mod providers;
 pub mod queue;
+pub mod tombstone;
 mod world;
 pub mod zombie;
 

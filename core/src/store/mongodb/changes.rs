@@ -415,7 +415,7 @@ mod tests {
     fn update(updated: Document, removed: &[&str], truncated: Option<(&str, i32)>) -> UpdateDescription {
         let truncated: Vec<Document> =
             truncated.into_iter().map(|(field, size)| doc! { "field": field, "newSize": size }).collect();
-        mongodb::bson::deserialize_from_document(
+        bson::deserialize_from_document(
             doc! { "updatedFields": updated, "removedFields": removed, "truncatedArrays": truncated },
         )
         .unwrap()

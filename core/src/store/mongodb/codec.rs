@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mongodb::bson::{Bson, Document, doc};
+use bson::{Bson, Document, doc};
 
 use crate::error::{Code, Error, Result};
 use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimView, Entry};
@@ -229,7 +229,7 @@ impl<'a> Fields<'a> {
 
 /// The pattern that matches the entries of a session, and can use an index.
 pub(super) fn entries_of(id: SessionId) -> Bson {
-    Bson::RegularExpression(mongodb::bson::Regex {
+    Bson::RegularExpression(bson::Regex {
         pattern: format!("^{id}/").try_into().expect("hexadecimal digits hold no zero byte"),
         options: String::new().try_into().expect("an empty text holds no zero byte"),
     })

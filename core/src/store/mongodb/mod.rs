@@ -37,6 +37,7 @@ use self::lanes::{Lanes, session_in};
 use self::pipeline::Write;
 use self::tasks::{Limits, Tasks};
 use super::changes::{Changes, Interest};
+use super::documents::Documents;
 use super::{Applied, Capabilities, ClaimQuery, Notices, SessionQuery, Store};
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -46,6 +47,7 @@ use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
 mod changes;
 mod codec;
 mod connect;
+mod documents;
 mod errors;
 mod feed;
 mod lanes;
@@ -81,6 +83,7 @@ struct Inner {
     closing: watch::Sender<bool>,
     /// The address of the primary that was found last: another one after a failover.
     primary: watch::Receiver<Option<String>>,
+    tombstones_made: tokio::sync::OnceCell<()>,
 }
 
 impl MongoStore {
@@ -115,6 +118,7 @@ impl MongoStore {
             seen: AtomicU64::new(0),
             closing: watch::Sender::new(false),
             primary: connection.primary,
+            tombstones_made: tokio::sync::OnceCell::new(),
         })))
     }
 }
@@ -324,6 +328,10 @@ impl Store for MongoStore {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities { multi_process: true, multi_host: true, kernel_locks_trusted: false }
+    }
+
+    fn documents(&self) -> Option<&dyn Documents> {
+        Some(self)
     }
 
     fn health(&self) -> BoxFuture<'_, Result<()>> {

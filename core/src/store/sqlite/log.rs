@@ -46,6 +46,9 @@ const MOST_ROWS: i64 = 1_000_000;
 /// As many rows are removed, and read, at a time.
 const PART: i64 = 512;
 
+/// With as many bytes of bodies reading stops before that.
+const MOST_BYTES: usize = 8 * 1024 * 1024;
+
 /// How often a listener looks although nobody has told it to.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -109,10 +112,14 @@ pub(super) fn last(db: &Connection) -> rusqlite::Result<i64> {
     Ok(last.optional()?.unwrap_or(0))
 }
 
+/// The number of the last row that was removed.
+pub(super) fn trimmed(db: &Connection) -> rusqlite::Result<i64> {
+    db.prepare_cached("SELECT trimmed FROM meta WHERE id = 1")?.query_row([], |row| row.get(0))
+}
+
 /// The next rows of these topics after this number.
 pub(super) fn read_after(db: &Connection, seq: i64, topics: &[Topic]) -> std::result::Result<Read, Fault> {
-    let trimmed: i64 = db.prepare_cached("SELECT trimmed FROM meta WHERE id = 1")?.query_row([], |row| row.get(0))?;
-    if seq < trimmed {
+    if seq < trimmed(db)? {
         return Ok(Read::Gone);
     }
     let mut names: Vec<&str> = topics.iter().map(|topic| topic.topic.as_str()).collect();
@@ -123,17 +130,23 @@ pub(super) fn read_after(db: &Connection, seq: i64, topics: &[Topic]) -> std::re
         "SELECT seq, topic, key, body, source, at FROM log WHERE topic IN ({places}) AND seq > ? ORDER BY seq LIMIT {PART}"
     ))?;
     let arguments = names.into_iter().map(|name| Value::from(name.to_owned())).chain([Value::from(seq)]);
-    let found = statement.query_map(params_from_iter(arguments), |row| {
-        Ok(Row {
+    let mut rows = statement.query(params_from_iter(arguments))?;
+    let (mut found, mut size) = (Vec::new(), 0);
+    while size < MOST_BYTES
+        && let Some(row) = rows.next()?
+    {
+        let row = Row {
             seq: row.get(0)?,
             topic: row.get(1)?,
             key: row.get(2)?,
             body: row.get(3)?,
             source: row.get(4)?,
             at: WallTime(row.get(5)?),
-        })
-    })?;
-    Ok(Read::Rows(found.collect::<rusqlite::Result<_>>()?))
+        };
+        size += row.body.len();
+        found.push(row);
+    }
+    Ok(Read::Rows(found))
 }
 
 /// Removes old rows, some at a time. Whether more may be left.

@@ -4,6 +4,7 @@
 //! - `claims`, `sessions`, `tokens`: the protocol's steps as statements.
 //! - `writer`, `gate`, `checkpoint`: who writes when, in this process and among all.
 //! - `reader`, `wake`: reading, and being told of one's own grants.
+//! - `documents`: tables.
 //! - `log`, `changes`: what has changed, for those who look on.
 //!
 //! Invariants:
@@ -19,6 +20,7 @@
 mod changes;
 mod checkpoint;
 mod claims;
+mod documents;
 mod fault;
 mod file;
 mod gate;
@@ -48,6 +50,7 @@ use self::run::RunDirectory;
 use self::wake::Wakes;
 use self::writer::{Done, Surroundings, Work, Writer};
 use super::changes::{Changes, Interest};
+use super::documents::Documents;
 use super::{Applied, Capabilities, ClaimQuery, Notices, SessionQuery, Store};
 use crate::config::Durability;
 use crate::env::Env;
@@ -75,6 +78,8 @@ struct Open {
     log: Arc<Log>,
     checkpoints: Arc<Checkpoints>,
     writer: Arc<Writer>,
+    /// Reads tables. Opened when it is needed first.
+    tables: tokio::sync::OnceCell<Arc<Reader>>,
 }
 
 impl SqliteStore {
@@ -129,7 +134,8 @@ impl Open {
             Surroundings { run: run.clone(), wakes: wakes.clone(), log: log.clone(), checkpoints: checkpoints.clone() };
         let writer = Arc::new(Writer::new(env.clone(), path.clone(), durability, gate, around, writing, boot));
         log.set_writer(&writer);
-        Ok(Self { env, file, run, reader, wakes, log, checkpoints, writer })
+        let tables = tokio::sync::OnceCell::new();
+        Ok(Self { env, file, run, reader, wakes, log, checkpoints, writer, tables })
     }
 
     /// Removes what dead sessions have left: in the run directory, and old tombstones.
@@ -160,6 +166,9 @@ impl Open {
 
     fn close_connections(&self) {
         self.reader.close();
+        if let Some(tables) = self.tables.get() {
+            tables.close();
+        }
         self.checkpoints.close();
         self.writer.close();
     }
@@ -217,6 +226,10 @@ impl Store for SqliteStore {
 
     fn run_directory(&self) -> Option<PathBuf> {
         Some(self.run_directory.clone())
+    }
+
+    fn documents(&self) -> Option<&dyn Documents> {
+        Some(self)
     }
 
     fn health(&self) -> BoxFuture<'_, Result<()>> {

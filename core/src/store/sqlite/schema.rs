@@ -16,7 +16,7 @@ const APPLICATION_ID: i32 = 0x636f_6f72;
 pub(super) const VERSION: i32 = LAYOUTS.len() as i32;
 
 /// What each version adds to the one before.
-const LAYOUTS: [&str; 2] = [LAYOUT, CHANGES];
+const LAYOUTS: [&str; 3] = [LAYOUT, CHANGES, TABLES];
 
 /// A commit writes whole pages to the log, and our records are small: with pages of the usual 4 KiB an acquire and
 /// its release take a third longer. Fixed when the file is made; a file with other pages works as well.
@@ -68,6 +68,24 @@ const CHANGES: &str = "
     CREATE INDEX log_topic ON log(topic, seq);
     CREATE TABLE listener(
         id TEXT NOT NULL, topic TEXT NOT NULL, prefix TEXT NOT NULL, PRIMARY KEY(id, topic, prefix)) WITHOUT ROWID;
+";
+
+/// Tables of documents. A table without a name was dropped, and an index of table 0 given up; what they had is removed
+/// little by little. `fence` has the fences of documents, and for 30 days those of documents that are `gone`.
+const TABLES: &str = "
+    CREATE TABLE tab(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, prev INTEGER NOT NULL);
+    CREATE TABLE doc(
+        tab INTEGER NOT NULL, key BLOB NOT NULL, rev INTEGER NOT NULL, body BLOB NOT NULL, UNIQUE(tab, key));
+    CREATE TABLE fence(
+        tab INTEGER NOT NULL, key BLOB NOT NULL, lock TEXT NOT NULL, tok INTEGER NOT NULL, gone INTEGER,
+        PRIMARY KEY(tab, key, lock)) WITHOUT ROWID;
+    CREATE INDEX fence_gone ON fence(gone) WHERE gone IS NOT NULL;
+    CREATE TABLE ix(
+        id INTEGER PRIMARY KEY AUTOINCREMENT, tab INTEGER NOT NULL, ready INTEGER NOT NULL, expires INTEGER,
+        def BLOB NOT NULL);
+    CREATE INDEX ix_tab ON ix(tab);
+    CREATE TABLE entry(
+        ix INTEGER NOT NULL, val BLOB NOT NULL, key BLOB NOT NULL, PRIMARY KEY(ix, val, key)) WITHOUT ROWID;
 ";
 
 /// Opens a connection that never waits for a lock by itself. Blocks.

@@ -19,6 +19,7 @@ use rusqlite::Connection;
 use tokio::sync::{Notify, oneshot};
 
 use super::checkpoint::Checkpoints;
+use super::documents::work::{self, DocumentDone, DocumentWork};
 use super::fault::{self, Fault};
 use super::gate::{Entry, Gate};
 use super::log::{self, Listeners, Log, Topic};
@@ -32,6 +33,7 @@ use crate::env::Env;
 use crate::error::{Code, Error, Result};
 use crate::protocol::claim::{ClaimKey, ClaimStep};
 use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
+use crate::store::documents::local::SWEEP_EVERY;
 use crate::store::{Applied, Notice};
 use crate::time::{Timestamp, WallTime};
 
@@ -67,6 +69,8 @@ pub(super) enum Work {
     Trim,
     /// Show that the file can be written.
     Probe,
+    /// Something about tables. Synced to the disk.
+    Document(DocumentWork),
 }
 
 /// What came of it.
@@ -74,6 +78,7 @@ pub(super) enum Work {
 pub(super) enum Done {
     Session(Option<SessionRecord>),
     Claim(Applied),
+    Document(DocumentDone),
     Nothing,
 }
 
@@ -107,6 +112,8 @@ struct Job {
 struct Queue {
     sessions: VecDeque<Job>,
     others: VecDeque<Job>,
+    documents: VecDeque<Job>,
+    turn_of_documents: bool,
     /// A thread empties it.
     served: bool,
     closed: bool,
@@ -137,6 +144,7 @@ pub(super) struct Writer {
     raising: AtomicBool,
     purged: AtomicU64,
     trimmed: AtomicU64,
+    swept: AtomicU64,
 }
 
 impl Writer {
@@ -152,6 +160,7 @@ impl Writer {
         Self {
             purged: AtomicU64::new(env.now().nanos()),
             trimmed: AtomicU64::new(env.now().nanos()),
+            swept: AtomicU64::new(env.now().nanos()),
             env,
             path,
             durability,
@@ -265,6 +274,7 @@ impl Writer {
         let job = Job { since: self.env.now(), work, reply };
         match job.work {
             Work::Session(..) | Work::RaiseCeiling(_) => queue.sessions.push_back(job),
+            Work::Document(_) => queue.documents.push_back(job),
             _ => queue.others.push_back(job),
         }
         if !queue.served {
@@ -276,21 +286,24 @@ impl Writer {
         Ok(())
     }
 
-    /// Runs a batch, each job with a result of its own.
-    fn serve(&self, engine: &mut Option<Engine>, batch: Vec<Job>) -> Vec<(Job, Result<Finished>)> {
+    /// Runs a batch, each job with a result of its own. Those at its end may be left for another one.
+    fn serve(&self, engine: &mut Option<Engine>, mut batch: Vec<Job>) -> Served {
         let Some(engine) = engine else {
-            return batch.into_iter().map(|job| (job, Err(Error::closed("the store")))).collect();
+            return Served::all(batch.into_iter().map(|job| (job, Err(Error::closed("the store")))).collect());
         };
         let works: Vec<&Work> = batch.iter().map(|job| &job.work).collect();
         match self.transact(engine, &works) {
-            Ok(finished) => batch.into_iter().zip(finished.into_iter().map(Ok)).collect(),
+            Ok(finished) => {
+                let left = batch.split_off(finished.len());
+                Served { results: batch.into_iter().zip(finished.into_iter().map(Ok)).collect(), left }
+            }
             // One of them may be at fault, and must not take the others with it.
             Err(fault) if batch.len() > 1 && !matches!(fault, Fault::TimedOut) => {
-                batch.into_iter().flat_map(|job| self.serve_alone(engine, job)).collect()
+                Served::all(batch.into_iter().flat_map(|job| self.serve_alone(engine, job)).collect())
             }
             Err(fault) => {
                 let error = fault.into_error(&self.path);
-                batch.into_iter().map(|job| (job, Err(error.clone()))).collect()
+                Served::all(batch.into_iter().map(|job| (job, Err(error.clone()))).collect())
             }
         }
     }
@@ -335,6 +348,10 @@ impl Writer {
         if finished.trim_again {
             self.run_later(Work::Trim);
         }
+        if matches!(finished.done, Done::Document(DocumentDone::Swept(true))) {
+            self.run_later(Work::Document(DocumentWork::Sweep));
+        }
+        self.sweep_sometimes();
         if let Some(session) = finished.died {
             self.around.run.remove_remains(session);
         }
@@ -345,6 +362,15 @@ impl Writer {
             self.purge_sometimes();
         }
         finished.done
+    }
+
+    /// Looks for documents that have expired, for as long as anything at all is written: as sessions are.
+    fn sweep_sometimes(self: &Arc<Self>) {
+        let now = self.env.now();
+        if now.since(Timestamp::from_nanos(self.swept.load(Relaxed))) >= SWEEP_EVERY {
+            self.swept.store(now.nanos(), Relaxed);
+            self.run_later(Work::Document(DocumentWork::Sweep));
+        }
     }
 
     fn purge_sometimes(self: &Arc<Self>) {
@@ -394,9 +420,10 @@ impl Shift {
                 }
                 batch
             };
-            let results = writer.serve(&mut engine, batch);
+            let served = writer.serve(&mut engine, batch);
             drop(engine);
-            for (job, result) in results {
+            writer.queue().put_back(served.left);
+            for (job, result) in served.results {
                 if let Work::RaiseCeiling(_) = job.work {
                     writer.raising.store(false, Relaxed);
                 }
@@ -421,23 +448,72 @@ impl Drop for Shift {
             queue.served = false;
             queue.sessions.clear();
             queue.others.clear();
+            queue.documents.clear();
         }
         drop(queue);
         self.writer.idle.notify_waiters();
     }
 }
 
+/// What came of a batch.
+struct Served {
+    results: Vec<(Job, Result<Finished>)>,
+    /// What there was no time for.
+    left: Vec<Job>,
+}
+
+impl Served {
+    fn all(results: Vec<(Job, Result<Finished>)>) -> Self {
+        Self { results, left: Vec::new() }
+    }
+}
+
 impl Queue {
+    /// Puts documents that were taken back to the front.
+    fn put_back(&mut self, jobs: Vec<Job>) {
+        for job in jobs.into_iter().rev() {
+            self.documents.push_front(job);
+        }
+    }
+
     fn is_idle(&self) -> bool {
         !self.served && !self.closed
     }
 
-    /// The next batch: sessions first, then the others in their order. What nobody waits for any more is left out.
+    /// The next batch: sessions first, then the others in their order, then tables, which are a batch of their own and
+    /// have their turn after each batch of the others. What nobody waits for any more is left out.
     fn take(&mut self) -> Vec<Job> {
+        let turn = std::mem::replace(&mut self.turn_of_documents, true);
+        if self.sessions.is_empty() && (turn || self.others.is_empty()) {
+            let batch = self.take_documents();
+            if !batch.is_empty() {
+                self.turn_of_documents = false;
+                return batch;
+            }
+        }
+        let batch = self.take_coordination();
+        if batch.is_empty() { self.take_documents() } else { batch }
+    }
+
+    fn take_coordination(&mut self) -> Vec<Job> {
         let mut batch = Vec::new();
         while batch.len() < BATCH {
             let Some(job) = self.sessions.pop_front().or_else(|| self.others.pop_front()) else { break };
-            if !job.reply.as_ref().is_some_and(oneshot::Sender::is_closed) {
+            if job.is_wanted() {
+                batch.push(job);
+            }
+        }
+        batch
+    }
+
+    fn take_documents(&mut self) -> Vec<Job> {
+        let (mut batch, mut weight) = (Vec::new(), 0);
+        while weight < work::MOST {
+            let Some(job) = self.documents.pop_front() else { break };
+            if let Work::Document(work) = &job.work
+                && job.is_wanted()
+            {
+                weight += work.weight();
                 batch.push(job);
             }
         }
@@ -445,9 +521,15 @@ impl Queue {
     }
 }
 
+impl Job {
+    fn is_wanted(&self) -> bool {
+        !self.reply.as_ref().is_some_and(oneshot::Sender::is_closed)
+    }
+}
+
 impl Work {
     fn must_be_synced(&self) -> bool {
-        matches!(self, Self::RaiseCeiling(_))
+        matches!(self, Self::RaiseCeiling(_) | Self::Document(_))
     }
 }
 
@@ -510,10 +592,18 @@ impl Engine {
         if let Some(token) = above {
             self.raise_ceiling(token, wall)?;
         }
-        works.iter().map(|work| self.perform(work, wall, now)).collect()
+        let mut finished = Vec::with_capacity(works.len());
+        for work in works {
+            finished.push(self.perform(work, wall, now, env)?);
+            // What is left is done in another transaction, after whatever is more urgent.
+            if matches!(work, Work::Document(_)) && env.now().since(now) >= work::TIME {
+                break;
+            }
+        }
+        Ok(finished)
     }
 
-    fn perform(&mut self, work: &Work, wall: WallTime, now: Timestamp) -> Result<Finished, Fault> {
+    fn perform(&mut self, work: &Work, wall: WallTime, now: Timestamp, env: &Env) -> Result<Finished, Fault> {
         let at = Moment { wall, now, boot: &self.boot };
         let nothing = || Finished::new(Done::Nothing);
         match work {
@@ -544,6 +634,15 @@ impl Engine {
             Work::Listen(id, topics) => log::listen(&self.db, *id, topics).map(|()| nothing()),
             Work::Unlisten(id, topics) => log::unlisten(&self.db, *id, topics.as_deref()).map(|()| nothing()),
             Work::Trim => Ok(Finished { trim_again: log::trim(&self.db, wall)?, ..nothing() }),
+            Work::Document(work) => {
+                let performed = work::perform(&self.db, work, wall, env)?;
+                let mut finished = Finished::new(Done::Document(performed.done));
+                for topic in &performed.changed {
+                    let generation = log::generation(&self.db)?;
+                    finished.listeners.extend(self.listeners.to(&self.db, generation, topic, "")?);
+                }
+                Ok(finished)
+            }
             Work::Probe => {
                 self.db.prepare_cached("UPDATE meta SET probe = probe + 1 WHERE id = 1")?.execute([])?;
                 Ok(nothing())

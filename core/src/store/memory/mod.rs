@@ -1,6 +1,8 @@
 //! The reference store: records in maps behind one mutex, changed by calling the pure steps. For tests of user
 //! code, for a single process, and for simulation. Shared inside a process by name; gone with its last user.
 
+mod documents;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -10,6 +12,7 @@ use futures::future::{self, BoxFuture, FutureExt};
 use once_cell::sync::Lazy;
 
 use super::changes::{Change, Changes, ClaimState, Interest, Snapshot};
+use super::documents::Documents;
 use super::{Applied, Capabilities, ClaimQuery, Notice, Notices, SessionQuery, Store};
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -20,14 +23,17 @@ use crate::protocol::session::{self, SessionId, SessionRecord, SessionStep, Vita
 /// millisecond in which its last user closed it must not begin with a token that it has given out.
 static HIGHEST: AtomicI64 = AtomicI64::new(0);
 
-static NAMED: Lazy<Mutex<HashMap<String, Weak<Mutex<Records>>>>> = Lazy::new(Mutex::default);
+static NAMED: Lazy<Mutex<HashMap<String, Weak<Shared>>>> = Lazy::new(Mutex::default);
 
 /// A store in this process's memory. Each value is one user of it.
 #[derive(Debug)]
 pub struct MemoryStore {
     env: Env,
-    records: Mutex<Option<Arc<Mutex<Records>>>>,
+    records: Mutex<Option<Arc<Shared>>>,
 }
+
+/// What all users of a store share.
+type Shared = Mutex<Records>;
 
 #[derive(Debug, Default)]
 struct Records {
@@ -37,6 +43,7 @@ struct Records {
     manual: bool,
     listeners: BTreeMap<SessionId, Vec<mpsc::UnboundedSender<Notice>>>,
     onlookers: Vec<(Interest, mpsc::UnboundedSender<Change>)>,
+    tables: documents::Tables,
 }
 
 impl MemoryStore {
@@ -54,7 +61,7 @@ impl MemoryStore {
         self.with(|records| records.manual == manual).unwrap_or(true)
     }
 
-    fn named(name: &str, new: impl FnOnce() -> Arc<Mutex<Records>>) -> Arc<Mutex<Records>> {
+    fn named(name: &str, new: impl FnOnce() -> Arc<Shared>) -> Arc<Shared> {
         let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
         named.retain(|_, records| records.strong_count() > 0);
         if let Some(records) = named.get(name).and_then(Weak::upgrade) {
@@ -246,6 +253,10 @@ impl Store for MemoryStore {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities { multi_process: false, multi_host: false, kernel_locks_trusted: false }
+    }
+
+    fn documents(&self) -> Option<&dyn Documents> {
+        Some(self)
     }
 
     fn health(&self) -> BoxFuture<'_, Result<()>> {

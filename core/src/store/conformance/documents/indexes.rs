@@ -1,0 +1,128 @@
+//! Indexes: what they refuse, and that they change no answer.
+
+use bson::{Bson, doc};
+
+use super::super::{Bench, cases};
+use super::{filter, refused, tables, unwrap, update};
+use crate::error::Code;
+use crate::protocol::document::Action;
+use crate::store::documents::{Index, Query};
+
+cases![
+    unique_is_unique,
+    sparse_leaves_out_what_has_no_field,
+    answers_are_the_same_with_an_index,
+    bad_indexes_are_refused,
+];
+
+fn index(fields: &[&str]) -> Index {
+    Index { fields: fields.iter().map(|path| ((*path).to_owned(), false)).collect(), ..Index::default() }
+}
+
+async fn unique_is_unique(bench: &Bench) {
+    let tables = tables!(bench, "unique");
+    let unique = Index { unique: true, ..index(&["a", "b"]) };
+    unwrap("ensure", tables.first.ensure_indexes(&tables.name, vec![unique.clone()]).await);
+    unwrap("again", tables.second.ensure_indexes(&tables.name, vec![unique]).await);
+    tables.insert(1_i64, doc! { "a": 1, "b": [1, 2] }).await;
+    tables.insert(2_i64, doc! { "a": 1, "b": 3 }).await;
+    let twice = doc! { "a": 1_i64, "b": 2.0 };
+    refused(tables.write(3_i64, Action::Insert(twice.clone())).await, Code::AlreadyExists);
+    refused(tables.write(3_i64, Action::Put(twice.clone())).await, Code::AlreadyExists);
+    refused(tables.write(2_i64, Action::Replace(twice)).await, Code::AlreadyExists);
+    let change = || Action::Upsert(update(doc! { "$set": { "a": 1, "b": 1 } }));
+    refused(tables.write(2_i64, change()).await, Code::AlreadyExists);
+    refused(tables.write(3_i64, change()).await, Code::AlreadyExists);
+    assert_eq!(tables.read(2_i64).await, Some(doc! { "a": 1, "b": 3 }));
+    unwrap("delete", tables.write(1_i64, Action::Delete).await);
+    unwrap("upsert", tables.write(3_i64, change()).await);
+
+    let too_late = Index { unique: true, ..index(&["a"]) };
+    refused(tables.first.ensure_indexes(&tables.name, vec![too_late]).await, Code::AlreadyExists);
+    tables.insert(4_i64, doc! { "a": 1, "b": 4 }).await;
+    tables.drop_table().await;
+}
+
+async fn sparse_leaves_out_what_has_no_field(bench: &Bench) {
+    let tables = tables!(bench, "sparse");
+    let sparse = Index { unique: true, sparse: true, ..index(&["a"]) };
+    let full = Index { unique: true, fields: vec![("b".into(), true)], ..Index::default() };
+    unwrap("ensure", tables.first.ensure_indexes(&tables.name, vec![sparse, full]).await);
+    tables.insert(1_i64, doc! { "b": 1 }).await;
+    tables.insert(2_i64, doc! { "b": 2 }).await;
+    tables.insert(3_i64, doc! { "a": null }).await;
+    refused(tables.write(4_i64, Action::Insert(doc! { "a": null, "b": 4 })).await, Code::AlreadyExists);
+    refused(tables.write(4_i64, Action::Insert(doc! { "a": 4 })).await, Code::AlreadyExists);
+    refused(tables.write(4_i64, Action::Insert(doc! { "a": 4, "b": null })).await, Code::AlreadyExists);
+    tables.insert(4_i64, doc! { "a": 4, "b": 4 }).await;
+    tables.drop_table().await;
+}
+
+async fn answers_are_the_same_with_an_index(bench: &Bench) {
+    let tables = tables!(bench, "answers");
+    let values = [
+        doc! { "a": 1 },
+        doc! { "a": 1.0 },
+        doc! { "a": [1, 2] },
+        doc! { "a": [[1], 3] },
+        doc! { "a": [] },
+        doc! { "a": null },
+        doc! {},
+        doc! { "a": "1" },
+        doc! { "a": { "b": 1 } },
+        doc! { "a": [{ "b": 1 }, { "b": [1, 2] }] },
+    ];
+    let ask = async |which: Bson, path: &str| {
+        let query =
+            Query { filter: filter(doc! { path: which }), sort: super::sort(doc! { "_id": 1 }), ..Query::default() };
+        tables.find(query).await
+    };
+    for (n, document) in values.iter().enumerate() {
+        tables.insert(n as i64, document.clone()).await;
+    }
+    let asked: Vec<(Bson, &str)> = vec![
+        (1.into(), "a"),
+        (2.into(), "a"),
+        (Bson::Null, "a"),
+        (vec![1].into(), "a"),
+        (doc! { "b": 1 }.into(), "a"),
+        (1.into(), "a.b"),
+        (doc! { "$in": [1, "1"] }.into(), "a"),
+        (doc! { "$eq": 1, "$gt": 0 }.into(), "a"),
+    ];
+    let mut before = Vec::new();
+    for (which, path) in &asked {
+        before.push(ask(which.clone(), path).await);
+    }
+    unwrap("ensure", tables.first.ensure_indexes(&tables.name, vec![index(&["a"]), index(&["a.b"])]).await);
+    for ((which, path), before) in asked.iter().zip(before) {
+        assert_eq!(ask(which.clone(), path).await, before, "{path}: {which}");
+    }
+    tables.drop_table().await;
+}
+
+async fn bad_indexes_are_refused(bench: &Bench) {
+    let tables = tables!(bench, "indexes");
+    unwrap(
+        "ensure",
+        tables.first.ensure_indexes(&tables.name, vec![Index { name: "x".into(), ..index(&["a"]) }]).await,
+    );
+    for bad in [
+        Index { name: "x".into(), ..index(&["b"]) },
+        Index { name: "x".into(), unique: true, ..index(&["a"]) },
+        index(&[]),
+        index(&["a", "a"]),
+        index(&["_fence.x"]),
+        index(&["a..b"]),
+        index(&["$a"]),
+        Index { expire_after: Some(std::time::Duration::from_secs(1)), ..index(&["a", "b"]) },
+        Index { expire_after: Some(std::time::Duration::MAX), ..index(&["d"]) },
+    ] {
+        refused(tables.first.ensure_indexes(&tables.name, vec![bad]).await, Code::InvalidArgument);
+    }
+    let both = index(&["l", "m"]);
+    unwrap("ensure", tables.first.ensure_indexes(&tables.name, vec![both]).await);
+    refused(tables.write(1_i64, Action::Insert(doc! { "l": [1], "m": [2] })).await, Code::InvalidArgument);
+    assert_eq!(tables.read(1_i64).await, None);
+    tables.drop_table().await;
+}

@@ -1,0 +1,268 @@
+//! What the stores that use the shared matcher themselves, memory and SQLite, have in common.
+
+use std::time::Duration;
+
+use bson::{Bson, Document};
+
+use super::{Change, Index, Operation, Query, Stored};
+use crate::error::{Code, Error, Result};
+use crate::protocol::document::key::Key;
+use crate::protocol::document::order::encode;
+use crate::protocol::document::sort::{SortKey, rows};
+use crate::protocol::document::write::{Action, Outcome, Write};
+use crate::protocol::document::{Filter, Position, Revision};
+use crate::time::WallTime;
+
+/// How often documents that have expired are looked for.
+pub(in crate::store) const SWEEP_EVERY: Duration = Duration::from_secs(30);
+
+/// The longest name of an index, in bytes.
+const NAME_LIMIT: usize = 120;
+
+/// At most so many indexes of a table, and fields of an index.
+const MAX_INDEXES: usize = 64;
+const MAX_INDEX_FIELDS: usize = 32;
+
+/// Refuses a query that is not of the shared part.
+///
+/// # Errors
+/// `Unsupported`.
+pub(in crate::store) fn require_shared(query: &Query) -> Result<()> {
+    query.filter.require_shared()?;
+    query.sort.as_ref().map_or(Ok(()), |sort| sort.require_shared())?;
+    query.projection.as_ref().map_or(Ok(()), |projection| projection.require_shared())
+}
+
+/// Refuses an update that is not of the shared part.
+///
+/// # Errors
+/// `Unsupported`.
+pub(in crate::store) fn require_shared_action(action: &Action) -> Result<()> {
+    match action {
+        Action::Update(update) | Action::Upsert(update) => update.require_shared(),
+        _ => Ok(()),
+    }
+}
+
+/// Orders, cuts and projects what was found.
+///
+/// # Errors
+/// Those of the order.
+pub(in crate::store) fn arrange(query: &Query, mut found: Vec<Stored>) -> Result<Vec<Stored>> {
+    if let Some(sort) = &query.sort {
+        let keys: Result<Vec<SortKey>> = found.iter().map(|stored| sort.key(&stored.document)).collect();
+        let mut keyed: Vec<(SortKey, Stored)> = keys?.into_iter().zip(found).collect();
+        keyed.sort_by(|(left, _), (right, _)| left.compare(right));
+        found = keyed.into_iter().map(|(_, stored)| stored).collect();
+    }
+    let skip = usize::try_from(query.skip).unwrap_or(usize::MAX);
+    let limit = query.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let chosen = found.into_iter().skip(skip).take(limit);
+    chosen
+        .map(|stored| match &query.projection {
+            None => Ok(stored),
+            Some(projection) => Ok(Stored { document: projection.apply(stored.document)?, ..stored }),
+        })
+        .collect()
+}
+
+/// The keys that a document can have at most to match, if the filter names them.
+pub(in crate::store) fn keys_of(filter: &Filter) -> Option<Vec<Key>> {
+    let mut keys: Vec<Key> = filter.candidates("_id")?.iter().map(Key::equal_to).collect::<Option<_>>()?;
+    keys.sort();
+    keys.dedup();
+    Some(keys)
+}
+
+/// The entries of this index that a document has at least one of if it matches; none if the filter does not say.
+pub(in crate::store) fn entries_for(index: &Index, filter: &Filter) -> Option<Vec<Vec<u8>>> {
+    let [(path, _)] = index.fields.as_slice() else { return None };
+    // A number in a path may be a place in an array, where index and filter look differently.
+    if path.split('.').any(|part| part.bytes().all(|byte| byte.is_ascii_digit())) {
+        return None;
+    }
+    let values = filter.candidates(path)?;
+    if values.iter().any(|value| matches!(value, Bson::Array(_) | Bson::Null | Bson::Undefined)) {
+        return None;
+    }
+    Some(values.into_iter().map(|value| entry(&[value])).collect())
+}
+
+/// A document's entries in an index.
+///
+/// # Errors
+/// `InvalidArgument` if it has arrays in two of the fields.
+pub(in crate::store) fn entries_of(index: &Index, document: &Document) -> Result<Vec<Vec<u8>>> {
+    let paths: Vec<&str> = index.fields.iter().map(|(path, _)| path.as_str()).collect();
+    if index.sparse && !paths.iter().any(|path| has(document, path)) {
+        return Ok(Vec::new());
+    }
+    let mut entries: Vec<Vec<u8>> = rows(document, &paths)?.iter().map(|row| entry(row)).collect();
+    entries.sort();
+    entries.dedup();
+    Ok(entries)
+}
+
+fn has(document: &Document, path: &str) -> bool {
+    let exists = Filter::parse(bson::doc! { path: { "$exists": true } });
+    exists.and_then(|filter| filter.matches(document)).unwrap_or(false)
+}
+
+fn entry(values: &[Bson]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for value in values {
+        encode(value, &mut bytes);
+    }
+    bytes
+}
+
+/// The entry of a date.
+#[cfg(feature = "sqlite")]
+pub(in crate::store) fn date_entry(millis: i64) -> Vec<u8> {
+    entry(&[Bson::DateTime(bson::DateTime::from_millis(millis))])
+}
+
+/// Whether the document has expired by one of these indexes: by the earliest date in its field.
+pub(in crate::store) fn has_expired(indexes: &[Index], document: &Document, now: WallTime) -> bool {
+    indexes.iter().any(|index| {
+        let (Some(after), [(path, _)]) = (index.expire_after, index.fields.as_slice()) else { return false };
+        let after = i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
+        let Ok(rows) = rows(document, &[path]) else { return false };
+        let dates = rows.iter().flatten().filter_map(|value| match value {
+            Bson::DateTime(date) => Some(date.timestamp_millis()),
+            _ => None,
+        });
+        dates.min().is_some_and(|earliest| earliest.saturating_add(after) <= now.0)
+    })
+}
+
+/// Checks indexes, and names those without a name.
+///
+/// # Errors
+/// `InvalidArgument`.
+pub(in crate::store) fn checked_indexes(indexes: Vec<Index>) -> Result<Vec<Index>> {
+    indexes.into_iter().map(checked_index).collect()
+}
+
+fn checked_index(mut index: Index) -> Result<Index> {
+    if index.fields.is_empty() || index.fields.len() > MAX_INDEX_FIELDS {
+        return Err(Error::invalid(format!("an index has 1 to {MAX_INDEX_FIELDS} fields, not {}", index.fields.len())));
+    }
+    for (position, (path, _)) in index.fields.iter().enumerate() {
+        let root = path.split('.').next().unwrap_or(path);
+        if path.split('.').any(|part| part.is_empty() || part.starts_with('$'))
+            || crate::protocol::document::RESERVED.contains(&root)
+        {
+            return Err(Error::invalid(format!("'{path}' is no path for an index")));
+        }
+        if index.fields[..position].iter().any(|(other, _)| other == path) {
+            return Err(Error::invalid(format!("an index names '{path}' twice")));
+        }
+    }
+    if index.fields.iter().any(|(path, _)| path == "_id") && index.fields.len() == 1 {
+        return Err(Error::invalid("every table has an index of its keys already"));
+    }
+    if let Some(after) = index.expire_after {
+        if index.fields.len() != 1 {
+            return Err(Error::invalid("documents expire by an index of one field, a date"));
+        }
+        if after > MAX_EXPIRY {
+            return Err(Error::invalid("documents expire after 2147483647 seconds at most"));
+        }
+    }
+    if index.name.is_empty() {
+        let parts =
+            index.fields.iter().map(|(path, descending)| format!("{path}_{}", if *descending { -1 } else { 1 }));
+        index.name = parts.collect::<Vec<_>>().join("_");
+    }
+    if index.name.len() > NAME_LIMIT || index.name == "_id_" || index.name.contains(['\0', '*']) {
+        return Err(Error::invalid(format!("an index's name has at most {NAME_LIMIT} bytes, and is not '_id_'")));
+    }
+    Ok(index)
+}
+
+/// What MongoDB takes.
+const MAX_EXPIRY: Duration = Duration::from_secs(i32::MAX as u64);
+
+/// Those of the wanted indexes that are not there.
+///
+/// # Errors
+/// `InvalidArgument` if there is another one of the same name, or too many.
+pub(in crate::store) fn missing_indexes(there: &[Index], wanted: Vec<Index>) -> Result<Vec<Index>> {
+    let mut missing: Vec<Index> = Vec::new();
+    for index in checked_indexes(wanted)? {
+        match there.iter().chain(&missing).find(|other| other.name == index.name) {
+            Some(other) if *other == index => {}
+            Some(_) => {
+                return Err(Error::invalid(format!(
+                    "there is another index '{}' already; drop it, or choose another name",
+                    index.name
+                )));
+            }
+            None => missing.push(index),
+        }
+    }
+    if there.len() + missing.len() > MAX_INDEXES {
+        return Err(Error::invalid(format!("a table has at most {MAX_INDEXES} indexes")));
+    }
+    Ok(missing)
+}
+
+/// A unique index has the document's values already, from another document.
+pub(in crate::store) fn not_unique(index: &Index, key: &Key) -> Error {
+    Error::new(
+        Code::AlreadyExists,
+        format!("the document {key} has the values of another one in the unique index '{}'", index.name),
+    )
+}
+
+/// The change that a write was.
+pub(in crate::store) fn change_of(
+    write: &Write,
+    before: Option<Document>,
+    outcome: &Outcome,
+    position: Position,
+    at: WallTime,
+) -> Change {
+    let operation = match (&write.action, &outcome.document) {
+        (_, None) => Operation::Delete,
+        (_, Some(_)) if outcome.created => Operation::Insert,
+        (Action::Update(_) | Action::Upsert(_), _) => Operation::Update,
+        _ => Operation::Replace,
+    };
+    let changed = match (&write.action, operation, &before, &outcome.document) {
+        (Action::Update(update) | Action::Upsert(update), Operation::Update, Some(old), Some(new)) => {
+            update.paths().into_iter().filter(|path| value_at(old, path) != value_at(new, path)).collect()
+        }
+        _ => Vec::new(),
+    };
+    Change {
+        key: write.key.clone(),
+        operation,
+        document: outcome.document.clone(),
+        previous: before,
+        revision: outcome.document.as_ref().map(|_| Revision(position.0)),
+        position,
+        at,
+        source: write.source.clone(),
+        changed,
+    }
+}
+
+fn value_at<'a>(document: &'a Document, path: &str) -> Option<&'a Bson> {
+    let mut parts = path.split('.');
+    let first = document.get(parts.next()?)?;
+    parts.try_fold(first, |value, part| match value {
+        Bson::Document(document) => document.get(part),
+        Bson::Array(array) => array.get(part.parse::<usize>().ok()?),
+        _ => None,
+    })
+}
+
+/// The end of a write to many of which some were left out.
+pub(in crate::store) fn partly_fenced(written: u64, left_out: u64) -> Error {
+    Error::new(
+        Code::Fenced,
+        format!("a later holder has written {left_out} of the documents already; the other {written} were written"),
+    )
+}

@@ -1,0 +1,168 @@
+//! Writes to many documents. What the server can do in one command it does; documents with fences of their own, or
+//! without the fence that is needed, one by one.
+
+use bson::{Document, doc};
+use futures::TryStreamExt;
+
+use super::transaction::is_fenced;
+use super::write::{fenced_pipeline, modifications};
+use super::{QUERY_LIMIT, READ, Table, WRITE_MANY, position_of};
+use crate::error::{Code, Result};
+use crate::protocol::document::update::Form;
+use crate::protocol::document::write::{Action, Condition};
+use crate::protocol::document::{FENCES, Fence, Key, Position, Update, Write};
+use crate::store::documents::{ManyAction, ManyWritten, WriteMany, local};
+
+impl Table {
+    pub(super) async fn write_many(&self, many: WriteMany) -> Result<ManyWritten> {
+        let filter = many.filter.document().clone();
+        match (&many.action, &many.fence) {
+            (ManyAction::Update(update), None) => self.update_many(filter, update, &many).await,
+            (ManyAction::Update(update), Some(fence)) => self.update_fenced(filter, update, fence, &many).await,
+            (ManyAction::Delete, None) => {
+                let documents = self.documents.clone();
+                let plain = doc! { "$and": [filter.clone(), { FENCES: { "$exists": false } }] };
+                let request = async move {
+                    let mut session = documents.client().start_session().await?;
+                    let done = documents.delete_many(plain).session(&mut session).await?;
+                    Ok((done.deleted_count, position_of(session.operation_time())))
+                };
+                let (count, position) = self.run(QUERY_LIMIT, WRITE_MANY, request).await?;
+                let fenced = doc! { "$and": [filter.clone(), { FENCES: { "$exists": true } }] };
+                let rest = self.one_by_one(fenced, &filter, &Action::Delete, &many).await?;
+                Ok(added(ManyWritten { count, position }, rest.written))
+            }
+            (ManyAction::Delete, Some(_)) => {
+                let done = self.one_by_one(filter.clone(), &filter, &Action::Delete, &many).await?;
+                finished(done.written, done.left_out)
+            }
+        }
+    }
+
+    async fn update_many(&self, filter: Document, update: &Update, many: &WriteMany) -> Result<ManyWritten> {
+        let mut filter = filter;
+        if matches!(update.form(), Form::Pipeline(_)) {
+            // A pipeline can drop the fences.
+            let fenced = doc! { "$and": [filter.clone(), { FENCES: { "$exists": true } }] };
+            if self.count_matching(fenced).await? > 0 {
+                return Err(fenced_pipeline());
+            }
+            filter = doc! { "$and": [filter, { FENCES: { "$exists": false } }] };
+        }
+        let by = self.written_by(many.source.as_deref());
+        self.update_in_one(filter, update, by, None).await
+    }
+
+    async fn update_fenced(
+        &self,
+        filter: Document,
+        update: &Update,
+        fence: &Fence,
+        many: &WriteMany,
+    ) -> Result<ManyWritten> {
+        if matches!(update.form(), Form::Pipeline(_)) {
+            return Err(fenced_pipeline());
+        }
+        let action = Action::Update(update.clone());
+        if fence.strict {
+            let done = self.one_by_one(filter.clone(), &filter, &action, many).await?;
+            return finished(done.written, done.left_out);
+        }
+        let field = format!("{FENCES}.{}", fence.key().as_str());
+        // First those that know the lock, else the others would be written twice.
+        let known = doc! { "$and": [filter.clone(), { &field: { "$lte": fence.token } }] };
+        let new = doc! { "$and": [filter.clone(), { &field: { "$exists": false } }] };
+        let keys = self.keys(new).await?;
+        let by = self.written_by(many.source.as_deref());
+        let written = self.update_in_one(known, update, by, Some((field.clone(), fence.token.into()))).await?;
+        let rest = self.each(keys, &filter, &action, many).await?;
+        let newer = doc! { "$and": [filter, { &field: { "$gt": fence.token } }] };
+        let left_out = self.count_matching(newer).await?.max(rest.left_out);
+        finished(added(written, rest.written), left_out)
+    }
+
+    async fn update_in_one(
+        &self,
+        filter: Document,
+        update: &Update,
+        by: Option<bson::Bson>,
+        more: Option<(String, bson::Bson)>,
+    ) -> Result<ManyWritten> {
+        let documents = self.documents.clone();
+        let update = modifications(update, &by, more);
+        let request = async move {
+            let mut session = documents.client().start_session().await?;
+            let done = documents.update_many(filter, update).session(&mut session).await?;
+            Ok(ManyWritten { count: done.matched_count, position: position_of(session.operation_time()) })
+        };
+        self.run(QUERY_LIMIT, WRITE_MANY, request).await
+    }
+
+    async fn one_by_one(
+        &self,
+        which: Document,
+        guard: &Document,
+        action: &Action,
+        many: &WriteMany,
+    ) -> Result<OneByOne> {
+        let keys = self.keys(which).await?;
+        self.each(keys, guard, action, many).await
+    }
+
+    /// Writes each of these documents that still matches the guard.
+    async fn each(&self, keys: Vec<Key>, guard: &Document, action: &Action, many: &WriteMany) -> Result<OneByOne> {
+        let mut done = OneByOne::default();
+        for key in keys {
+            let write = Write {
+                key,
+                action: action.clone(),
+                condition: Condition::None,
+                fence: many.fence.clone(),
+                source: many.source.clone(),
+            };
+            match self.write_in_transaction(write, Some(guard.clone())).await {
+                Ok(written) => {
+                    done.written.count += 1;
+                    done.written.position = done.written.position.max(written.position);
+                }
+                Err(error) if is_fenced(&error) => done.left_out += 1,
+                Err(error) if error.code() == Code::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    async fn keys(&self, filter: Document) -> Result<Vec<Key>> {
+        let documents = self.documents.clone();
+        let request = async move {
+            let found = documents.find(filter).projection(doc! { "_id": 1 }).max_time(QUERY_LIMIT).await?;
+            found.try_collect::<Vec<Document>>().await
+        };
+        self.run(QUERY_LIMIT, READ, request).await?.iter().map(Key::of).collect()
+    }
+
+    async fn count_matching(&self, filter: Document) -> Result<u64> {
+        let documents = self.documents.clone();
+        self.run(QUERY_LIMIT, READ, async move { documents.count_documents(filter).max_time(QUERY_LIMIT).await }).await
+    }
+}
+
+struct OneByOne {
+    written: ManyWritten,
+    left_out: u64,
+}
+
+impl Default for OneByOne {
+    fn default() -> Self {
+        Self { written: ManyWritten { count: 0, position: Position(0) }, left_out: 0 }
+    }
+}
+
+fn added(left: ManyWritten, right: ManyWritten) -> ManyWritten {
+    ManyWritten { count: left.count + right.count, position: left.position.max(right.position) }
+}
+
+fn finished(written: ManyWritten, left_out: u64) -> Result<ManyWritten> {
+    if left_out > 0 { Err(local::partly_fenced(written.count, left_out)) } else { Ok(written) }
+}

@@ -1,0 +1,181 @@
+//! Reading documents: from the primary, what a majority has.
+
+use bson::{Document, doc};
+use futures::stream::{self, StreamExt};
+use mongodb::action::Find;
+use mongodb::options::ReadConcern;
+use mongodb::{Cursor, SessionCursor};
+use tokio::sync::mpsc;
+
+use super::{QUERY_LIMIT, READ, Table, faults, position_of, revision_of, visible};
+use crate::error::{Error, Result};
+use crate::protocol::document::{Filter, Key, Position, Projection, RESERVED};
+use crate::store::documents::{Aggregated, Found, Query, Snapshot, Stored};
+
+/// How many documents wait for a reader that is slow; then the server's cursor waits.
+const AHEAD: usize = 256;
+
+impl Table {
+    pub(super) async fn find(&self, query: Query) -> Result<Found> {
+        if query.limit == Some(0) {
+            return Ok(stream::empty().boxed());
+        }
+        let documents = self.documents.clone();
+        let (part, strip) = on_the_wire(query.projection.as_ref());
+        let request = async move {
+            let mut find: Find<'_, Document> = documents.find(query.filter.document().clone()).max_time(QUERY_LIMIT);
+            if let Some(sort) = &query.sort {
+                find = find.sort(sort.document().clone());
+            }
+            if let Some(part) = part {
+                find = find.projection(part);
+            }
+            if query.skip > 0 {
+                find = find.skip(query.skip);
+            }
+            if let Some(limit) = query.limit {
+                find = find.limit(i64::try_from(limit).unwrap_or(i64::MAX));
+            }
+            find.await
+        };
+        let cursor = self.run(QUERY_LIMIT, READ, request).await?;
+        let whole = query.projection.is_none();
+        self.streamed(cursor, move |document| stored(document, whole, strip))
+    }
+
+    pub(super) async fn count(&self, filter: Filter) -> Result<u64> {
+        let documents = self.documents.clone();
+        let filter = filter.document().clone();
+        self.run(QUERY_LIMIT, READ, async move { documents.count_documents(filter).max_time(QUERY_LIMIT).await }).await
+    }
+
+    pub(super) async fn aggregate(&self, pipeline: Vec<Document>) -> Result<Aggregated> {
+        if pipeline.iter().any(|stage| stage.contains_key("$out") || stage.contains_key("$merge")) {
+            return Err(Error::invalid("an aggregation here only reads; '$out' and '$merge' write"));
+        }
+        let documents = self.documents.clone();
+        let request = async move { documents.aggregate(pipeline).max_time(QUERY_LIMIT).await };
+        let cursor = self.run(QUERY_LIMIT, READ, request).await?;
+        self.streamed(cursor, |document| Ok(visible(document)))
+    }
+
+    /// Hands out what a cursor gives. The cursor is never interrupted half way: a task of its own reads it.
+    fn streamed<T: Send + 'static>(
+        &self,
+        mut cursor: Cursor<Document>,
+        decode: impl Fn(Document) -> Result<T> + Send + 'static,
+    ) -> Result<std::pin::Pin<Box<dyn futures::Stream<Item = Result<T>> + Send>>> {
+        let (sender, receiver) = mpsc::channel(AHEAD);
+        let namespace = self.namespace();
+        self.inner.tasks.spawn(async move {
+            while let Some(next) = cursor.next().await {
+                let next = next.map_err(|error| faults::explain(&error, READ, &namespace)).and_then(&decode);
+                let failed = next.is_err();
+                if sender.send(next).await.is_err() || failed {
+                    return;
+                }
+            }
+        })?;
+        Ok(received(receiver))
+    }
+
+    pub(super) async fn snapshot(&self, filter: Filter) -> Result<Snapshot> {
+        let filter = filter.document().clone();
+        match self.exact_snapshot(filter.clone()).await? {
+            Some(snapshot) => Ok(snapshot),
+            None => self.plain_snapshot(filter).await,
+        }
+    }
+
+    /// As of one moment of the server. None if it cannot.
+    async fn exact_snapshot(&self, filter: Document) -> Result<Option<Snapshot>> {
+        let documents = self.documents.clone();
+        let request = async move {
+            let mut session = documents.client().start_session().snapshot(true).await?;
+            match documents.find(filter).max_time(QUERY_LIMIT).session(&mut session).await {
+                Ok(cursor) => Ok(Some((cursor, session))),
+                Err(error) if cannot_snapshot(&error) => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        let Some((cursor, session)) = self.run(QUERY_LIMIT, READ, request).await? else { return Ok(None) };
+        let Some(time) = session.snapshot_time() else { return Ok(None) };
+        let documents = self.streamed_in(cursor, session)?;
+        Ok(Some(Snapshot { position: position_of(Some(time)), exact: true, documents }))
+    }
+
+    fn streamed_in(&self, mut cursor: SessionCursor<Document>, mut session: mongodb::ClientSession) -> Result<Found> {
+        let (sender, receiver) = mpsc::channel(AHEAD);
+        let namespace = self.namespace();
+        self.inner.tasks.spawn(async move {
+            while let Some(next) = cursor.next(&mut session).await {
+                let next = next.map_err(|error| faults::explain(&error, READ, &namespace));
+                let next = next.and_then(|document| stored(document, true, false));
+                let failed = next.is_err();
+                if sender.send(next).await.is_err() || failed {
+                    return;
+                }
+            }
+        })?;
+        Ok(received(receiver))
+    }
+
+    async fn plain_snapshot(&self, filter: Document) -> Result<Snapshot> {
+        let position = self.position().await?;
+        let documents = self.documents.clone();
+        let find =
+            async move { documents.find(filter).read_concern(ReadConcern::majority()).max_time(QUERY_LIMIT).await };
+        let cursor = self.run(QUERY_LIMIT, READ, find).await?;
+        let documents = self.streamed(cursor, |document| stored(document, true, false))?;
+        Ok(Snapshot { position, exact: false, documents })
+    }
+
+    /// Where the server's history is now.
+    pub(super) async fn position(&self) -> Result<Position> {
+        let documents = self.documents.clone();
+        let request = async move {
+            let mut session = documents.client().start_session().await?;
+            let database = documents.client().database(&documents.namespace().db);
+            database.run_command(doc! { "ping": 1 }).session(&mut session).await?;
+            Ok(session.operation_time())
+        };
+        Ok(position_of(self.run(self.inner.limits.operation, READ, request).await?))
+    }
+}
+
+fn received<T: Send + 'static>(
+    receiver: mpsc::Receiver<Result<T>>,
+) -> std::pin::Pin<Box<dyn futures::Stream<Item = Result<T>> + Send>> {
+    stream::unfold(receiver, async |mut receiver| receiver.recv().await.map(|next| (next, receiver))).boxed()
+}
+
+fn stored(document: Document, whole: bool, strip: bool) -> Result<Stored> {
+    let key = Key::of(&document)?;
+    let mut document = visible(document);
+    if strip {
+        document.remove("_id");
+    }
+    Ok(Stored { key, revision: whole.then(|| revision_of(&document)), document })
+}
+
+/// The projection to send, and whether the key was not wanted: it always comes along.
+fn on_the_wire(projection: Option<&Projection>) -> (Option<Document>, bool) {
+    let Some(projection) = projection else { return (None, false) };
+    let mut document = projection.document().clone();
+    let strip = !projection.has_key();
+    if strip {
+        document.remove("_id");
+    }
+    (Some(document), strip)
+}
+
+/// Whether the server, or its storage, knows no reading of one moment.
+fn cannot_snapshot(error: &mongodb::error::Error) -> bool {
+    const UNKNOWN: [i32; 3] = [72, 246, 31_465];
+    match &*error.kind {
+        mongodb::error::ErrorKind::IncompatibleServer { .. } => true,
+        _ => faults::code_of(error).is_some_and(|code| UNKNOWN.contains(&code)),
+    }
+}
+
+const _: () = assert!(RESERVED.len() == 2, "`visible` takes out what a projection may let through");

@@ -1,0 +1,253 @@
+//! Tables in the file. Documents are BSON in rows; the shared matcher reads them, by an index where one helps.
+//!
+//! - `work`, `table`: what the writer does, and the rows that it does it to.
+//! - `watch`: the log of changes as a stream.
+//!
+//! Invariants:
+//! - a write is acknowledged when it is synced to the disk, and so is whatever it was refused for, since every writer of
+//!   these rows is;
+//! - a change, the row of the log that tells of it, and the index entries are one transaction. The row's number is the
+//!   change's place and the document's revision;
+//! - a write with a fence looks at the lock in its own transaction, so every fence is strict.
+
+mod table;
+mod watch;
+pub(super) mod work;
+
+use std::sync::Arc;
+
+use bson::Document;
+use futures::future::{self, BoxFuture, FutureExt};
+use futures::stream::{self, StreamExt};
+use rusqlite::Connection;
+
+use self::table::Table;
+use self::work::{DocumentDone, DocumentWork, MOST};
+use super::fault::{self, Fault};
+use super::reader::Reader;
+use super::writer::{Done, Work};
+use super::{Open, SqliteStore, log, schema};
+use crate::error::{Code, Error, Result};
+use crate::protocol::document::write::{Action, Write};
+use crate::protocol::document::{Filter, Key, Position, TableName};
+use crate::store::documents::{
+    Aggregated, Changes, Documents, Found, Index, ManyAction, ManyWritten, Query, Snapshot, Stored, TableOptions,
+    WatchOptions, WriteMany, Written, local,
+};
+
+impl Open {
+    async fn work(&self, work: DocumentWork) -> Result<DocumentDone> {
+        match self.writer.run(Work::Document(work)).await? {
+            Done::Document(done) => Ok(done),
+            other => Err(super::mismatched(&other)),
+        }
+    }
+
+    /// The connection that reads tables: scanning one never keeps coordination from reading.
+    async fn table_reader(&self) -> Result<Arc<Reader>> {
+        let made = self.tables.get_or_try_init(|| async {
+            let path = self.file.path().to_owned();
+            let opening = self.env.tasks.runtime().spawn_blocking(move || {
+                let db = schema::connect(&path);
+                db.map(|db| (db, path.clone())).map_err(|error| fault::explain(&path, error))
+            });
+            let opened =
+                opening.await.map_err(|_| Error::unavailable("the runtime was shut down while a file was opened"));
+            let (db, path) = opened??;
+            self.file.check_in_place()?;
+            Ok(Arc::new(Reader::new(self.env.clone(), path, db)))
+        });
+        made.await.cloned()
+    }
+
+    async fn read_table<T: Send + 'static>(
+        &self,
+        name: &TableName,
+        few: bool,
+        query: impl Fn(&Connection, Option<&Table>) -> std::result::Result<T, Fault> + Send + 'static,
+    ) -> Result<T> {
+        let (reader, name) = (self.table_reader().await?, name.clone());
+        reader.read(few, move |db| query(db, Table::find(db, &name)?.as_ref())).await
+    }
+
+    async fn matching(&self, name: &TableName, filter: Filter) -> Result<Vec<Key>> {
+        self.read_table(name, false, move |db, table| {
+            let mut keys = Vec::new();
+            if let Some(table) = table {
+                table.each(db, &filter, |stored| {
+                    keys.push(stored.key);
+                    true
+                })?;
+            }
+            Ok(keys)
+        })
+        .await
+    }
+
+    async fn write_many(&self, name: TableName, many: WriteMany) -> Result<ManyWritten> {
+        let action = match &many.action {
+            ManyAction::Update(update) => Action::Update(update.clone()),
+            ManyAction::Delete => Action::Delete,
+        };
+        local::require_shared_action(&action)?;
+        many.filter.require_shared()?;
+        let mut keys = self.matching(&name, many.filter.clone()).await?;
+        let (mut total, mut left_out) = (ManyWritten { count: 0, position: Position(0) }, 0);
+        while !keys.is_empty() {
+            let mut later = keys.split_off(keys.len().min(MOST));
+            let work = DocumentWork::Many(name.clone(), keys, Box::new(many.clone()));
+            let DocumentDone::Many(done) = self.work(work).await? else { return Err(unexpected()) };
+            total.count += done.written;
+            total.position = total.position.max(done.position);
+            left_out += done.left_out;
+            if let Some(error) = done.error {
+                return Err(error);
+            }
+            keys = done.rest;
+            keys.append(&mut later);
+        }
+        if left_out > 0 { Err(local::partly_fenced(total.count, left_out)) } else { Ok(total) }
+    }
+
+    async fn find(&self, name: &TableName, query: Query) -> Result<Vec<Stored>> {
+        local::require_shared(&query)?;
+        let few = local::keys_of(&query.filter).is_some_and(|keys| keys.len() <= FEW);
+        let (filter, enough) = (query.filter.clone(), enough(&query));
+        let found = self.read_table(name, few, move |db, table| {
+            let mut found = Vec::new();
+            if let Some(table) = table {
+                table.each(db, &filter, |stored| {
+                    found.push(stored);
+                    enough.is_none_or(|enough| found.len() < enough)
+                })?;
+            }
+            Ok(found)
+        });
+        local::arrange(&query, found.await?)
+    }
+
+    async fn ensure_indexes(&self, name: TableName, indexes: Vec<Index>) -> Result<()> {
+        let DocumentDone::Indexes(added) = self.work(DocumentWork::AddIndexes(name.clone(), indexes)).await? else {
+            return Err(unexpected());
+        };
+        if added? {
+            let mut after = None;
+            loop {
+                let work = DocumentWork::Fill(name.clone(), after);
+                let DocumentDone::Filled(last) = self.work(work).await? else { return Err(unexpected()) };
+                after = last?;
+                if after.is_none() {
+                    break;
+                }
+            }
+            self.writer.run_later(Work::Document(DocumentWork::Sweep));
+        }
+        Ok(())
+    }
+}
+
+/// How many documents have to be found, if the first ones will do.
+fn enough(query: &Query) -> Option<usize> {
+    let limit = query.limit.filter(|_| query.sort.is_none())?;
+    usize::try_from(limit.saturating_add(query.skip)).ok()
+}
+
+fn unexpected() -> Error {
+    Error::new(Code::Panic, "the writer answered another question about documents")
+}
+
+impl Documents for SqliteStore {
+    fn write(&self, table: &TableName, write: Write) -> BoxFuture<'_, Result<Written>> {
+        let table = table.clone();
+        async move {
+            let write = write.prepared()?;
+            local::require_shared_action(&write.action)?;
+            match self.inner()?.work(DocumentWork::Write(table, Box::new(write))).await? {
+                DocumentDone::Written(written) => written,
+                _ => Err(unexpected()),
+            }
+        }
+        .boxed()
+    }
+
+    fn write_many(&self, table: &TableName, write: WriteMany) -> BoxFuture<'_, Result<ManyWritten>> {
+        let table = table.clone();
+        async move { self.inner()?.write_many(table, write).await }.boxed()
+    }
+
+    fn find(&self, table: &TableName, query: Query) -> BoxFuture<'_, Result<Found>> {
+        let table = table.clone();
+        async move {
+            let found = self.inner()?.find(&table, query).await?;
+            Ok(stream::iter(found.into_iter().map(Ok)).boxed())
+        }
+        .boxed()
+    }
+
+    fn count(&self, table: &TableName, filter: Filter) -> BoxFuture<'_, Result<u64>> {
+        let table = table.clone();
+        async move {
+            filter.require_shared()?;
+            Ok(self.inner()?.matching(&table, filter).await?.len() as u64)
+        }
+        .boxed()
+    }
+
+    fn aggregate(&self, _: &TableName, _: Vec<Document>) -> BoxFuture<'_, Result<Aggregated>> {
+        future::ready(Err(crate::store::documents::no_aggregation())).boxed()
+    }
+
+    fn snapshot(&self, table: &TableName, filter: Filter) -> BoxFuture<'_, Result<Snapshot>> {
+        let table = table.clone();
+        async move {
+            filter.require_shared()?;
+            let read = move |db: &Connection, table: Option<&Table>| {
+                let mut found = Vec::new();
+                if let Some(table) = table {
+                    table.each(db, &filter, |stored| {
+                        found.push(Ok(stored));
+                        true
+                    })?;
+                }
+                Ok((found, log::last(db)?))
+            };
+            let (found, last) = self.inner()?.read_table(&table, false, read).await?;
+            let position = Position(last.cast_unsigned());
+            Ok(Snapshot { position, exact: true, documents: stream::iter(found).boxed() })
+        }
+        .boxed()
+    }
+
+    fn watch(&self, table: &TableName, options: WatchOptions) -> BoxFuture<'_, Result<Changes>> {
+        let table = table.clone();
+        async move {
+            let open = self.inner()?;
+            watch::open(open.env.clone(), &open.log, &open.reader, &table, options).await
+        }
+        .boxed()
+    }
+
+    fn ensure_indexes(&self, table: &TableName, indexes: Vec<Index>) -> BoxFuture<'_, Result<()>> {
+        let table = table.clone();
+        async move { self.inner()?.ensure_indexes(table, indexes).await }.boxed()
+    }
+
+    fn configure(&self, table: &TableName, options: TableOptions) -> BoxFuture<'_, Result<()>> {
+        let table = table.clone();
+        async move { self.inner()?.work(DocumentWork::Configure(table, options)).await.map(drop) }.boxed()
+    }
+
+    fn drop_table(&self, table: &TableName) -> BoxFuture<'_, Result<()>> {
+        let table = table.clone();
+        async move {
+            let open = self.inner()?;
+            open.work(DocumentWork::Drop(table)).await?;
+            open.writer.run_later(Work::Document(DocumentWork::Sweep));
+            Ok(())
+        }
+        .boxed()
+    }
+}
+
+/// As many documents are read at once without a thread for it.
+const FEW: usize = 16;

@@ -1,0 +1,124 @@
+//! Watching a table: its rows of the log, one after the other.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt};
+use rusqlite::OptionalExtension;
+
+use super::super::log::{self, Log, Read, Subscription, Topic};
+use super::super::reader::Reader;
+use super::work::{decode_change, topic};
+use crate::env::Env;
+use crate::error::{Code, Error, Result};
+use crate::protocol::document::{Position, TableName};
+use crate::store::documents::{Change, Changes, Event, From, WatchOptions, compacted};
+
+/// How soon reading is tried again after a failure.
+const PAUSE: Duration = Duration::from_millis(100);
+
+struct Watch {
+    env: Env,
+    reader: Arc<Reader>,
+    subscription: Subscription,
+    previous: bool,
+    /// The last row that was taken in.
+    seq: i64,
+    ready: VecDeque<Event>,
+    interrupted: bool,
+}
+
+/// Opens the stream. It listens first and looks where it stands then, so that nothing falls between.
+pub(super) async fn open(
+    env: Env,
+    log: &Arc<Log>,
+    reader: &Arc<Reader>,
+    table: &TableName,
+    options: WatchOptions,
+) -> Result<Changes> {
+    let topic = topic(table.as_str());
+    let subscription = log.subscribe(vec![Topic::new(topic.clone(), "")]).await?;
+    let from = options.from;
+    let (seq, ready) = reader
+        .read(true, move |db| {
+            let last = log::last(db)?;
+            Ok(match from {
+                From::Now => (last, VecDeque::from([Event::Gap(Position(last.cast_unsigned()))])),
+                From::After(place) => {
+                    let place = i64::try_from(place.0).unwrap_or(i64::MAX);
+                    if place < log::trimmed(db)? {
+                        return Err(compacted().into());
+                    }
+                    if place > last {
+                        let message = format!("the place {place} lies beyond the end of the history, {last}");
+                        return Err(Error::invalid(message).into());
+                    }
+                    (place, VecDeque::new())
+                }
+                From::Time(time) => {
+                    // Dates in the log need not ascend: begin with the first that is as late.
+                    let first: Option<i64> = db
+                        .prepare_cached("SELECT seq FROM log WHERE topic = ?1 AND at >= ?2 ORDER BY seq LIMIT 1")?
+                        .query_row(rusqlite::params![topic, time.0], |row| row.get(0))
+                        .optional()?;
+                    let oldest: Option<i64> =
+                        db.prepare_cached("SELECT min(at) FROM log")?.query_row([], |row| row.get(0))?;
+                    if log::trimmed(db)? > 0 && oldest.is_none_or(|oldest| oldest > time.0) {
+                        return Err(compacted().into());
+                    }
+                    (first.map_or(last, |first| first - 1), VecDeque::new())
+                }
+            })
+        })
+        .await?;
+    let watch =
+        Watch { env, reader: reader.clone(), subscription, previous: options.previous, seq, ready, interrupted: false };
+    Ok(stream::unfold(watch, async |mut watch| watch.next().await.map(|event| (event, watch))).boxed())
+}
+
+impl Watch {
+    async fn next(&mut self) -> Option<Result<Event>> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(Ok(event));
+            }
+            match self.read_more().await {
+                Ok(()) => self.interrupted = false,
+                Err(error) if error.code() == Code::Closed => return None,
+                Err(error) if error.code() == Code::CorruptState => return Some(Err(error)),
+                Err(error) => {
+                    if !std::mem::replace(&mut self.interrupted, true) {
+                        tracing::warn!(%error, "the log of changes cannot be read; trying again");
+                    }
+                    self.env.sleep(self.env.jittered(PAUSE)).await;
+                }
+            }
+        }
+    }
+
+    async fn read_more(&mut self) -> Result<()> {
+        match self.subscription.next(self.seq).await? {
+            Read::Rows(rows) => {
+                for row in rows {
+                    let event = match decode_change(&row) {
+                        None => Event::Gap(Position(row.seq.cast_unsigned())),
+                        Some(change) => {
+                            let change = change?;
+                            let previous = change.previous.clone().filter(|_| self.previous);
+                            Event::Change(Box::new(Change { previous, ..change }))
+                        }
+                    };
+                    self.seq = row.seq;
+                    self.ready.push_back(event);
+                }
+            }
+            Read::Gone => {
+                let last = self.reader.read(true, |db| Ok(log::last(db)?)).await?;
+                self.seq = last;
+                self.ready.push_back(Event::Gap(Position(last.cast_unsigned())));
+            }
+        }
+        Ok(())
+    }
+}
