@@ -173,7 +173,8 @@ func (p *Provider) Close(ctx context.Context) error {
 	err := p.client.inner().pump.finish(ctx, p.op("withdraw"), func(to ccoord.Report) (ccoord.Op, *ccoord.Error) {
 		return p.provider.Close(timeLimit(ctx), to)
 	})
-	p.provider.Destroy()
+	// The handle goes with p: its last event can still be read.
+	p.cleanup = runtime.AddCleanup(p, ccoord.Provider.Destroy, p.provider)
 	if CodeOf(err) == ErrClosed {
 		return nil // the client's end was the provider's
 	}
