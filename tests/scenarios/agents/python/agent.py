@@ -198,7 +198,7 @@ class Agent(Elections, Services):
     async def do_finish(self, words: Words) -> None:
         name = words["hold"]
         if name in self._calls:
-            self._calls[name].finish(words.get("failure"))
+            await self._calls[name].finish(words.get("failure"))
         else:
             self._functions[name].finish()
 

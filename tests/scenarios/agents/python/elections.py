@@ -49,12 +49,14 @@ class Calls:
         self._current = call
         return call.term
 
-    def finish(self, error: str | None) -> None:
-        """Lets the call end that was entered last."""
+    async def finish(self, error: str | None) -> None:
+        """Lets the call end that runs."""
         if self._current is None:
-            raise CannotError("the function was not called")
+            await self.entered()
+        assert self._current is not None
         self._current.error = error
         self._current.finished.set()
+        self._current = None
 
 
 class Call:

@@ -163,7 +163,7 @@ impl Actor {
             }
             "entered" => self.entered(name).await,
             "finish" if self.things.contains_key(name) => {
-                self.function(name)?.finish(command.get("failure"))?;
+                self.function(name)?.finish(command.get("failure")).await?;
                 Ok(reply::ok())
             }
             "finish" => {

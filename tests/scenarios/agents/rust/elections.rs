@@ -45,8 +45,11 @@ impl Function {
         Ok(Grant::Term(term))
     }
 
-    /// Lets the call end that was entered last.
-    pub(crate) fn finish(&mut self, error: Option<&str>) -> Result<(), Trouble> {
+    /// Lets the call end that runs.
+    pub(crate) async fn finish(&mut self, error: Option<&str>) -> Result<(), Trouble> {
+        if self.current.is_none() {
+            self.entered().await?;
+        }
         let elected = self.current.take().ok_or_else(|| "the function was not called".to_owned())?;
         self.ended += 1;
         Ok(elected.complete(error.map_or(Ok(()), |error| Err(error.to_owned())))?)
