@@ -80,6 +80,8 @@ class Candidacy(CandidacyBase):
         self._native.close()
         if threading.current_thread() is not self._thread:
             self._native.closed().wait(timeout)
+            # It has no more calls to wait for.
+            self._thread.join()
 
     def _serve(self, election: Election, f: Callable[[Term], object]) -> None:
         try:

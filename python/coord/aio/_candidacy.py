@@ -46,6 +46,9 @@ class Candidacy(CandidacyBase):
         self._native.close()
         if asyncio.current_task() is not self._task:
             await bridge().run(self._native.closed(), timeout)
+            if self._task.get_loop() is asyncio.get_running_loop():
+                # It has no more calls to wait for.
+                await asyncio.wait([self._task])
 
     async def _serve(self, election: Election, f: Callable[[Term], object]) -> None:
         try:
