@@ -116,7 +116,7 @@ pub(crate) fn hand_out(error: Error) -> *mut coord_error_t {
 }
 
 /// The error of every call in a forked child. Issued never, so that it cannot be anyone else's.
-const FORKED: u64 = (1 << 5) - 1;
+const FORKED: u64 = (1 << 7) - 1;
 const FORKED_MESSAGE: &CStr = c"this process was forked from the one that created the client, and nothing of the \
     parent's can be used here; create the client after the fork, or start a new program";
 

@@ -18,6 +18,7 @@ use crate::handle::{self, Owned, object};
 use crate::held::{HeldObject, coord_held_t};
 use crate::listing::{LockListObject, coord_lock_list_t};
 use crate::session::{SessionObject, coord_session_t};
+use crate::text::{TextObject, coord_text_t};
 
 /// No event.
 pub const COORD_EVENT_NONE: i32 = 0;
@@ -33,6 +34,8 @@ pub const COORD_EVENT_LOCKS: i32 = 4;
 pub const COORD_EVENT_LOST: i32 = 5;
 /// The session has changed; coord_event_take_session.
 pub const COORD_EVENT_SESSION: i32 = 6;
+/// An operation ended whose result is a text, such as the report of a message; coord_event_take_text.
+pub const COORD_EVENT_TEXT: i32 = 50;
 
 /// An operation that was started. Needed only to cancel it.
 pub struct coord_op_t;
@@ -53,6 +56,8 @@ pub(crate) enum Payload {
     Locks(Vec<LockInfo>),
     Loss(LossReason),
     Session(Box<SessionStatus>),
+    /// None at the end of what comes one after another.
+    Text(Option<String>),
 }
 
 pub(crate) struct EventObject {
@@ -81,7 +86,7 @@ impl EventObject {
     }
 
     /// Takes what `pick` accepts; the operation's own error if it failed.
-    fn take<T>(&self, what: &str, pick: impl FnOnce(Payload) -> Result<T, Payload>) -> Result<T> {
+    pub(crate) fn take<T>(&self, what: &str, pick: impl FnOnce(Payload) -> Result<T, Payload>) -> Result<T> {
         if let Some(error) = &self.error {
             return Err(error.clone());
         }
@@ -291,6 +296,33 @@ pub unsafe extern "C" fn coord_event_take_session(
             other => Err(other),
         })?;
         out.put(handle::issue(SessionObject::new(status)));
+        Ok(())
+    })
+}
+
+/// Takes the text out of an event, once; `*out` becomes NULL at the end of what comes one after another. For an
+/// operation that failed, its error.
+///
+/// @threadsafe yes
+/// @blocks no
+/// @callback_safe yes
+/// @owns the caller owns `*out`, and ends it with coord_text_destroy
+/// @since 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn coord_event_take_text(
+    event: *mut coord_event_t,
+    out: *mut *mut coord_text_t,
+    err: *mut *mut coord_error_t,
+) -> coord_status_t {
+    // SAFETY: as every export, see lib.rs.
+    let (out, err) = unsafe { (Out::lent(out), Out::lent(err)) };
+    fallible(err, || {
+        let out = out.required("out")?;
+        let text = handle::get::<EventObject>(event)?.take("text", |payload| match payload {
+            Payload::Text(text) => Ok(text),
+            other => Err(other),
+        })?;
+        out.put(text.map_or(std::ptr::null_mut(), |text| handle::issue(TextObject::new(&text))));
         Ok(())
     })
 }

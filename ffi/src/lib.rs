@@ -32,6 +32,8 @@ pub mod config;
 
 pub mod cancel;
 
+pub mod text;
+
 pub mod client;
 
 pub mod session;
@@ -43,6 +45,12 @@ pub mod lock;
 pub mod held;
 
 pub mod listing;
+
+pub mod mail;
+
+pub mod outbox;
+
+pub mod senders;
 
 pub mod queue;
 

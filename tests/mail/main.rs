@@ -2,6 +2,7 @@
 
 mod arrives;
 mod dialogue;
+mod outbox;
 mod random;
 mod security;
 mod support;

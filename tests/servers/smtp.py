@@ -14,7 +14,8 @@ JSON, and each is answered by one line of JSON; at the end of stdin the server e
 
 STEP is connect, ehlo, starttls, auth, mail, rcpt, data (instead of 354), content (after 354), dot (after all of the
 message), noop, rset or quit. ACTION is drop (close the connection), stall (say nothing more), or a reply such as
-"450 4.2.0 later"; one with 421 also closes. With `taken`, as in "taken drop", a message is recorded before that.
+"450 4.2.0 later"; one with 421 also closes. At `dot` also "until N": answer when N messages have arrived; and with
+`taken`, as in "taken drop", the message is recorded before that.
 """
 
 import argparse
@@ -135,6 +136,10 @@ class Handler:
         if action.startswith("taken "):
             await self.book.record(server.number, envelope)
             action = action.removeprefix("taken ")
+        if action.startswith("until "):
+            async with self.book.arrived:
+                await self.book.arrived.wait_for(lambda: len(self.book.messages) >= int(action.split()[1]))
+            return "250 2.0.0 taken at last"
         if action == "stall":
             await asyncio.Event().wait()
         if action == "drop":
