@@ -9,5 +9,6 @@ mod failover;
 mod faults;
 mod fixture;
 mod role;
+mod roster;
 mod steps;
 mod support;

@@ -114,7 +114,7 @@ pub const ROOMS: [Room; 13] = [
     },
     Room {
         name: "concepts",
-        modules: &["acquire", "lock", "election", "provider", "observer", "table", "reconciler"],
+        modules: &["acquire", "lock", "election", "owner", "provider", "observer", "table", "reconciler"],
         rooms: &["base", "protocol", "config", "env", "store", "driver", "session", "client"],
         crates: &["bson", "futures", "once_cell", "serde", "serde_json", "tokio", "tracing"],
         never: "a backend, spawning by itself, another concept's inside",

@@ -442,10 +442,7 @@ impl Inner {
         loop {
             left -= 1;
             let write = Write::new(Key::new(document_id.as_str())?, Action::Insert(document.clone())).prepared()?;
-            let error = match self.documents()?.write(&self.table, write).await {
-                Ok(_) => break,
-                Err(error) => error,
-            };
+            let Err(error) = self.documents()?.write(&self.table, write).await else { break };
             // There is one with this key: perhaps this very one, by a write whose answer was lost.
             if error.code() == Code::AlreadyExists {
                 let found = self.read_document(&document_id).await?;

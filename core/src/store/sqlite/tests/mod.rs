@@ -2,6 +2,7 @@
 
 mod differential;
 mod failures;
+mod log;
 mod processes;
 mod together;
 
