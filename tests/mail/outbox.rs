@@ -18,8 +18,8 @@ use serde_json::json;
 use crate::support::{PATIENCE, mailer, with_server};
 
 /// A store of the test's own: its URL, and what keeps it there.
-struct Place {
-    url: String,
+pub(crate) struct Place {
+    pub(crate) url: String,
     _folder: Option<Scratch>,
 }
 
@@ -28,7 +28,7 @@ fn unique() -> String {
     format!("m{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-fn places(shared: bool) -> Vec<Place> {
+pub(crate) fn places(shared: bool) -> Vec<Place> {
     let folder = Scratch::new().unwrap();
     let sqlite = format!("sqlite:///{}/t.db", folder.path().display());
     let mut places = vec![Place { url: sqlite, _folder: Some(folder) }];

@@ -44,6 +44,7 @@ class Book:
         self.messages = []
         self.log = []
         self.connections = 0
+        self.pause = 0.0
         self.arrived = asyncio.Condition()
 
     def action(self, step, argument):
@@ -129,9 +130,12 @@ class Handler:
         self.book = book
 
     async def handle_DATA(self, server, session, envelope):  # noqa: N802
+        if self.book.pause:
+            await asyncio.sleep(self.book.pause)
         action = self.book.action("dot", ",".join(envelope.rcpt_tos))
         if action is None:
             await self.book.record(server.number, envelope)
+            await asyncio.sleep(self.book.pause)
             return "250 2.0.0 taken"
         if action.startswith("taken "):
             await self.book.record(server.number, envelope)
@@ -232,6 +236,7 @@ def main():
     arguments.add_argument("--login")
     arguments.add_argument("--no-utf8", action="store_true")
     arguments.add_argument("--no-starttls", action="store_true")
+    arguments.add_argument("--pause", type=int, default=0, help="milliseconds between a message and its reply")
     asyncio.run(serve(arguments.parse_args()))
 
 
@@ -242,6 +247,7 @@ async def serve(options):
     logging.disable()
     warnings.simplefilter("ignore")
     book = Book()
+    book.pause = options.pause / 1000
     login = tuple(options.login.split(":", 1)) if options.login else None
 
     def authenticate(server, session: Session, envelope: Envelope, mechanism, data):
