@@ -19,11 +19,11 @@ impl Labels {
 
     /// Empty beyond the end.
     pub(crate) fn key(&self, index: usize) -> *const c_char {
-        self.0.get(index).map_or(empty(), |(key, _)| key.start())
+        self.0.get(index).map_or_else(empty, |(key, _)| key.start())
     }
 
     /// Empty beyond the end.
     pub(crate) fn value(&self, index: usize) -> *const c_char {
-        self.0.get(index).map_or(empty(), |(_, value)| value.start())
+        self.0.get(index).map_or_else(empty, |(_, value)| value.start())
     }
 }

@@ -195,7 +195,7 @@ pub extern "C" fn coord_leader_has_value(leader: *const coord_leader_t) -> i32 {
 /// @since 0.1
 #[unsafe(no_mangle)]
 pub extern "C" fn coord_leader_value(leader: *const coord_leader_t) -> *const c_char {
-    read(leader, empty(), |l| l.value.as_ref().map_or(empty(), Lent::start))
+    read(leader, empty(), |l| l.value.as_ref().map_or_else(empty, Lent::start))
 }
 
 /// The fencing token of the leader's term; 0 for NULL.

@@ -377,7 +377,7 @@ pub extern "C" fn coord_owner_hold_count(owner: *const coord_owner_t) -> usize {
 /// @since 0.1
 #[unsafe(no_mangle)]
 pub extern "C" fn coord_owner_hold(owner: *const coord_owner_t, index: usize) -> *const c_char {
-    read(owner, empty(), |o| o.holds.get(index).map_or(empty(), Lent::start))
+    read(owner, empty(), |o| o.holds.get(index).map_or_else(empty, Lent::start))
 }
 
 /// How many services it provides.
@@ -401,7 +401,7 @@ pub extern "C" fn coord_owner_service_count(owner: *const coord_owner_t) -> usiz
 /// @since 0.1
 #[unsafe(no_mangle)]
 pub extern "C" fn coord_owner_service(owner: *const coord_owner_t, index: usize) -> *const c_char {
-    read(owner, empty(), |o| o.provides.get(index).map_or(empty(), Lent::start))
+    read(owner, empty(), |o| o.provides.get(index).map_or_else(empty, Lent::start))
 }
 
 fn read<T>(owner: *const coord_owner_t, neutral: T, body: impl FnOnce(&OwnerObject) -> T) -> T {

@@ -89,7 +89,7 @@ pub extern "C" fn coord_name_list_count(list: *const coord_name_list_t) -> usize
 /// @since 0.1
 #[unsafe(no_mangle)]
 pub extern "C" fn coord_name_list_at(list: *const coord_name_list_t, index: usize) -> *const c_char {
-    value(empty(), || Ok(handle::get::<NameListObject>(list)?.0.get(index).map_or(empty(), Lent::start)))
+    value(empty(), || Ok(handle::get::<NameListObject>(list)?.0.get(index).map_or_else(empty, Lent::start)))
 }
 
 /// Destroys a list of names. NULL is allowed.

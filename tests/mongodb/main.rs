@@ -5,6 +5,7 @@ mod connecting;
 mod corrupt;
 mod differential;
 mod documents_random;
+mod elections;
 mod failover;
 mod faults;
 mod fixture;
