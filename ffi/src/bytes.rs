@@ -147,6 +147,11 @@ impl Lent {
     pub(crate) fn start(&self) -> *const c_char {
         self.0.as_ptr()
     }
+
+    /// In bytes, without the zero at its end.
+    pub(crate) fn length(&self) -> usize {
+        self.0.as_bytes().len()
+    }
 }
 
 /// The text that is lent where there is none.
