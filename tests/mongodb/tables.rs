@@ -74,7 +74,8 @@ fn run_all(reconciler: Reconciler) -> Arc<Mutex<BTreeMap<Key, Document>>> {
                 None => seen.remove(work.key()),
             };
             // Some fail at their first attempt, and lose nothing by that.
-            let fails = work.attempt() == 1 && work.key().bytes().len() % 2 == 0 && seen.len() % 7 == 0;
+            let sum: u32 = work.key().bytes().iter().map(|byte| u32::from(*byte)).sum();
+            let fails = work.attempt() == 1 && sum % 7 == 0;
             async move { if fails { Outcome::Error("planted".into()) } else { Outcome::Done } }
         });
         ran.await.unwrap();
