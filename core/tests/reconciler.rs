@@ -156,7 +156,7 @@ async fn every_change_is_run_and_deletions_too() {
         bounded(reconciler.wait_until_reconciled(2, deleted.position, BOUND)).await.unwrap();
         reconciler.drain(BOUND).await.unwrap();
         let seen = bounded(running).await.unwrap();
-        let seen = seen.lock().unwrap();
+        let seen = seen.lock().unwrap().clone();
         let of =
             |key: i64| seen.iter().filter(|(k, _)| *k == Key::from(key)).map(|(_, d)| d.clone()).collect::<Vec<_>>();
         assert!(of(1).iter().flatten().any(|document| document.get_i32("n").unwrap() == 9));
@@ -196,9 +196,9 @@ async fn a_panic_is_an_error_and_no_more_run_at_once_than_may() {
     let (ran, ()) = bounded(futures::future::join(run, watch)).await;
     ran.unwrap();
     assert_eq!(most.load(SeqCst), 3);
-    let calls = calls.lock().unwrap();
+    let calls = calls.lock().unwrap().clone();
     assert_eq!(calls.len(), 50);
-    for (key, attempts) in calls.iter() {
+    for (key, attempts) in &calls {
         let expected: &[u32] = if *key == Key::from(7) { &[1, 2, 3] } else { &[1] };
         assert_eq!(attempts, expected, "{key}");
     }
