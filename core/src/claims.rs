@@ -702,7 +702,9 @@ impl Hold {
 
     /// It is over here from now on, by its user's own wish: before anybody else can have it.
     pub(crate) fn resign(&self) {
-        self.state.lose(self.loss().unwrap_or(LossReason::Resigned));
+        if !mutants::on(Mutant::TermKeptInHandOver) {
+            self.state.lose(self.loss().unwrap_or(LossReason::Resigned));
+        }
     }
 
     /// Gives it up to whoever is next, or to `to` if that one still waits. Says whether it went to `to`. Goes on in the

@@ -19,7 +19,7 @@ pub use crate::protocol::session::SessionState;
 use crate::protocol::session::{SessionId, SessionInfo, Timing};
 use crate::session::changes::Hub;
 use crate::session::{Session, Setup, kernel_lock};
-use crate::stats::{Stats, StatsSnapshot};
+use crate::stats::{RosterCounts, Stats, StatsSnapshot};
 use crate::store::SharedStore;
 use crate::store::counted::Counted;
 use crate::store::memory::MemoryStore;
@@ -118,6 +118,7 @@ impl Client {
             labels: options.labels.clone(),
             run_directory,
             stats: Arc::new(Stats::default()),
+            providers: Arc::default(),
             env,
         };
         Self::open(runtime, store, Arc::new(()), options, setup).await
@@ -171,6 +172,7 @@ impl Client {
         let setup = Setup {
             store: Arc::new(Counted::new(core.store.clone())),
             stats: Arc::new(Stats::default()),
+            providers: Arc::default(),
             background: Background::new(core.setup.env.clone(), Runtime::is_ours),
             ..core.setup.clone()
         };
@@ -243,7 +245,11 @@ impl Client {
     pub fn stats(&self) -> StatsSnapshot {
         let core = self.core();
         let session = core.current_session();
-        core.setup.stats.snapshot(session.claims().counts(), session.watched(), core.setup.store.calls())
+        let roster = RosterCounts {
+            providers: core.setup.providers.registered(session.id()),
+            onlookers: core.changes.onlookers(),
+        };
+        core.setup.stats.snapshot(session.claims().counts(), roster, session.watched(), core.setup.store.calls())
     }
 
     /// Asks the store whether it could be written to now.

@@ -20,6 +20,7 @@
 //! - [`store`]: what a store must be able to do, and those that can: memory, SQLite, MongoDB.
 //! - `session` and `claims`: one process's side of the protocol: staying alive, holding and waiting.
 //! - [`lock`] and [`election`]: what users hold. [`client`]: what they connect. `mail`: what they send.
+//! - [`provider`], [`observer`], [`owner`]: who offers a service, who looks for one, and who is there at all.
 //! - [`driver`]: the runtime, blocking waits and the event queue that C, Go and Python poll.
 //! - [`testing`]: who leads, who dies and what time it is, for tests of users' code.
 //! - [`error`], [`name`], [`config`], [`time`], [`mod@env`]: what all of them use.
@@ -51,7 +52,10 @@ pub mod lock;
 pub mod mail;
 pub mod mutants;
 pub mod name;
+pub mod observer;
+pub mod owner;
 pub mod protocol;
+pub mod provider;
 mod session;
 pub mod stats;
 pub mod store;
@@ -65,4 +69,7 @@ pub use config::Options;
 pub use election::{Election, Term};
 pub use error::{Code, Error, Result};
 pub use lock::{Held, Lock, LockInfo};
+pub use observer::{ObserveOptions, Observer, ObserverEvent, ProviderInfo};
+pub use owner::{Owner, OwnerEvent, OwnerWatch};
 pub use protocol::session::{SessionId, SessionState};
+pub use provider::{ProvideOptions, Provider, ProviderEvent};

@@ -41,10 +41,14 @@ pub enum Mutant {
     UncommittedAcknowledged,
     LocalRead,
     ClockStandsStill,
+    TermKeptInHandOver,
+    LeadsUnpublished,
+    StoryWithoutPause,
+    PriorityIgnored,
 }
 
 /// Every mutant with its name and what it does wrong.
-pub const ALL: [(Mutant, &str, &str); 32] = {
+pub const ALL: [(Mutant, &str, &str); 36] = {
     use Mutant as M;
     [
         (M::DeadlineFromReply, "deadline-from-reply", "a renewal counts from its answer, not from its first send"),
@@ -87,6 +91,10 @@ pub const ALL: [(Mutant, &str, &str); 32] = {
         (M::UncommittedAcknowledged, "uncommitted-acknowledged", "the store acknowledges what a majority has not"),
         (M::LocalRead, "local-read", "the store shows what a majority has not"),
         (M::ClockStandsStill, "clock-stands-still", "the deadline's clock stands still while the host sleeps"),
+        (M::TermKeptInHandOver, "term-kept-in-hand-over", "a leader goes on believing while it hands over"),
+        (M::LeadsUnpublished, "leads-unpublished", "a leader is told that it leads before its value is there"),
+        (M::StoryWithoutPause, "story-without-pause", "an observer is not told that nobody leads between two terms"),
+        (M::PriorityIgnored, "priority-ignored", "whoever comes waits at the end, whatever its priority"),
     ]
 };
 

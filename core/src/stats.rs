@@ -36,10 +36,21 @@ pub struct StatsSnapshot {
     pub held: u64,
     /// Waiting acquires at this moment.
     pub waiting: u64,
+    /// Providers that are registered at this moment.
+    pub providers: u64,
+    /// Observers and others who look on at this moment; they share one stream of changes.
+    pub onlookers: u64,
     /// Processes on this host whose death would be noticed at once.
     pub watched: u64,
     /// Operations asked of the store.
     pub store: StoreCalls,
+}
+
+/// Who provides and who looks on, at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RosterCounts {
+    pub(crate) providers: usize,
+    pub(crate) onlookers: usize,
 }
 
 /// The counters behind the snapshot.
@@ -119,7 +130,13 @@ impl Stats {
         self.kills.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn snapshot(&self, counts: Counts, watched: usize, store: StoreCalls) -> StatsSnapshot {
+    pub(crate) fn snapshot(
+        &self,
+        counts: Counts,
+        roster: RosterCounts,
+        watched: usize,
+        store: StoreCalls,
+    ) -> StatsSnapshot {
         let slack = |nanos: &AtomicU64| match nanos.load(Relaxed) {
             NEVER => None,
             nanos => Some(Duration::from_nanos(nanos)),
@@ -138,6 +155,8 @@ impl Stats {
             kills: self.kills.load(Relaxed),
             held: counts.held as u64,
             waiting: counts.waiting as u64,
+            providers: roster.providers as u64,
+            onlookers: roster.onlookers as u64,
             watched: watched as u64,
             store,
         }

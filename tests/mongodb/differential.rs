@@ -360,14 +360,21 @@ impl SessionWalk {
             4 => SessionStep::Kill(KillProof::Observed(None)),
             5 => SessionStep::Kill(KillProof::Observed(Some(self.nonce()))),
             6 => SessionStep::Kill(KillProof::KernelLock(vec![self.nonce()])),
-            7..=11 => SessionStep::Provide(ProviderRecord {
-                key: self.provider(),
-                service: "$a".into(),
-                metadata: ["", "$$ROOT", "{$x: 1}"][self.random.below(3) as usize].into(),
-            }),
-            12..=14 => SessionStep::Withdraw { key: self.provider() },
+            7..=11 => SessionStep::Provide {
+                revision: self.revision(),
+                provider: ProviderRecord {
+                    key: self.provider(),
+                    service: "$a".into(),
+                    metadata: ["", "$$ROOT", "{$x: 1}"][self.random.below(3) as usize].into(),
+                },
+            },
+            12..=14 => SessionStep::Withdraw { revision: self.revision(), key: self.provider() },
             _ => SessionStep::Renew { accept: vec![self.nonce(), self.nonce()], nonce: self.nonce() },
         }
+    }
+
+    fn revision(&mut self) -> i64 {
+        self.record.as_ref().map_or(0, |record| record.revision) + [1, 1, 1, 0, -1][self.random.below(5) as usize]
     }
 
     fn provider(&mut self) -> String {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::publish;
 use super::term::Reign;
 use crate::acquire;
 use crate::claims::{Hold, Want};
@@ -234,7 +235,7 @@ async fn compete(core: &Arc<Core>, campaign: &Campaign, plan: Plan) -> Result<Op
         let want = Want { wait: true, max_queue: core.options().max_queue, priority: plan.priority };
         let hold = acquire::wait(core, &campaign.key, &want).await?;
         let value = campaign.lock().rota.value().unwrap_or_default().to_owned();
-        hold.publish(&value).await?;
+        publish(&hold, &value).await?;
         Ok(Some(hold))
     };
     tokio::select! {

@@ -22,9 +22,10 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::acquire;
-use crate::claims::Want;
+use crate::claims::{Hold, Want};
 use crate::client::{Client, Core, claim_key};
 use crate::error::{Error, Result};
+use crate::mutants::{self, Mutant};
 use crate::name::Name;
 use crate::protocol::claim::{ClaimKey, Entry, Priority};
 use crate::protocol::leadership::Tenure;
@@ -144,7 +145,7 @@ impl Election {
                     acquire::within(core, &election.key, options.timeout, win).await
                 } else {
                     let hold = acquire::try_now(core, &election.key, &want).await?;
-                    hold.publish(&value).await?;
+                    publish(&hold, &value).await?;
                     Ok(Term::new(election.client.clone(), election.name.clone(), hold))
                 }
             })
@@ -164,7 +165,10 @@ impl Election {
     async fn win(&self, want: &Want, value: &str) -> Result<Term> {
         loop {
             let hold = acquire::wait(self.client.core(), &self.key, want).await?;
-            match hold.publish(value).await {
+            if mutants::on(Mutant::LeadsUnpublished) {
+                return Ok(Term::new(self.client.clone(), self.name.clone(), hold));
+            }
+            match publish(&hold, value).await {
                 Ok(()) => return Ok(Term::new(self.client.clone(), self.name.clone(), hold)),
                 // Lost before it was told to anybody.
                 Err(error) if error.loss().is_some() => tracing::debug!(%error, "campaigning again"),
@@ -246,6 +250,12 @@ impl Client {
         let name = self.name(name)?;
         Ok(Election::new(self.clone(), name))
     }
+}
+
+/// Publishes the value of a term that nobody has been told of yet; that takes time, in which it can be lost.
+async fn publish(hold: &Hold, value: &str) -> Result<()> {
+    hold.publish(value).await?;
+    hold.loss().map_or(Ok(()), |reason| Err(Error::lost(&hold.describe(), reason)))
 }
 
 fn check_value(value: &str) -> Result<()> {

@@ -420,7 +420,8 @@ fn advance(mut record: ClaimRecord, step: &Step, now: StoreNow) -> ClaimRecord {
             record.holder.is_some() || (!record.waiters.is_empty() && !mutants::on(Mutant::TryWaitsBehindPurge))
         };
         if !refused && !record.involves(&add) {
-            let place = record.waiters.partition_point(|waiter| waiter.priority >= add.priority);
+            let last = mutants::on(Mutant::PriorityIgnored);
+            let place = record.waiters.partition_point(|waiter| last || waiter.priority >= add.priority);
             record.waiters.insert(place, add);
         }
     }

@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 
 use super::claim::{ClaimRecord, Entry};
 use super::session::SessionId;
+use crate::mutants::{self, Mutant};
 use crate::time::WallTime;
 
 /// One leader's term, as the record of the claim shows it.
@@ -66,7 +67,7 @@ impl Story {
         }
         match self.leader() {
             Some(leader) if tenure.token < leader.token => return,
-            Some(leader) if tenure.token > leader.token => {
+            Some(leader) if tenure.token > leader.token && !mutants::on(Mutant::StoryWithoutPause) => {
                 let token = leader.token;
                 self.end(token);
             }

@@ -4,13 +4,18 @@
 //! session provided is gone with the write that made it dead, and a request that comes later finds no live session and
 //! is refused. [`provide`] and [`withdraw`] are the steps.
 //!
-//! [`Roster`] is the observer's side: from a complete snapshot and the changes after it, who provides what now, and
-//! the edges between "somebody" and "nobody". A provider counts if and only if its session is there, live, and has it. A
+//! [`view`] is the observer's side: from a complete snapshot and the changes after it, who provides what now; [`feed`] tells
+//! it, with the edges between "somebody" and "nobody". A provider counts if and only if its session is there, live, and has it. A
 //! session that may be suspended counts: no edge for a pause that ends before others declare it dead.
 //!
 //! Invariant of the edges: for each service first-up and last-down alternate, first-up comes first, and they come only
 //! from complete views; a view that replaces another after an interruption gives the difference, never an edge for what
 //! was true before and after it.
+
+pub mod feed;
+#[cfg(test)]
+mod tests;
+pub mod view;
 
 use serde::{Deserialize, Serialize};
 
@@ -62,21 +67,27 @@ pub fn key(service: &str, instance: &str) -> String {
 }
 
 /// Adds a provider to a live session, or replaces the one with its key, which then comes last.
-pub fn provide(record: Option<SessionRecord>, provider: &ProviderRecord) -> Option<SessionRecord> {
-    changed(record, |providers| {
+pub fn provide(record: Option<SessionRecord>, provider: &ProviderRecord, revision: i64) -> Option<SessionRecord> {
+    changed(record, revision, |providers| {
         providers.retain(|other| other.key != provider.key);
         providers.push(provider.clone());
     })
 }
 
 /// Removes the provider with this key from a live session, if it has one.
-pub fn withdraw(record: Option<SessionRecord>, key: &str) -> Option<SessionRecord> {
-    changed(record, |providers| providers.retain(|other| other.key != key))
+pub fn withdraw(record: Option<SessionRecord>, key: &str, revision: i64) -> Option<SessionRecord> {
+    changed(record, revision, |providers| providers.retain(|other| other.key != key))
 }
 
-fn changed(record: Option<SessionRecord>, change: impl FnOnce(&mut Vec<ProviderRecord>)) -> Option<SessionRecord> {
-    let mut record = record.filter(|r| r.vitality == Vitality::Live)?;
+/// A step that was sent before another and comes after it is refused: a provider that was withdrawn does not come back by
+/// a request that was late. One that is sent again with its number does no harm.
+fn changed(
+    record: Option<SessionRecord>,
+    revision: i64,
+    change: impl FnOnce(&mut Vec<ProviderRecord>),
+) -> Option<SessionRecord> {
+    let mut record = record.filter(|r| r.vitality == Vitality::Live && r.revision <= revision)?;
     change(&mut record.providers);
-    record.revision += 1;
+    record.revision = revision;
     Some(record)
 }

@@ -167,7 +167,7 @@ pub struct SessionRecord {
     pub info: SessionInfo,
     /// When it was opened, by the store's date; for people.
     pub opened: WallTime,
-    /// How often what it provides was changed; its end counts.
+    /// The number of the latest step that changed what it provides; its end adds one.
     pub revision: i64,
     /// What it provides, the latest last; nothing when it is dead. Left out of most answers: see the store's queries.
     pub providers: Vec<ProviderRecord>,
@@ -204,12 +204,19 @@ pub enum SessionStep {
     Kill(KillProof),
     /// Its owner ends it.
     Close,
-    /// Add a provider, or replace the one with its key, if the session is live.
-    Provide(ProviderRecord),
-    /// Remove the provider with this key, if the session is live.
+    /// Add a provider, or replace the one with its key, if the session is live and no later step has come before.
+    Provide {
+        /// The provider.
+        provider: ProviderRecord,
+        /// The number of this step: each that the owner asks for has a higher one.
+        revision: i64,
+    },
+    /// Remove the provider with this key, on the same conditions.
     Withdraw {
         /// The provider's key.
         key: String,
+        /// The number of this step.
+        revision: i64,
     },
 }
 
@@ -249,8 +256,8 @@ pub fn apply(id: SessionId, record: Option<SessionRecord>, step: &SessionStep, n
         SessionStep::Close => {
             record.filter(|r| r.vitality == Vitality::Live).map(|r| SessionRecord { clean: true, ..bury(r, now) })
         }
-        SessionStep::Provide(provider) => roster::provide(record, provider),
-        SessionStep::Withdraw { key } => roster::withdraw(record, key),
+        SessionStep::Provide { provider, revision } => roster::provide(record, provider, *revision),
+        SessionStep::Withdraw { key, revision } => roster::withdraw(record, key, *revision),
     }
 }
 

@@ -10,8 +10,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use futures::StreamExt;
-use tokio::sync::mpsc;
 
+use crate::driver::Runtime;
 use crate::env::{Env, Task};
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -70,22 +70,9 @@ impl Hub {
         self.join(&interest, &mut sink)?.ok_or_else(|| Error::closed("the client"))
     }
 
-    /// The same as a stream.
-    ///
-    /// # Errors
-    /// As [`Hub::attach`].
-    pub(crate) async fn subscribe(self: &Arc<Self>, interest: Interest) -> Result<Subscription> {
-        let (sender, changes) = mpsc::unbounded_channel();
-        let mut sender = Some(sender);
-        let sink = move |change: Option<&Change>| match (change, &sender) {
-            (Some(change), Some(open)) => {
-                // Whoever drops the stream detaches it, too.
-                let _ = open.send(change.clone());
-            }
-            _ => sender = None,
-        };
-        let attached = self.attach(interest, Box::new(sink)).await?;
-        Ok(Subscription { changes, _attached: attached })
+    /// How many look on.
+    pub(crate) fn onlookers(&self) -> usize {
+        self.state().sinks.len()
     }
 
     /// Ends the stream, and tells everybody.
@@ -235,26 +222,12 @@ pub(crate) struct Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        if let Some(hub) = self.hub.upgrade() {
+        // In a forked child the lock may be held by a thread that is not there, and the stream is the parent's.
+        if Runtime::is_ours()
+            && let Some(hub) = self.hub.upgrade()
+        {
             hub.detach(self.number);
         }
-    }
-}
-
-/// Changes as they come; as many as come are kept until they are taken.
-#[derive(Debug)]
-pub(crate) struct Subscription {
-    changes: mpsc::UnboundedReceiver<Change>,
-    _attached: Attached,
-}
-
-impl Subscription {
-    /// The next one; waits for it.
-    ///
-    /// # Errors
-    /// `Closed` when the client is.
-    pub(crate) async fn next(&mut self) -> Result<Change> {
-        self.changes.recv().await.ok_or_else(|| Error::closed("the client"))
     }
 }
 

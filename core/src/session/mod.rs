@@ -1,19 +1,20 @@
 //! A client's session: opened, renewed, observed by others, and lost as a whole.
 //!
-//! [`Session`] is one incarnation, with one id. It runs four tasks, each a file here or a method below:
+//! [`Session`] is one incarnation, with one id. It runs five tasks, each a file here or a method below:
 //! - [`renewal`]: keeps it alive, and is the only one that moves its deadline;
 //! - `hear`: takes the store's notices;
 //! - [`upkeep`]: the safety net under the notices (poll, audit), and the keeper's turn;
+//! - [`providers`]: makes its record say what this client provides;
 //! - [`observer`]: watches the sessions on which somebody here depends, and clears up after the dead.
 //!
 //! When it is lost, the client opens another; nothing is carried over. Beside them, for all sessions of a client, is
 //! [`changes`]: what others do, for those in this client who look on.
 
-#[allow(dead_code, reason = "elections and observers come to it")]
 pub(crate) mod changes;
 mod keeper;
 pub(crate) mod kernel_lock;
 mod observer;
+pub(crate) mod providers;
 mod renewal;
 mod upkeep;
 mod validity;
@@ -42,6 +43,7 @@ use crate::store::{Notice, Notices, Store};
 use crate::time::Timestamp;
 use kernel_lock::{HostIdentity, OwnedLock};
 use observer::Observer;
+use providers::Providers;
 use validity::Validity;
 
 /// What all sessions of a client have in common.
@@ -56,6 +58,7 @@ pub(crate) struct Setup {
     pub(crate) run_directory: Option<std::path::PathBuf>,
     pub(crate) background: Background,
     pub(crate) stats: Arc<Stats>,
+    pub(crate) providers: Arc<Providers>,
 }
 
 /// One incarnation of a client's session.
@@ -145,6 +148,7 @@ impl Session {
             env.spawn(hear(self.clone())),
             env.spawn(upkeep::run(self.clone())),
             env.spawn(observer::run(self.clone())),
+            env.spawn(providers::keep(self.clone())),
         ]
     }
 
@@ -191,6 +195,10 @@ impl Session {
 
     pub(crate) fn claims(&self) -> &Claims {
         &self.claims
+    }
+
+    pub(crate) fn providers(&self) -> &Arc<Providers> {
+        &self.setup.providers
     }
 
     pub(crate) fn background(&self) -> &Background {
@@ -335,6 +343,9 @@ impl Session {
         let (state, epoch) = (view.state(), view.epoch());
         let deadline = if state == SessionState::Live { view.deadline().nanos() } else { 0 };
         let passed = self.validity.publish(epoch, deadline);
+        if let SessionState::Lost(reason) = state {
+            self.setup.providers.losing(self.id, reason);
+        }
         let before = self.state.replace(state);
         drop(view);
         // A renewal that is acknowledged after the deadline, before anybody looked, suspends and revives in one change.
@@ -356,6 +367,7 @@ impl Session {
                     tracing::warn!(session = %self.id, reason = reason.name(), "the session is lost");
                 }
                 self.claims.on_lost(reason);
+                self.setup.providers.on_lost(self.id, reason);
             }
         }
     }

@@ -91,7 +91,7 @@ pub type Changes = Pin<Box<dyn Stream<Item = Change> + Send>>;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mirror {
     claims: BTreeMap<ClaimKey, ClaimState>,
-    sessions: BTreeMap<SessionId, SessionRecord>,
+    pub(crate) sessions: BTreeMap<SessionId, SessionRecord>,
 }
 
 impl Mirror {
@@ -113,11 +113,6 @@ impl Mirror {
                 self.sessions.insert(session.id, session.clone());
             }
         }
-    }
-
-    /// A live session.
-    pub(crate) fn session(&self, id: SessionId) -> Option<&SessionRecord> {
-        self.sessions.get(&id)
     }
 
     /// What of it is of interest.

@@ -224,10 +224,11 @@ impl<'a> Campaign<'a> {
                         left.push(format!("the session of {:?} lives on", session.info.name));
                     }
                 }
-                let locks = ClaimQuery::Prefix("lock/".into());
-                for claim in store.claims(locks).await.map_err(io::Error::other)? {
-                    if claim.holder.is_some() || !claim.waiters.is_empty() {
-                        left.push(format!("{} is still held or waited for", claim.key));
+                for kind in ["lock/", "election/"] {
+                    for claim in store.claims(ClaimQuery::Prefix(kind.into())).await.map_err(io::Error::other)? {
+                        if claim.holder.is_some() || !claim.waiters.is_empty() {
+                            left.push(format!("{} is still held or waited for", claim.key));
+                        }
                     }
                 }
                 if left.is_empty() || Instant::now() > until {

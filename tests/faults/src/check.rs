@@ -47,6 +47,8 @@ pub struct Findings {
     pub fenced: usize,
     /// Pairs of waiters whose order could be told.
     pub ordered: usize,
+    /// Terms that watches of elections told of.
+    pub watched: usize,
     /// Calls for which an order was found that a lock with one user at a time could have had.
     pub linearized: usize,
     /// Faults by kind, and how many of them hit a worker that held something.
@@ -101,6 +103,7 @@ impl Histories {
         for (lock, tokens) in &self.registers {
             self.check_register(lock, tokens, holds.get(lock).map_or(&[][..], |holds| holds), &mut findings);
         }
+        self.check_watches(&mut findings);
         self.check_linear(&mut findings);
         self.check_order(terms, &mut findings);
         self.check_gaps(terms, &holds, &mut findings);
@@ -139,7 +142,7 @@ impl Histories {
                         }
                     }
                     Event::Wrote { accepted, .. } => findings.fenced += usize::from(!accepted),
-                    Event::Refused { .. } => {}
+                    Event::Refused { .. } | Event::Watched { .. } => {}
                 }
             }
             for ((lock, _), hold) in open {
@@ -164,6 +167,31 @@ impl Histories {
             findings
                 .violations
                 .push(format!("the resource of {lock} was written with {token}, which nobody was granted"));
+        }
+    }
+
+    /// A watch tells of terms in their order, and between two of them that nobody leads.
+    fn check_watches(&self, findings: &mut Findings) {
+        for (worker, lines) in &self.workers {
+            let mut last: BTreeMap<&str, (Option<i64>, i64)> = BTreeMap::new();
+            for line in lines {
+                let Event::Watched { lock, token } = &line.event else { continue };
+                let (leading, highest) = last.entry(lock).or_insert((None, i64::MIN));
+                match (*leading, *token) {
+                    // Another value of the same term.
+                    (Some(before), Some(now)) if before == now => {}
+                    (Some(before), Some(now)) => findings.violations.push(format!(
+                        "{worker} was told of the term {now} of {lock} after {before}, with nobody in between"
+                    )),
+                    (None, Some(now)) if now <= *highest => findings
+                        .violations
+                        .push(format!("{worker} was told of the term {now} of {lock} after {highest}")),
+                    (None, Some(_)) => findings.watched += 1,
+                    (_, None) => {}
+                }
+                *leading = *token;
+                *highest = token.unwrap_or(*highest).max(*highest);
+            }
         }
     }
 
@@ -226,7 +254,7 @@ impl Histories {
                     Event::Released { lock, clean, .. } => {
                         calls.entry(lock).or_default().extend(end(&mut hold, clean.then_some(*t)));
                     }
-                    Event::Lost { .. } | Event::Wrote { .. } => {}
+                    Event::Lost { .. } | Event::Wrote { .. } | Event::Watched { .. } => {}
                 }
             }
             if let Some((lock, ..)) = hold {
@@ -462,6 +490,19 @@ mod tests {
         let killed = vec![line(25, Event::Attempt { lock: "l".into(), n: 1, wait: true })];
         let explained = histories(&[("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", refused(30)), ("w3.1", killed)]);
         assert_eq!(violations(&explained), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_watch_that_tells_another_story_is_found() {
+        let watch = |tokens: &[Option<i64>]| {
+            let lines = tokens.iter().map(|token| line(1, Event::Watched { lock: "e".into(), token: *token }));
+            histories(&[("w1.1", lines.collect())])
+        };
+        let good = watch(&[None, Some(1), Some(1), None, None, Some(3)]);
+        assert_eq!((violations(&good), good.check(TERMS).watched), (Vec::new(), 2));
+        assert!(violations(&watch(&[Some(1), Some(2)]))[0].contains("nobody in between"));
+        assert!(violations(&watch(&[Some(2), None, Some(1)]))[0].contains("after 2"));
+        assert!(violations(&watch(&[Some(2), None, Some(2)]))[0].contains("after 2"));
     }
 
     #[test]

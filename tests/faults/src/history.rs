@@ -26,7 +26,7 @@ pub struct Line {
     pub event: Event,
 }
 
-/// What a worker did or learnt.
+/// What a worker did or learnt. A term of an election is told as a hold of a lock is: its name says which it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "e", rename_all = "kebab-case")]
 pub enum Event {
@@ -79,6 +79,13 @@ pub enum Event {
         token: i64,
         /// Whether the release succeeded.
         clean: bool,
+    },
+    /// Its watch of an election was told who leads, or that nobody does.
+    Watched {
+        /// The election.
+        lock: String,
+        /// The term's token.
+        token: Option<i64>,
     },
     /// It wrote to the resource that the lock protects, which accepts no token below the highest it has seen.
     Wrote {

@@ -17,6 +17,7 @@
 //! - [`flock`]: how a session and its lock file come and go on one machine.
 //! - [`breaking`]: a break that is announced, then executed.
 //! - [`keeper`]: who cleans up where nobody waits.
+//! - [`providers`]: what a session provides, and who observes it.
 //! - [`tombstone`]: fenced writes to a document that is deleted and made anew.
 
 pub mod breaking;
@@ -26,6 +27,7 @@ pub mod flock;
 pub mod keeper;
 pub mod kernel_lock;
 pub mod lease;
+pub mod providers;
 pub mod queue;
 pub mod tombstone;
 mod world;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use coord_core::election::Term;
 use coord_core::lock::Held;
 use coord_core::protocol::session::{SessionId, Vitality};
 use tokio::time::Instant;
@@ -18,6 +19,44 @@ pub struct Promptness {
     pub grant: Duration,
     /// A hold that the store has taken away is lost.
     pub loss: Duration,
+}
+
+/// What a process may believe in.
+#[derive(Clone)]
+pub enum Believed {
+    /// A lock.
+    Lock(Arc<Held>),
+    /// A term of its own.
+    Term(Arc<Term>),
+    /// A term that other functions of its client may share.
+    Shared(Arc<Term>),
+}
+
+impl Believed {
+    fn name(&self) -> String {
+        match self {
+            Self::Lock(held) => held.name().to_string(),
+            Self::Term(term) | Self::Shared(term) => term.name().to_string(),
+        }
+    }
+
+    fn token(&self) -> i64 {
+        match self {
+            Self::Lock(held) => held.token(),
+            Self::Term(term) | Self::Shared(term) => term.token(),
+        }
+    }
+
+    fn is_valid(&self) -> bool {
+        match self {
+            Self::Lock(held) => held.check().is_ok(),
+            Self::Term(term) | Self::Shared(term) => term.check().is_ok(),
+        }
+    }
+
+    fn is_shared(&self) -> bool {
+        matches!(self, Self::Shared(_))
+    }
 }
 
 /// Every hold that a simulated process may believe in, and the rules between them.
@@ -48,7 +87,7 @@ struct Inner {
 struct Registered {
     process: usize,
     lock: String,
-    held: Arc<Held>,
+    held: Believed,
     gate: Arc<Gate>,
     /// A check has failed: from then on none may succeed.
     lost: bool,
@@ -105,17 +144,18 @@ impl Checks {
     }
 
     /// A process was given a hold. Returns a number for [`Checks::forget`].
-    pub fn granted(&self, process: usize, held: &Arc<Held>, gate: &Arc<Gate>, server: &Server) -> u64 {
+    pub fn granted(&self, process: usize, held: Believed, gate: &Arc<Gate>, server: &Server) -> u64 {
         let number = self.with(|inner| {
-            let lock = held.name().to_string();
+            let lock = held.name();
             let token = held.token();
-            if held.check().is_err() {
+            if !held.is_valid() && !held.is_shared() {
                 inner.violations.push(format!("process {process} was given {lock} with token {token}, lost already"));
             }
             inner.delivered.insert((lock.clone(), token));
             let highest = inner.highest_token.entry(lock.clone()).or_default();
-            let valid = held.check().is_ok() && !inner.forced.contains_key(&(lock.clone(), token));
-            if token <= *highest && valid {
+            let valid = held.is_valid() && !inner.forced.contains_key(&(lock.clone(), token));
+            let known = token == *highest && held.is_shared();
+            if token <= *highest && valid && !known {
                 let message = format!("token {token} of {lock} after {highest}");
                 inner.violations.push(message);
             } else {
@@ -124,9 +164,7 @@ impl Checks {
             inner.grants += 1;
             let number = inner.next;
             inner.next += 1;
-            inner
-                .holds
-                .insert(number, Registered { process, lock, held: held.clone(), gate: gate.clone(), lost: false });
+            inner.holds.insert(number, Registered { process, lock, held, gate: gate.clone(), lost: false });
             number
         });
         self.look(server);
@@ -166,7 +204,7 @@ impl Checks {
             let mut violations = server.take_violations();
             let mut believers: BTreeMap<&str, Vec<&Registered>> = BTreeMap::new();
             for hold in inner.holds.values_mut().filter(|hold| !hold.gate.is_stopped()) {
-                let (valid, token) = (hold.held.check().is_ok(), hold.held.token());
+                let (valid, token) = (hold.held.is_valid(), hold.held.token());
                 if valid && hold.lost {
                     violations.push(format!("{} with token {token} was lost, and is valid again", hold.lock));
                 }
@@ -191,7 +229,9 @@ impl Checks {
                 }
             }
             for (lock, holds) in &believers {
-                if holds.len() > 1 {
+                let different: BTreeSet<_> = holds.iter().map(|hold| (hold.process, hold.held.token())).collect();
+                let alone = holds.len() == 1 || holds.iter().all(|hold| hold.held.is_shared());
+                if different.len() > 1 || !alone {
                     let who: Vec<String> =
                         holds.iter().map(|h| format!("process {} token {}", h.process, h.held.token())).collect();
                     violations.push(format!("{} hold {lock}: {}", holds.len(), who.join(", ")));

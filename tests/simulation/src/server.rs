@@ -248,6 +248,9 @@ impl State {
                 if record.holder.is_none() && !record.waiters.is_empty() {
                     self.violations.push(format!("free, and somebody waits: {record:?}"));
                 }
+                if !record.waiters.is_sorted_by(|first, second| first.priority >= second.priority) {
+                    self.violations.push(format!("not in the order of priorities: {record:?}"));
+                }
                 if let ClaimStep::Step(claim::Step { add: Some(add), wait: false, .. }) = step
                     && record.waiters.contains(add)
                 {

@@ -1,6 +1,9 @@
 //! One history: who does what, what goes wrong, and what must hold in the end.
 
+mod elections;
+
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +19,7 @@ use coord_core::store::Store;
 use coord_core::store::faulty::{Faults, FaultyStore};
 use tokio::time::Instant;
 
-use crate::checks::{Checks, Promptness, Seen};
+use crate::checks::{Believed, Checks, Promptness, Seen};
 use crate::host::{self, Gate, Gated, SimClock};
 use crate::random::Random;
 use crate::server::Server;
@@ -30,15 +33,18 @@ pub enum Mode {
     Liveness,
     /// Only notices are lost, and operators break locks. The ttl is so long that a poll or an audit comes late.
     Quiet,
+    /// As [`Mode::Liveness`], with elections instead of locks.
+    Elections,
 }
 
 impl Mode {
     /// The mode in which a seed is played when many are.
     pub fn of(seed: u64) -> Self {
-        match seed % 5 {
+        match seed % 6 {
             0 | 2 => Self::Liveness,
             1 | 3 => Self::Safety,
-            _ => Self::Quiet,
+            4 => Self::Quiet,
+            _ => Self::Elections,
         }
     }
 }
@@ -97,6 +103,8 @@ struct Story {
     checks: Arc<Checks>,
     processes: Mutex<Vec<Process>>,
     faults: Mutex<BTreeMap<&'static str, u64>>,
+    /// What each observer was told last, by process and election: the token of the leader, or none.
+    told: Mutex<BTreeMap<(usize, u64), Option<i64>>>,
     history: Mutex<u64>,
     begin: Instant,
     /// From then on nothing goes wrong and nobody starts anything new.
@@ -110,6 +118,8 @@ struct Process {
     clock: Arc<SimClock>,
     store: Arc<FaultyStore>,
     workers: Vec<tokio::task::JoinHandle<()>>,
+    /// Its workers have ended, though its observers may go on.
+    done: Arc<AtomicBool>,
 }
 
 impl Story {
@@ -121,7 +131,7 @@ impl Story {
         let begin = Instant::now();
         let healed_after = match mode {
             Mode::Safety | Mode::Quiet => duration,
-            Mode::Liveness => duration * 2 / 3,
+            Mode::Liveness | Mode::Elections => duration * 2 / 3,
         };
         let story = Arc::new(Self {
             mode,
@@ -131,6 +141,7 @@ impl Story {
             checks: Arc::default(),
             processes: Mutex::default(),
             faults: Mutex::default(),
+            told: Mutex::default(),
             history: Mutex::new(seed),
             begin,
             healed_at: begin + healed_after,
@@ -147,9 +158,16 @@ impl Story {
             // Two faults may come together, such as a partition right after a stop.
             tokio::join!(story.clone().go_wrong(), story.clone().go_wrong(), story.collect());
         }
-        if mode == Mode::Liveness {
-            story.heal();
-            story.expect_everybody_served().await;
+        match mode {
+            Mode::Safety | Mode::Quiet => {}
+            Mode::Liveness => {
+                story.heal();
+                story.expect_everybody_served().await;
+            }
+            Mode::Elections => {
+                story.heal();
+                story.expect_elections_over().await;
+            }
         }
         watcher.abort();
         Report {
@@ -242,8 +260,13 @@ impl Story {
         let story = self.clone();
         let started = connect(store.clone(), env, number, self.clone());
         let stops = gate.clone();
+        let done = Arc::new(AtomicBool::new(false));
+        let finished = done.clone();
         workers.push(tokio::spawn(Gated::new(gate.clone(), async move {
             let client = started.await;
+            if story.mode == Mode::Elections {
+                return story.take_part(client, number, stops, finished).await;
+            }
             let work = (0..WORKERS).map(|_| story.clone().work(client.clone(), number, stops.clone()));
             tokio::select! {
                 biased;
@@ -253,8 +276,24 @@ impl Story {
         })));
         let mut processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
         processes.retain(|process| process.number != number);
-        processes.push(Process { number, gate, clock, store, workers });
+        processes.push(Process { number, gate, clock, store, workers, done });
         drop(processes);
+    }
+
+    /// A process in a history of elections. Its observers go on to the end.
+    async fn take_part(self: Arc<Self>, client: Client, number: usize, gate: Arc<Gate>, done: Arc<AtomicBool>) {
+        let work = (0..WORKERS).map(|_| self.clone().play_elections(client.clone(), number, gate.clone()));
+        let work = async {
+            futures::future::join_all(work).await;
+            done.store(true, Relaxed);
+        };
+        let look_on = self.clone().look_on(client.clone(), number);
+        tokio::select! {
+            biased;
+            _ = futures::future::join(work, look_on) => {}
+            () = self.watch_session(client.clone()) => {}
+        }
+        done.store(true, Relaxed);
     }
 
     /// A session that its client gives up is one that others have killed.
@@ -304,7 +343,7 @@ impl Story {
     }
 
     async fn hold(&self, process: usize, held: Arc<Held>, gate: &Arc<Gate>) {
-        let number = self.checks.granted(process, &held, gate, &self.server);
+        let number = self.checks.granted(process, Believed::Lock(held.clone()), gate, &self.server);
         self.note("granted", held.token() as u64);
         // Some holds are short; some are longer than a ttl, for those are the ones that can overlap.
         let long = if self.mode == Mode::Quiet { 0.1 } else { 0.3 };
@@ -415,7 +454,12 @@ impl Story {
     async fn collect(&self) {
         while !self.healed() {
             tokio::time::sleep(self.random.up_to(Duration::from_millis(600))).await;
-            let key = ClaimKey::new(format!("lock/default/default/l{}", self.random.below(LOCKS)));
+            let name = self.random.below(LOCKS);
+            let key = match self.mode {
+                Mode::Elections => format!("election/default/default/e{name}"),
+                _ => format!("lock/default/default/l{name}"),
+            };
+            let key = ClaimKey::new(key);
             // Refused as a rule, or lost in a fail-over.
             let _ = tokio::time::timeout(TTL, self.server.apply_claim(key, ClaimStep::Collect)).await;
         }

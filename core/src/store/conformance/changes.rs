@@ -15,6 +15,7 @@ cases![
     changes_leave_out_what_happens_in_a_queue,
     changes_are_told_of_whom_they_are_asked_for,
     changes_follow_a_session_through_its_life,
+    changes_of_providers_keep_their_order,
     changes_leave_out_renewals,
     changes_tell_of_a_kill,
     changes_reach_every_stream,
@@ -24,7 +25,7 @@ cases![
 async fn changes_begin_with_a_snapshot(bench: &Bench) {
     let (held, free, id) = (bench.key("held"), bench.key("free"), Bench::session_id());
     bench.first.open(id, Bench::nonce()).await;
-    provide(&bench.first, id, "a/b/c#1", "m").await;
+    provide(&bench.first, id, "a/b/c#1", "m", 1).await;
     let entry = bench.entry(id);
     let token = bench.first.acquire(&held, entry).await.token;
     let gone = bench.entry(id);
@@ -115,25 +116,25 @@ async fn changes_follow_a_session_through_its_life(bench: &Bench) {
     let (mut all, mut revision) = (Vec::new(), 0);
     for number in 0..12 {
         let said = provider(&format!("a/b/c#{number}"), "$k \"m\"");
-        provide(&bench.first, id, &said.key, &said.metadata).await;
-        all.push(said);
         revision += 1;
+        provide(&bench.first, id, &said.key, &said.metadata, revision).await;
+        all.push(said);
         let session = look.session(id).await;
         assert_eq!((&session.providers, session.revision), (&all, revision));
     }
     for (number, metadata) in [(0, "new"), (11, "last"), (5, "")] {
         let said = provider(&format!("a/b/c#{number}"), metadata);
-        provide(&bench.second, id, &said.key, metadata).await;
+        revision += 1;
+        provide(&bench.second, id, &said.key, metadata, revision).await;
         all.retain(|other| other.key != said.key);
         all.push(said);
-        revision += 1;
         assert_eq!(look.session(id).await.providers, all);
     }
     for number in [3, 0, 11, 4] {
-        let key = format!("a/b/c#{number}");
-        bench.first.session(id, SessionStep::Withdraw { key: key.clone() }).await.expect("withdrawn");
-        all.retain(|other| other.key != key);
         revision += 1;
+        let key = format!("a/b/c#{number}");
+        bench.first.session(id, SessionStep::Withdraw { key: key.clone(), revision }).await.expect("withdrawn");
+        all.retain(|other| other.key != key);
         let session = look.session(id).await;
         assert_eq!((&session.providers, session.revision), (&all, revision));
     }
@@ -141,8 +142,23 @@ async fn changes_follow_a_session_through_its_life(bench: &Bench) {
     let closed = look.session(id).await;
     assert_eq!((closed.vitality, closed.clean, closed.providers.len()), (Vitality::Dead, true, 0));
     assert_eq!(closed.revision, revision + 1);
-    let late = bench.first.session(id, SessionStep::Provide(provider("a/b/c#late", ""))).await;
-    assert_eq!(late, None, "a provider that comes after its session's end is refused");
+    let late = SessionStep::Provide { provider: provider("a/b/c#late", ""), revision: 100 };
+    assert_eq!(bench.first.session(id, late).await, None, "a provider that comes after its session's end is refused");
+}
+
+async fn changes_of_providers_keep_their_order(bench: &Bench) {
+    let id = Bench::session_id();
+    bench.first.open(id, Bench::nonce()).await;
+    provide(&bench.first, id, "a/b/c#1", "old", 4).await;
+    provide(&bench.second, id, "a/b/c#1", "old", 4).await;
+    let withdraw = |revision| SessionStep::Withdraw { key: "a/b/c#1".to_owned(), revision };
+    bench.second.session(id, withdraw(6)).await.expect("withdrawn");
+    let late = SessionStep::Provide { provider: provider("a/b/c#1", "late"), revision: 5 };
+    assert_eq!(bench.first.session(id, late).await, None, "what was sent before a withdrawal is not applied after it");
+    assert_eq!(bench.first.session(id, withdraw(5)).await, None);
+    let look = Onlooker::new(&bench.first, Interest { claims: Vec::new(), sessions: true }).await;
+    let session = look.snapshot.sessions.iter().find(|session| session.id == id).expect("the session is live");
+    assert_eq!((session.providers.len(), session.revision), (0, 6));
 }
 
 async fn changes_leave_out_renewals(bench: &Bench) {
@@ -158,7 +174,7 @@ async fn changes_leave_out_renewals(bench: &Bench) {
 async fn changes_tell_of_a_kill(bench: &Bench) {
     let (id, nonce) = (Bench::session_id(), Bench::nonce());
     bench.first.open(id, nonce).await;
-    provide(&bench.first, id, "a/b/c#1", "").await;
+    provide(&bench.first, id, "a/b/c#1", "", 1).await;
     let mut look = Onlooker::of_sessions(&bench.second).await;
     let kill = |nonce: Nonce| SessionStep::Kill(KillProof::Observed(Some(nonce)));
     bench.first.session(id, kill(Bench::nonce())).await.expect("spared");
@@ -224,8 +240,9 @@ fn provider(key: &str, metadata: &str) -> ProviderRecord {
     ProviderRecord { key: key.to_owned(), service: "a/b/c".to_owned(), metadata: metadata.to_owned() }
 }
 
-async fn provide(store: &SharedStore, id: SessionId, key: &str, metadata: &str) {
-    let answer = store.session(id, SessionStep::Provide(provider(key, metadata))).await.expect("the session is live");
+async fn provide(store: &SharedStore, id: SessionId, key: &str, metadata: &str, revision: i64) {
+    let step = SessionStep::Provide { provider: provider(key, metadata), revision };
+    let answer = store.session(id, step).await.expect("the session is live");
     assert_eq!(answer.providers, [], "answers leave out what may be much");
 }
 

@@ -89,7 +89,16 @@ impl Follower {
     /// Tells what one change stream shows, until it ends or falls silent.
     async fn follow(&mut self, stream: Stream) -> Result<(), Unheard> {
         let Ok(mut feed) = Feed::start(&self.inner, stream) else { return Ok(()) };
-        while let Some(event) = feed.next(&mut self.token).await {
+        let mut primary = self.inner.primary.clone();
+        primary.mark_unchanged();
+        loop {
+            let event = tokio::select! {
+                event = feed.next(&mut self.token) => event,
+                // The driver would find its way by itself, and nobody would learn that there was an interruption. An error
+                // means that the store is gone, which `run` sees too.
+                _ = primary.changed() => None,
+            };
+            let Some(event) = event else { return Ok(()) };
             match self.known.take_in(&self.interest, &self.inner, &event) {
                 Taken::Nothing => {}
                 Taken::Change(change) => self.tell(*change).await?,
@@ -99,7 +108,6 @@ impl Follower {
                 }
             }
         }
-        Ok(())
     }
 
     async fn reopen(&mut self) -> Stream {

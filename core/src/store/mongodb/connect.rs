@@ -12,6 +12,7 @@ use mongodb::options::{
     WriteConcern,
 };
 use mongodb::{Client, Collection, Database, IndexModel, ServerType};
+use tokio::sync::watch;
 
 use super::errors::{self, Doing, WATCH};
 use super::tasks::{Limits, Tasks};
@@ -28,6 +29,8 @@ pub(super) struct Connection {
     pub(super) renewals: Database,
     /// Whether a router of a sharded cluster answers.
     pub(super) sharded: bool,
+    /// The address of the primary that was found last.
+    pub(super) primary: watch::Receiver<Option<String>>,
 }
 
 /// Connects, and prepares the collections `<prefix>sessions` and `<prefix>locks`.
@@ -51,7 +54,7 @@ pub(super) async fn connect(
     }
     override_options(&mut options, pool, limits);
 
-    let reach = Reach::default();
+    let reach = Reach::new();
     let client = open(options.clone(), Some(&reach), env)?;
     let patience = Patience { env, begun: env.now() };
     let connected = async {
@@ -70,7 +73,8 @@ pub(super) async fn connect(
     options.max_pool_size = Some(RENEWAL_POOL);
     options.min_pool_size = Some(1);
     let renewals = open(options, None, env)?;
-    Ok(Connection { main: client.database(&database), renewals: renewals.database(&database), sharded })
+    let primary = reach.primary.subscribe();
+    Ok(Connection { main: client.database(&database), renewals: renewals.database(&database), sharded, primary })
 }
 
 fn open(mut options: ClientOptions, reach: Option<&Reach>, env: &Env) -> Result<Client> {
@@ -175,14 +179,27 @@ fn majority(limits: Limits) -> WriteConcern {
 }
 
 /// What the driver last learnt about the servers.
-#[derive(Clone, Debug, Default)]
-struct Reach(Arc<Mutex<Option<TopologyDescription>>>);
+#[derive(Clone, Debug)]
+struct Reach {
+    seen: Arc<Mutex<Option<TopologyDescription>>>,
+    /// The address of the latest primary, once there was one.
+    primary: watch::Sender<Option<String>>,
+}
 
 impl Reach {
+    fn new() -> Self {
+        Self { seen: Arc::default(), primary: watch::Sender::new(None) }
+    }
+
     fn handler(&self) -> EventHandler<SdamEvent> {
-        let seen = Arc::clone(&self.0);
+        let (seen, primary) = (Arc::clone(&self.seen), self.primary.clone());
         EventHandler::callback(move |event| {
             if let SdamEvent::TopologyDescriptionChanged(changed) = event {
+                let servers = changed.new_description.servers();
+                let found = servers.into_iter().find(|(_, server)| server.server_type() == ServerType::RsPrimary);
+                if let Some(address) = found.map(|(address, _)| address.to_string()) {
+                    primary.send_if_modified(|known| known.replace(address.clone()).is_none_or(|old| old != address));
+                }
                 *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(changed.new_description);
             }
         })
@@ -191,7 +208,7 @@ impl Reach {
     /// Why no server can be used, if none answers, or those that do are of another kind. None while there is hope:
     /// a set that elects its primary is waited for.
     fn hopeless(&self, set_name: Option<&str>) -> Option<Error> {
-        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let servers = seen.as_ref()?.servers();
         if servers.values().any(|server| server.server_type() != ServerType::Unknown) {
             return None;

@@ -17,7 +17,7 @@
 //! Deliberately absent: transactions (a hot document would suffer, and one document holds all that a step needs),
 //! server clocks that decide anything, `exp` in a session (it follows from `seen` and `ttl`).
 //!
-//! Needs MongoDB 4.4 or later as a replica set; one member will do. A sharded cluster works as long as the two
+//! Needs MongoDB 4.4 or later as a replica set, 5.0 for the stream of changes; one member will do. A sharded cluster works as long as the two
 //! collections are not sharded.
 
 use std::fmt;
@@ -81,6 +81,8 @@ struct Inner {
     /// The highest operation time that the server has told us, as one number.
     seen: AtomicU64,
     closing: watch::Sender<bool>,
+    /// The address of the primary that was found last: another one after a failover.
+    primary: watch::Receiver<Option<String>>,
     tombstones_made: tokio::sync::OnceCell<()>,
 }
 
@@ -115,6 +117,7 @@ impl MongoStore {
             lanes: Lanes::default(),
             seen: AtomicU64::new(0),
             closing: watch::Sender::new(false),
+            primary: connection.primary,
             tombstones_made: tokio::sync::OnceCell::new(),
         })))
     }
@@ -138,7 +141,7 @@ impl Inner {
 
     async fn step_session(&self, id: SessionId, step: SessionStep) -> Result<Option<SessionRecord>> {
         let (collection, limit) = match step {
-            SessionStep::Kill(_) | SessionStep::Provide(_) | SessionStep::Withdraw { .. } => {
+            SessionStep::Kill(_) | SessionStep::Provide { .. } | SessionStep::Withdraw { .. } => {
                 (&self.sessions, self.limits.operation)
             }
             SessionStep::Renew { .. } => (&self.own_session, self.limits.renewal),

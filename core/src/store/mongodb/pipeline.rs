@@ -123,20 +123,22 @@ pub(super) fn session(id: SessionId, step: &SessionStep) -> Write {
             } }],
             upsert: false,
         },
-        SessionStep::Provide(provider) => {
+        SessionStep::Provide { provider, revision } => {
             let others = providers_but(doc! { "$literal": &provider.key }.into());
             let provider = doc! { "$literal": codec::encode_provider(provider) };
-            change_providers(id, doc! { "$concatArrays": [others, [provider]] })
+            change_providers(id, *revision, doc! { "$concatArrays": [others, [provider]] })
         }
-        SessionStep::Withdraw { key } => change_providers(id, providers_but(doc! { "$literal": key }.into())),
+        SessionStep::Withdraw { key, revision } => {
+            change_providers(id, *revision, providers_but(doc! { "$literal": key }.into()))
+        }
     }
 }
 
-/// Only of a live session: a request that comes after the kill finds none.
-fn change_providers(id: String, providers: Document) -> Write {
+/// Only of a live session, and only forward: a request that comes after the kill, or after a later one, finds none.
+fn change_providers(id: String, revision: i64, providers: Document) -> Write {
     Write::Pipeline {
-        filter: doc! { "_id": id, "st": "live" },
-        stages: vec![doc! { "$set": { "prov": providers, "rv": next_revision() } }],
+        filter: doc! { "_id": id, "st": "live", "rv": { "$not": { "$gt": revision } } },
+        stages: vec![doc! { "$set": { "prov": providers, "rv": { "$literal": revision } } }],
         upsert: false,
     }
 }

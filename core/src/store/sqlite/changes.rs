@@ -124,7 +124,7 @@ impl Follower {
             }
             log::SESSIONS => row.key.parse().ok().and_then(|id: SessionId| {
                 let shown: Shown = serde_json::from_slice(&row.body).ok()?;
-                shown.apply(id, self.mirror.session(id)).map(Change::Session)
+                shown.apply(id, self.mirror.sessions.get(&id)).map(Change::Session)
             }),
             _ => None,
         };

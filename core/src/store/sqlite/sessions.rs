@@ -65,11 +65,11 @@ pub(super) fn apply(db: &Connection, id: SessionId, step: &SessionStep, at: Mome
         ])?;
     }
     let shown = match step {
-        SessionStep::Provide(provider) => {
-            save_provider(db, id, provider, after.revision)?;
+        SessionStep::Provide { provider, .. } => {
+            save_provider(db, id, provider)?;
             Some(Shown::Provided { revision: after.revision, provider: provider.clone() })
         }
-        SessionStep::Withdraw { key } => {
+        SessionStep::Withdraw { key, .. } => {
             remove_provider(db, id, key)?;
             Some(Shown::Withdrawn { revision: after.revision, key: key.clone() })
         }
@@ -83,9 +83,11 @@ pub(super) fn apply(db: &Connection, id: SessionId, step: &SessionStep, at: Mome
     Ok(Stepped { record: Some(after.bare()), died, shown })
 }
 
-fn save_provider(db: &Connection, id: SessionId, provider: &ProviderRecord, place: i64) -> Result<(), Fault> {
-    db.prepare_cached("INSERT OR REPLACE INTO prov(sid, k, seq, s, m) VALUES(?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![id.to_string(), provider.key, place, provider.service, provider.metadata])?;
+fn save_provider(db: &Connection, id: SessionId, provider: &ProviderRecord) -> Result<(), Fault> {
+    let place = "(SELECT ifnull(max(seq), 0) + 1 FROM prov WHERE sid = ?1)";
+    let insert = format!("INSERT OR REPLACE INTO prov(sid, k, seq, s, m) VALUES(?1, ?2, {place}, ?3, ?4)");
+    let ProviderRecord { key, service, metadata } = provider;
+    db.prepare_cached(&insert)?.execute(params![id.to_string(), key, service, metadata])?;
     Ok(())
 }
 
@@ -181,10 +183,8 @@ impl Shown {
         let before = before.cloned()?;
         Some(match self {
             Self::Opened(_) => return None,
-            Self::Provided { revision, provider } => {
-                SessionRecord { revision, ..roster::provide(Some(before), &provider)? }
-            }
-            Self::Withdrawn { revision, key } => SessionRecord { revision, ..roster::withdraw(Some(before), &key)? },
+            Self::Provided { revision, provider } => roster::provide(Some(before), &provider, revision)?,
+            Self::Withdrawn { revision, key } => roster::withdraw(Some(before), &key, revision)?,
             Self::Ended(ended) => SessionRecord {
                 vitality: Vitality::Dead,
                 died: ended.died.map(WallTime),

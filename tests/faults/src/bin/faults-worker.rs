@@ -1,14 +1,17 @@
-//! The Rust worker: `faults-worker URL HISTORY SEED`. Acquires, holds, checks and releases until its input ends.
+//! The Rust worker: `faults-worker URL HISTORY SEED`. Acquires, holds, checks and releases locks, leads and resigns, and
+//! watches elections, until its input ends.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use coord_core::client::Client;
 use coord_core::config::Options;
-use coord_core::lock::Held;
+use coord_core::election::{CampaignOptions, Election, LeaderEvent, Term};
+use coord_core::error::Code;
+use coord_core::lock::{Held, Lock};
 use coord_faults::history::{Event, Line, Log, now};
 use coord_faults::random::Random;
 use futures::executor::block_on;
@@ -34,11 +37,14 @@ fn main() {
     let folder = history.parent().map(Path::to_owned).unwrap_or_default();
     let log = Log::open(&history).expect("a file for the history");
     let random = Random::new(seed.parse().expect("a seed"));
-    Worker { log, random, folder, ended, attempts: 0 }.run(url);
+    // Beside its own history, whose last line says whether it holds something.
+    let watched = Log::open(&history.with_extension("watch.jsonl")).expect("a file for what is watched");
+    Worker { log, watched: Arc::new(Mutex::new(watched)), random, folder, ended, attempts: 0 }.run(url);
 }
 
 struct Worker {
     log: Log,
+    watched: Arc<Mutex<Log>>,
     random: Random,
     folder: PathBuf,
     ended: Arc<AtomicBool>,
@@ -46,6 +52,83 @@ struct Worker {
 }
 
 const LOCKS: usize = 3;
+const ELECTIONS: usize = 2;
+
+/// What is taken, and had: a lock and a hold of it, or an election and a term.
+enum Claim {
+    Lock(Lock),
+    Election(Election),
+}
+
+enum Having {
+    Hold(Held),
+    Term(Term),
+}
+
+impl Claim {
+    fn take(&self, patience: Option<Duration>) -> coord_core::Result<Having> {
+        match (self, patience) {
+            (Self::Lock(lock), None) => block_on(lock.try_acquire()).map(Having::Hold),
+            (Self::Lock(lock), Some(patience)) => block_on(lock.acquire_timeout(patience)).map(Having::Hold),
+            (Self::Election(election), None) => block_on(election.try_campaign("me")).map(Having::Term),
+            (Self::Election(election), Some(patience)) => {
+                let options = CampaignOptions { timeout: Some(patience), ..CampaignOptions::default() };
+                block_on(election.campaign_with("me", options)).map(Having::Term)
+            }
+        }
+    }
+}
+
+impl Having {
+    fn token(&self) -> i64 {
+        match self {
+            Self::Hold(held) => held.token(),
+            Self::Term(term) => term.token(),
+        }
+    }
+
+    fn is_valid(&self) -> bool {
+        match self {
+            Self::Hold(held) => held.check().is_ok(),
+            Self::Term(term) => term.check().is_ok(),
+        }
+    }
+
+    /// Whether it was given back while it was valid.
+    fn give_back(&self) -> bool {
+        match self {
+            Self::Hold(held) => block_on(held.release()).is_ok(),
+            Self::Term(term) => block_on(term.resign()).is_ok(),
+        }
+    }
+}
+
+/// Writes down what a watch is told, until the client is closed.
+fn watch(election: &Election, log: &Mutex<Log>) {
+    let told = |event: LeaderEvent| {
+        let token = match event {
+            LeaderEvent::Leader(leader) => Some(leader.token),
+            _ => None,
+        };
+        let event = Event::Watched { lock: election.name().short().to_owned(), token };
+        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.write(&Line { t: now(), event }).expect("the history can be written");
+    };
+    let watch = loop {
+        match block_on(election.observe()) {
+            Ok(watch) => break watch,
+            Err(error) if error.code() == Code::Closed => return,
+            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+        }
+    };
+    loop {
+        match block_on(watch.next()) {
+            Ok(event) => told(event),
+            Err(error) if error.code() == Code::Closed => return,
+            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}
 
 impl Worker {
     fn run(&mut self, url: &str) {
@@ -59,6 +142,11 @@ impl Worker {
             std::thread::sleep(Duration::from_millis(200));
         };
         let ttl = client.session().timing.ttl;
+        for number in 0..ELECTIONS {
+            let election = client.election(&format!("e{number}")).expect("a valid name");
+            let log = self.watched.clone();
+            std::thread::spawn(move || watch(&election, &log));
+        }
         while !self.ended.load(Relaxed) {
             self.attempt(&client, ttl);
         }
@@ -72,22 +160,27 @@ impl Worker {
     }
 
     fn attempt(&mut self, client: &Client, ttl: Duration) {
-        let name = format!("l{}", self.random.below(LOCKS));
-        let lock = client.lock(&name).expect("a valid name");
+        let (name, claim) = match self.random.below(LOCKS + ELECTIONS) {
+            number if number < LOCKS => {
+                let name = format!("l{number}");
+                let claim = Claim::Lock(client.lock(&name).expect("a valid name"));
+                (name, claim)
+            }
+            number => {
+                let name = format!("e{}", number - LOCKS);
+                let claim = Claim::Election(client.election(&name).expect("a valid name"));
+                (name, claim)
+            }
+        };
         self.attempts += 1;
         let n = self.attempts;
         let wait = self.random.chance(0.8);
         self.note(Event::Attempt { lock: name.clone(), n, wait });
-        let result = if wait {
-            let patience = self.random.between(Duration::from_millis(20), ttl * 4);
-            block_on(lock.acquire_timeout(patience))
-        } else {
-            block_on(lock.try_acquire())
-        };
-        match result {
-            Ok(held) => {
-                self.note(Event::Granted { lock: name.clone(), n, token: held.token() });
-                self.hold(&name, held, ttl);
+        let patience = wait.then(|| self.random.between(Duration::from_millis(20), ttl * 4));
+        match claim.take(patience) {
+            Ok(having) => {
+                self.note(Event::Granted { lock: name.clone(), n, token: having.token() });
+                self.hold(&name, &having, ttl);
             }
             Err(error) => {
                 self.note(Event::Refused { lock: name, n, code: format!("{:?}", error.code()) });
@@ -96,14 +189,14 @@ impl Worker {
         }
     }
 
-    fn hold(&mut self, lock: &str, held: Held, ttl: Duration) {
+    fn hold(&mut self, lock: &str, held: &Having, ttl: Duration) {
         let token = held.token();
         // Only holds that are comparable with the ttl can overlap.
         let longest = if self.random.chance(0.3) { ttl.mul_f64(1.2) } else { Duration::from_millis(50) };
         let until = now() + self.random.between(Duration::ZERO, longest).as_nanos() as u64;
         loop {
             let before = now();
-            if held.check().is_err() {
+            if !held.is_valid() {
                 self.note(Event::Lost { lock: lock.into(), token });
                 break;
             }
@@ -117,7 +210,7 @@ impl Worker {
             }
             std::thread::sleep(self.random.between(Duration::from_millis(1), Duration::from_millis(20)));
         }
-        let clean = block_on(held.release()).is_ok();
+        let clean = held.give_back();
         self.note(Event::Released { lock: lock.into(), token, clean });
     }
 

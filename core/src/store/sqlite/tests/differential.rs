@@ -96,6 +96,11 @@ impl Dice {
         }
     }
 
+    /// A number that is the next most of the time.
+    fn revision(&mut self, record: Option<&SessionRecord>) -> i64 {
+        record.map_or(0, |record| record.revision) + [1, 1, 1, 0, -1][self.below(5) as usize]
+    }
+
     fn session_step(&mut self, record: Option<&SessionRecord>) -> SessionStep {
         let nonce = record.and_then(|record| record.nonce).filter(|_| !self.one_in(4));
         let fresh = Nonce(self.below(1 << 40) as i64);
@@ -109,13 +114,17 @@ impl Dice {
             8 => SessionStep::Kill(KillProof::Observed(nonce)),
             9 => SessionStep::Kill(KillProof::KernelLock(nonce.into_iter().collect())),
             10 => SessionStep::Kill(KillProof::Observed(None)),
-            11..=14 => SessionStep::Provide(ProviderRecord::new(
-                ["a/b/c", "a/b/d"][self.below(2) as usize],
-                &self.below(3).to_string(),
-                &format!("'{}\"☺", self.below(9)),
-            )),
+            11..=14 => SessionStep::Provide {
+                provider: ProviderRecord::new(
+                    ["a/b/c", "a/b/d"][self.below(2) as usize],
+                    &self.below(3).to_string(),
+                    &format!("'{}\"☺", self.below(9)),
+                ),
+                revision: self.revision(record),
+            },
             15..=16 => SessionStep::Withdraw {
                 key: roster::key(["a/b/c", "a/b/d"][self.below(2) as usize], &self.below(3).to_string()),
+                revision: self.revision(record),
             },
             _ => SessionStep::Close,
         }

@@ -3,6 +3,7 @@
 mod differential;
 mod documents;
 mod failures;
+mod log;
 mod processes;
 mod together;
 
