@@ -72,6 +72,7 @@ faults: ## Kill, stop and cut off real processes on both stores (MINUTES=n on ea
 	cargo build --quiet --locked -p coord-faults
 	for store in $(if $(STORE),$(STORE),sqlite mongodb); do \
 	  tests/faults/with-skew target/debug/coord-faults $$store $(if $(MINUTES),$(MINUTES),5) $(if $(SEED),$(SEED),1); \
+	  target/debug/coord-faults roster $$store $(if $(MINUTES),$(MINUTES),5) $(if $(SEED),$(SEED),1); \
 	done
 
 .PHONY: simulate
@@ -148,6 +149,7 @@ test-faults: ## Play one round of real faults on each store
 	cargo build --quiet --locked -p coord-faults
 	for store in sqlite mongodb; do \
 	  tests/faults/with-skew target/debug/coord-faults $$store 0.2 $(if $(SEED),$(SEED),$$RANDOM) quick; \
+	  $(WITH_MONGODB) target/debug/coord-faults roster $$store 0.1 $(if $(SEED),$(SEED),$$RANDOM) quick; \
 	done
 
 .PHONY: test-fuzz

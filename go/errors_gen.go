@@ -72,6 +72,8 @@ const (
 	LossForked Loss = 5
 	// LossClosed: The client was closed while the hold was still in use.
 	LossClosed Loss = 6
+	// LossResigned: The leader resigned, or handed its term over, by its own wish.
+	LossResigned Loss = 7
 )
 
 var codeNames = map[Code]string{
@@ -138,4 +140,5 @@ var lossNames = map[Loss]string{
 	LossStoreReplaced: "StoreReplaced",
 	LossForked:        "Forked",
 	LossClosed:        "Closed",
+	LossResigned:      "Resigned",
 }

@@ -108,3 +108,68 @@ func ExampleLock_Acquire_deadline() {
 	fmt.Println(errors.Is(err, coord.ErrTimeout), errors.Is(err, context.DeadlineExceeded))
 	// Output: true true
 }
+
+func ExampleElection_WhenElected() {
+	ctx := context.Background()
+	client, err := coord.Connect(ctx, "memory:")
+	if err != nil {
+		panic(err)
+	}
+	defer client.Close(ctx)
+	election, err := client.Election("scheduler")
+	if err != nil {
+		panic(err)
+	}
+	led := make(chan bool)
+	candidacy, err := election.WhenElected(ctx, "http://host-1:8080", func(ctx context.Context, term *coord.Term) error {
+		led <- term.Check() == nil
+		<-ctx.Done() // work until the term is over
+		return nil
+	})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("leads:", <-led)
+	fmt.Println(candidacy.Close(ctx))
+	// Output:
+	// leads: true
+	// <nil>
+}
+
+func ExampleElection_Observe() {
+	ctx := context.Background()
+	client, err := coord.Connect(ctx, "memory:", coord.WithName("alice"))
+	if err != nil {
+		panic(err)
+	}
+	defer client.Close(ctx)
+	election, err := client.Election("scheduler")
+	if err != nil {
+		panic(err)
+	}
+	term, err := election.Campaign(ctx, "http://host-1:8080")
+	if err != nil {
+		panic(err)
+	}
+	watch, err := election.Observe(ctx)
+	if err != nil {
+		panic(err)
+	}
+	defer watch.Close()
+	for event, err := range watch.Events(ctx) {
+		if err != nil {
+			panic(err)
+		}
+		if event.Leader == nil {
+			fmt.Println("nobody leads")
+			break
+		}
+		fmt.Println(event.Leader.Name, "leads at", event.Leader.Value)
+		if err := term.Resign(ctx); err != nil {
+			panic(err)
+		}
+	}
+	// Output:
+	// alice leads at http://host-1:8080
+	// nobody leads
+}

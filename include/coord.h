@@ -195,6 +195,11 @@
 #define COORD_LOSS_CLOSED 6
 
 /**
+ * The leader resigned, or handed its term over, by its own wish.
+ */
+#define COORD_LOSS_RESIGNED 7
+
+/**
  * The room that every name fits into, with the zero at its end.
  */
 #define COORD_NAME_SIZE 254
@@ -315,6 +320,96 @@
 #define COORD_HOLDER_DEAD 2
 
 /**
+ * There is no such event.
+ */
+#define COORD_OWNER_NONE 0
+
+/**
+ * What follows, up to COORD_OWNER_SNAPSHOT_END, leads from what was known to what is true now.
+ */
+#define COORD_OWNER_SNAPSHOT_START 1
+
+/**
+ * The view is complete and up to date.
+ */
+#define COORD_OWNER_SNAPSHOT_END 2
+
+/**
+ * A session is there.
+ */
+#define COORD_OWNER_JOINED 3
+
+/**
+ * A session was closed by its owner.
+ */
+#define COORD_OWNER_LEFT 4
+
+/**
+ * A session was declared dead by another.
+ */
+#define COORD_OWNER_EXPIRED 5
+
+/**
+ * It is registered: observers see it.
+ */
+#define COORD_PROVIDER_REGISTERED 1
+
+/**
+ * Its session is lost: observers see, or will see, it leave.
+ */
+#define COORD_PROVIDER_LOST 2
+
+/**
+ * It is registered again, under a new session.
+ */
+#define COORD_PROVIDER_REREGISTERED 3
+
+/**
+ * It was closed, or its client was; or its session was lost and it was not to be registered again. The last event.
+ */
+#define COORD_PROVIDER_CLOSED 4
+
+/**
+ * There is no such event.
+ */
+#define COORD_OBSERVED_NONE 0
+
+/**
+ * What follows, up to COORD_OBSERVED_SNAPSHOT_END, leads from what was known to what is true now.
+ */
+#define COORD_OBSERVED_SNAPSHOT_START 1
+
+/**
+ * The view is complete and up to date.
+ */
+#define COORD_OBSERVED_SNAPSHOT_END 2
+
+/**
+ * A service has a provider that had none. Comes before that one's COORD_OBSERVED_JOINED.
+ */
+#define COORD_OBSERVED_FIRST_UP 3
+
+/**
+ * A service has no provider any more. Comes after the last COORD_OBSERVED_LEFT, or "down_grace_ms" later.
+ */
+#define COORD_OBSERVED_LAST_DOWN 4
+
+/**
+ * A provider has come.
+ */
+#define COORD_OBSERVED_JOINED 5
+
+/**
+ * A provider has gone: withdrawn, or its session has ended.
+ */
+#define COORD_OBSERVED_LEFT 6
+
+/**
+ * A provider has other metadata.
+ */
+#define COORD_OBSERVED_CHANGED 7
+
+/**
  * No event.
  */
 #define COORD_EVENT_NONE 0
@@ -340,7 +435,7 @@
 #define COORD_EVENT_LOCKS 4
 
 /**
- * A hold is lost; coord_event_loss says why.
+ * A hold is lost or a term over; coord_event_loss says why.
  */
 #define COORD_EVENT_LOST 5
 
@@ -348,6 +443,76 @@
  * The session has changed; coord_event_take_session.
  */
 #define COORD_EVENT_SESSION 6
+
+/**
+ * Owners were to be listed; coord_event_take_owners.
+ */
+#define COORD_EVENT_OWNERS 7
+
+/**
+ * A watch of owners was to begin; coord_event_take_owner_watch.
+ */
+#define COORD_EVENT_OWNER_WATCH 8
+
+/**
+ * A watch of owners has something to tell; coord_event_take_owner_event.
+ */
+#define COORD_EVENT_OWNER 9
+
+/**
+ * A service was to be provided; coord_event_take_provider.
+ */
+#define COORD_EVENT_PROVIDER 10
+
+/**
+ * Something has happened to a provider; coord_event_take_provider_event.
+ */
+#define COORD_EVENT_PROVIDER_CHANGED 11
+
+/**
+ * A service was to be observed; coord_event_take_observer.
+ */
+#define COORD_EVENT_OBSERVER 12
+
+/**
+ * An observer has something to tell; coord_event_take_observer_event.
+ */
+#define COORD_EVENT_OBSERVED 13
+
+/**
+ * An election was to be won; coord_event_take_term.
+ */
+#define COORD_EVENT_TERM 14
+
+/**
+ * The leader was to be told, or a watch of leaders tells of one; coord_event_take_leader.
+ */
+#define COORD_EVENT_LEADER 15
+
+/**
+ * The candidates were to be listed; coord_event_take_candidates.
+ */
+#define COORD_EVENT_CANDIDATES 16
+
+/**
+ * A watch of leaders was to begin; coord_event_take_leader_watch.
+ */
+#define COORD_EVENT_LEADER_WATCH 17
+
+/**
+ * A candidacy has won, and a function is to be called; coord_event_take_elected.
+ */
+#define COORD_EVENT_ELECTED 18
+
+/**
+ * A leader was to be forced, in a test; coord_event_take_token.
+ */
+#define COORD_EVENT_FORCED 19
+
+/**
+ * An operation ended whose result is a text, such as the report of a message; coord_event_take_text.
+ */
+#define COORD_EVENT_TEXT 50
 
 /**
  * Nothing is logged.
@@ -385,6 +550,18 @@
 typedef struct coord_cancel_t coord_cancel_t;
 
 /**
+ * A function that is to run whenever this client leads: here in the form of calls that coord_candidacy_next gives. It
+ * campaigns by itself for as long as it lives. It keeps its client open.
+ */
+typedef struct coord_candidacy_t coord_candidacy_t;
+
+/**
+ * Who waits to lead, in the order in which they would win, at one moment. What it lends is valid until it is
+ * destroyed.
+ */
+typedef struct coord_candidate_list_t coord_candidate_list_t;
+
+/**
  * A connection to a store, with a session that carries everything that is held through it.
  *
  * Locks and holds made from it keep it open. It is closed by coord_client_close, or in the background when its handle
@@ -396,6 +573,22 @@ typedef struct coord_client_t coord_client_t;
  * How to connect. Used by one thread at a time; `coord_client_connect` copies it.
  */
 typedef struct coord_config_t coord_config_t;
+
+/**
+ * Power over a store in memory and its clients, which are all in this process.
+ */
+typedef struct coord_control_t coord_control_t;
+
+/**
+ * One call: this client leads, and the caller's function is to run until it is done or the term is over. Until it is
+ * completed, the store keeps the term for this client's session, and no other call begins.
+ */
+typedef struct coord_elected_t coord_elected_t;
+
+/**
+ * An election by its name. Nothing is asked for before somebody campaigns or observes. It keeps its client open.
+ */
+typedef struct coord_election_t coord_election_t;
 
 /**
  * What went wrong in one call. Every text lent by it is valid until it is destroyed.
@@ -419,6 +612,16 @@ typedef struct coord_held_t coord_held_t;
 typedef struct coord_holder_t coord_holder_t;
 
 /**
+ * Who leads at one moment. What it lends is valid until it is destroyed.
+ */
+typedef struct coord_leader_t coord_leader_t;
+
+/**
+ * The story of an election. It keeps its client open.
+ */
+typedef struct coord_leader_watch_t coord_leader_watch_t;
+
+/**
  * Locks with their holders and waiters, at one moment. What it lends is valid until it is destroyed.
  */
 typedef struct coord_lock_list_t coord_lock_list_t;
@@ -429,14 +632,95 @@ typedef struct coord_lock_list_t coord_lock_list_t;
 typedef struct coord_lock_t coord_lock_t;
 
 /**
+ * Messages that are being sent.
+ */
+typedef struct coord_mail_batch_t coord_mail_batch_t;
+
+/**
+ * A mail server to send through.
+ */
+typedef struct coord_mailer_t coord_mailer_t;
+
+/**
+ * Names, in their order.
+ */
+typedef struct coord_name_list_t coord_name_list_t;
+
+/**
+ * What an observer is told. What it lends is valid until it is destroyed.
+ */
+typedef struct coord_observer_event_t coord_observer_event_t;
+
+/**
+ * The providers of some services, as the store has them. It keeps its client open.
+ */
+typedef struct coord_observer_t coord_observer_t;
+
+/**
  * An operation that was started. Needed only to cancel it.
  */
 typedef struct coord_op_t coord_op_t;
 
 /**
+ * Options of a call, by name. Each call that takes some says which; NULL stands for none. Used by one thread at a
+ * time; the call copies them.
+ */
+typedef struct coord_options_t coord_options_t;
+
+/**
+ * Mails on their way. It keeps its client open.
+ */
+typedef struct coord_outbox_t coord_outbox_t;
+
+/**
+ * What happens in an outbox, event by event. It keeps its client open.
+ */
+typedef struct coord_outbox_watch_t coord_outbox_watch_t;
+
+/**
+ * What a watch of owners tells. What it lends is valid until it is destroyed.
+ */
+typedef struct coord_owner_event_t coord_owner_event_t;
+
+/**
+ * The sessions that were alive at one moment. What it lends is valid until it is destroyed.
+ */
+typedef struct coord_owner_list_t coord_owner_list_t;
+
+/**
+ * A session. Belongs to the list or the event that lends it; what it lends lives as long.
+ */
+typedef struct coord_owner_t coord_owner_t;
+
+/**
+ * Sessions as they come and go. It keeps its client open.
+ */
+typedef struct coord_owner_watch_t coord_owner_watch_t;
+
+/**
+ * A provider as an observer sees it. Belongs to the list or the event that lends it; what it lends lives as long.
+ */
+typedef struct coord_provider_info_t coord_provider_info_t;
+
+/**
+ * The providers of a service at one moment. What it lends is valid until it is destroyed.
+ */
+typedef struct coord_provider_list_t coord_provider_list_t;
+
+/**
+ * A service that this client provides. Destroying it withdraws it in the background. It keeps its client open.
+ */
+typedef struct coord_provider_t coord_provider_t;
+
+/**
  * Where the outcomes of started operations arrive, in the order in which they become known.
  */
 typedef struct coord_queue_t coord_queue_t;
+
+/**
+ * What sends the mails of an outbox in this process.
+ */
+typedef struct coord_senders_t coord_senders_t;
 
 /**
  * A client's session at one moment. What it lends is valid until it is destroyed.
@@ -447,6 +731,17 @@ typedef struct coord_session_t coord_session_t;
  * A snapshot of a client's counters.
  */
 typedef struct coord_stats_t coord_stats_t;
+
+/**
+ * A term of this client's. Destroying one that was campaigned for resigns it in the background; one that
+ * coord_elected_term has given is not affected. It keeps its client open.
+ */
+typedef struct coord_term_t coord_term_t;
+
+/**
+ * A text, as it was when it was asked for.
+ */
+typedef struct coord_text_t coord_text_t;
 
 /**
  * The outcome of a call: `COORD_OK`, or the number of an error. New numbers may be added at any time.
@@ -749,6 +1044,126 @@ int32_t coord_cancel_is_fired(coord_cancel_t *cancel);
  * @since 0.1
  */
 void coord_cancel_destroy(coord_cancel_t *cancel);
+
+/**
+ * Makes options, none of which is set.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_options_destroy
+ * @since 0.1
+ */
+coord_status_t coord_options_new(coord_options_t **out, coord_error_t **err);
+
+/**
+ * Sets an option that is a text. Whether there is one of this name is checked by the call that gets the options.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_options_set_text(coord_options_t *options,
+                                      const char *name,
+                                      size_t name_len,
+                                      const char *value,
+                                      size_t value_len,
+                                      coord_error_t **err);
+
+/**
+ * Sets an option that is a number, or a switch: 1 for on, 0 for off. Whether there is one of this name is checked by
+ * the call that gets the options.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_options_set_number(coord_options_t *options,
+                                        const char *name,
+                                        size_t name_len,
+                                        int64_t value,
+                                        coord_error_t **err);
+
+/**
+ * Destroys options. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `options`
+ * @since 0.1
+ */
+void coord_options_destroy(coord_options_t *options);
+
+/**
+ * The text, which ends with a zero; valid until the handle is destroyed, empty for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_text_data(const coord_text_t *text);
+
+/**
+ * The length of the text in bytes, without the zero; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_text_length(const coord_text_t *text);
+
+/**
+ * Destroys a text. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `text`
+ * @since 0.1
+ */
+void coord_text_destroy(coord_text_t *text);
+
+/**
+ * How many names there are in the list; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_name_list_count(const coord_name_list_t *list);
+
+/**
+ * The name at this place; empty beyond the end. Belongs to the list.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_name_list_at(const coord_name_list_t *list, size_t index);
+
+/**
+ * Destroys a list of names. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `list`
+ * @since 0.1
+ */
+void coord_name_list_destroy(coord_name_list_t *list);
 
 /**
  * Connects to a store and opens a session. `timeout_ms` is -1 for no limit but the store's own.
@@ -1667,6 +2082,2565 @@ int64_t coord_holder_silent_ms(const coord_holder_t *holder);
 int32_t coord_holder_is_self(const coord_holder_t *holder);
 
 /**
+ * The election of this name: "name", "scope/name" or "namespace/scope/name", as of a lock. No I/O.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_election_destroy
+ * @since 0.1
+ */
+coord_status_t coord_election_new(coord_client_t *client,
+                                  const char *name,
+                                  size_t name_len,
+                                  coord_election_t **out,
+                                  coord_error_t **err);
+
+/**
+ * The full name of the election, "namespace/scope/name"; valid until the handle is destroyed, empty for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_election_name(coord_election_t *election);
+
+/**
+ * Campaigns until this client leads, and publishes what is `said`, at most 64 KiB, NULL for an empty text. Waits its
+ * turn, also through outages of the store, for up to `timeout_ms`: -1 for ever, 0 does not wait, like
+ * coord_election_try_campaign. A call that fails leaves nothing behind. COORD_E_LOST if the session died while
+ * waiting; the next call uses a new one. Options: "priority" (number, -2048 to 2047, 0 by default): of those who wait,
+ * the highest wins the next term. A leader is not pushed out by a higher one, and a low one can wait for ever.
+ *
+ * @threadsafe yes
+ * @blocks until it leads, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_term_destroy; `options` stay the caller's
+ * @since 0.1
+ */
+coord_status_t coord_election_campaign(coord_election_t *election,
+                                       const char *said,
+                                       size_t said_len,
+                                       coord_options_t *options,
+                                       int64_t timeout_ms,
+                                       coord_cancel_t *cancel,
+                                       coord_term_t **out,
+                                       coord_error_t **err);
+
+/**
+ * Starts coord_election_campaign; ends with COORD_EVENT_TERM. If the event is destroyed untaken, the term is resigned.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_election_campaign_start(coord_election_t *election,
+                                             const char *said,
+                                             size_t said_len,
+                                             coord_options_t *options,
+                                             int64_t timeout_ms,
+                                             coord_queue_t *queue,
+                                             uint64_t tag,
+                                             coord_op_t **op,
+                                             coord_error_t **err);
+
+/**
+ * Campaigns if nobody leads and nobody waits; else COORD_E_CONTENDED, whose error names the leader.
+ * COORD_E_UNAVAILABLE while the store cannot be reached.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_term_destroy
+ * @since 0.1
+ */
+coord_status_t coord_election_try_campaign(coord_election_t *election,
+                                           const char *said,
+                                           size_t said_len,
+                                           coord_cancel_t *cancel,
+                                           coord_term_t **out,
+                                           coord_error_t **err);
+
+/**
+ * Takes the term out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_term_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_term(coord_event_t *event, coord_term_t **out, coord_error_t **err);
+
+/**
+ * 1 if this client leads now: it has a term that is valid at this moment. Reads a clock and nothing else. 0 otherwise.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_election_is_leader(coord_election_t *election);
+
+/**
+ * Who leads at this moment; `*out` is NULL when nobody does. One or two reads, which may be a moment old: what a
+ * leader itself goes by is coord_term_check.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_leader_destroy
+ * @since 0.1
+ */
+coord_status_t coord_election_leader(coord_election_t *election,
+                                     int64_t timeout_ms,
+                                     coord_cancel_t *cancel,
+                                     coord_leader_t **out,
+                                     coord_error_t **err);
+
+/**
+ * Starts coord_election_leader; ends with COORD_EVENT_LEADER.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_election_leader_start(coord_election_t *election,
+                                           int64_t timeout_ms,
+                                           coord_queue_t *queue,
+                                           uint64_t tag,
+                                           coord_op_t **op,
+                                           coord_error_t **err);
+
+/**
+ * Lists who waits to lead, in the order in which they would win. One or two reads.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_candidate_list_destroy
+ * @since 0.1
+ */
+coord_status_t coord_election_candidates(coord_election_t *election,
+                                         int64_t timeout_ms,
+                                         coord_cancel_t *cancel,
+                                         coord_candidate_list_t **out,
+                                         coord_error_t **err);
+
+/**
+ * Starts coord_election_candidates; ends with COORD_EVENT_CANDIDATES.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_election_candidates_start(coord_election_t *election,
+                                               int64_t timeout_ms,
+                                               coord_queue_t *queue,
+                                               uint64_t tag,
+                                               coord_op_t **op,
+                                               coord_error_t **err);
+
+/**
+ * Takes the list of candidates out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_candidate_list_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_candidates(coord_event_t *event, coord_candidate_list_t **out, coord_error_t **err);
+
+/**
+ * Destroys the handle of an election. Terms, candidacies and started operations of it go on. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `election`
+ * @since 0.1
+ */
+void coord_election_destroy(coord_election_t *election);
+
+/**
+ * How many candidates there are in the list; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_candidate_list_count(const coord_candidate_list_t *list);
+
+/**
+ * The id of the session of the candidate at this place, for coord_term_transfer; empty beyond the end.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_candidate_list_session(const coord_candidate_list_t *list, size_t index);
+
+/**
+ * The name that the candidate's client was given; empty if none was, and beyond the end.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_candidate_list_name(const coord_candidate_list_t *list, size_t index);
+
+/**
+ * The host that the candidate at this place reported.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_candidate_list_host(const coord_candidate_list_t *list, size_t index);
+
+/**
+ * The process id of the candidate at this place, on its host.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint32_t coord_candidate_list_pid(const coord_candidate_list_t *list, size_t index);
+
+/**
+ * The priority of the candidate at this place.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_candidate_list_priority(const coord_candidate_list_t *list, size_t index);
+
+/**
+ * 1 if the candidate at this place is the client that asked, else 0.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_candidate_list_is_self(const coord_candidate_list_t *list, size_t index);
+
+/**
+ * Destroys a list and all that it lent. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `list`
+ * @since 0.1
+ */
+void coord_candidate_list_destroy(coord_candidate_list_t *list);
+
+/**
+ * The full name of the election, "namespace/scope/name"; valid until the handle is destroyed, empty for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_term_name(coord_term_t *term);
+
+/**
+ * The fencing token, 1 or more: grows with every term of this election. Give it to the resource that the leader works
+ * on, so that it can refuse a leader from before. Tokens of different elections are not comparable. 0 if there is no
+ * such term.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int64_t coord_term_token(coord_term_t *term);
+
+/**
+ * How long the term stays valid without another renewal, in milliseconds; 0 when it is over.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int64_t coord_term_remaining_ms(coord_term_t *term);
+
+/**
+ * Why the term is over (COORD_LOSS_...), COORD_LOSS_RESIGNED when it was this client's own wish; COORD_LOSS_NONE
+ * unless it is.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_term_loss(coord_term_t *term);
+
+/**
+ * What is published: the text that was said when campaigning, or the one that was proclaimed last.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_text_destroy
+ * @since 0.1
+ */
+coord_status_t coord_term_value(coord_term_t *term, coord_text_t **out, coord_error_t **err);
+
+/**
+ * Checks that this client leads now: COORD_OK, COORD_E_LOST, or COORD_E_NOT_HELD after the term was resigned or handed
+ * over. Reads a clock and nothing else: call it before each effect.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_term_check(coord_term_t *term, coord_error_t **err);
+
+/**
+ * Makes sure that the term stays valid for `duration_ms` from now, by a renewal if that is needed.
+ * COORD_E_INVALID_ARGUMENT if that is more than a renewal can give: the ttl less the stop margin.
+ *
+ * @threadsafe yes
+ * @blocks for one write to the store if it is needed, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_term_ensure(coord_term_t *term,
+                                 int64_t duration_ms,
+                                 int64_t timeout_ms,
+                                 coord_cancel_t *cancel,
+                                 coord_error_t **err);
+
+/**
+ * Starts coord_term_ensure; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_term_ensure_start(coord_term_t *term,
+                                       int64_t duration_ms,
+                                       int64_t timeout_ms,
+                                       coord_queue_t *queue,
+                                       uint64_t tag,
+                                       coord_op_t **op,
+                                       coord_error_t **err);
+
+/**
+ * Waits until the term is over, for whatever reason, before anybody else can lead; `*loss` says why (COORD_LOSS_...),
+ * COORD_LOSS_RESIGNED when it was this client's own wish. COORD_E_CLOSED when the handle is destroyed.
+ *
+ * @threadsafe yes
+ * @blocks until the term is over, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_term_wait_lost(coord_term_t *term,
+                                    int64_t timeout_ms,
+                                    coord_cancel_t *cancel,
+                                    int32_t *loss,
+                                    coord_error_t **err);
+
+/**
+ * Starts coord_term_wait_lost; ends with COORD_EVENT_LOST. It does not keep the term.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_term_wait_lost_start(coord_term_t *term,
+                                          coord_queue_t *queue,
+                                          uint64_t tag,
+                                          coord_op_t **op,
+                                          coord_error_t **err);
+
+/**
+ * Publishes another value, at most 64 KiB. Waits and asks again while the store cannot be reached. COORD_E_LOST,
+ * COORD_E_NOT_HELD when the term is over. When the call ends by COORD_E_TIMEOUT or COORD_E_CANCELLED, it goes on in
+ * the background, so that values are published in the order in which they were given.
+ *
+ * @threadsafe yes
+ * @blocks for one write to the store, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_term_proclaim(coord_term_t *term,
+                                   const char *said,
+                                   size_t said_len,
+                                   int64_t timeout_ms,
+                                   coord_cancel_t *cancel,
+                                   coord_error_t **err);
+
+/**
+ * Starts coord_term_proclaim; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_term_proclaim_start(coord_term_t *term,
+                                         const char *said,
+                                         size_t said_len,
+                                         int64_t timeout_ms,
+                                         coord_queue_t *queue,
+                                         uint64_t tag,
+                                         coord_op_t **op,
+                                         coord_error_t **err);
+
+/**
+ * Ends the term: here at once, then in the store, where the next candidate wins it in the same write. COORD_E_LOST if
+ * the term was lost before, COORD_E_NOT_HELD when it was resigned before. When the call ends by COORD_E_TIMEOUT or
+ * COORD_E_CANCELLED, it goes on in the background. A term of a candidacy ends for every function of this client, and
+ * the store hears of it when all of them have returned; this does not wait for that.
+ *
+ * @threadsafe yes
+ * @blocks for one write to the store, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing; the handle stays, and is still to be destroyed
+ * @since 0.1
+ */
+coord_status_t coord_term_resign(coord_term_t *term, int64_t timeout_ms, coord_cancel_t *cancel, coord_error_t **err);
+
+/**
+ * Starts coord_term_resign; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_term_resign_start(coord_term_t *term,
+                                       int64_t timeout_ms,
+                                       coord_queue_t *queue,
+                                       uint64_t tag,
+                                       coord_op_t **op,
+                                       coord_error_t **err);
+
+/**
+ * Hands the term over to a waiting candidate, given by the id of its session (coord_candidate_list_session), whatever
+ * its priority, in one write. The candidate must be seen to renew its session, which takes up to a third of its ttl.
+ * COORD_E_NOT_FOUND if it does not wait, COORD_E_UNAVAILABLE if it was not seen to renew: this client still leads
+ * then, as coord_term_check says, unless the candidate went away in the very moment of the hand-over.
+ *
+ * @threadsafe yes
+ * @blocks until the candidate is seen alive, and for one write, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing; the handle stays, and is still to be destroyed
+ * @since 0.1
+ */
+coord_status_t coord_term_transfer(coord_term_t *term,
+                                   const char *candidate,
+                                   size_t candidate_len,
+                                   int64_t timeout_ms,
+                                   coord_cancel_t *cancel,
+                                   coord_error_t **err);
+
+/**
+ * Starts coord_term_transfer; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_term_transfer_start(coord_term_t *term,
+                                         const char *candidate,
+                                         size_t candidate_len,
+                                         int64_t timeout_ms,
+                                         coord_queue_t *queue,
+                                         uint64_t tag,
+                                         coord_op_t **op,
+                                         coord_error_t **err);
+
+/**
+ * Destroys the handle. A term that was campaigned for and is not over is resigned in the background. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `term`
+ * @since 0.1
+ */
+void coord_term_destroy(coord_term_t *term);
+
+/**
+ * Takes the leader out of an event, once; `*out` is NULL when nobody leads. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_leader_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_leader(coord_event_t *event, coord_leader_t **out, coord_error_t **err);
+
+/**
+ * The id of the leader's session: 32 hexadecimal digits, new at every start of a client and after every loss.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_leader_session(const coord_leader_t *leader);
+
+/**
+ * The name that the leader's client was given; empty if none was.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_leader_name(const coord_leader_t *leader);
+
+/**
+ * The host that the leader reported.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_leader_host(const coord_leader_t *leader);
+
+/**
+ * The leader's process id on its host; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint32_t coord_leader_pid(const coord_leader_t *leader);
+
+/**
+ * How many labels the leader's client was given.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_leader_label_count(const coord_leader_t *leader);
+
+/**
+ * The key of the label at this place, in the order of the keys; empty beyond the end.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_leader_label_key(const coord_leader_t *leader, size_t index);
+
+/**
+ * The value of the label at this place; empty beyond the end.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_leader_label_value(const coord_leader_t *leader, size_t index);
+
+/**
+ * 1 if the leader has published a value; 0 in the moment between its win and that.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_leader_has_value(const coord_leader_t *leader);
+
+/**
+ * What the leader has published; empty if there is nothing.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_leader_value(const coord_leader_t *leader);
+
+/**
+ * The fencing token of the leader's term; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int64_t coord_leader_token(const coord_leader_t *leader);
+
+/**
+ * When the term began, in milliseconds since 1970 by the store's clock: for people, never for decisions.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int64_t coord_leader_since_ms(const coord_leader_t *leader);
+
+/**
+ * 1 if the leader is the client that asked, else 0.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_leader_is_self(const coord_leader_t *leader);
+
+/**
+ * Destroys a leader's description and all that it lent; the leader is not affected. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `leader`
+ * @since 0.1
+ */
+void coord_leader_destroy(coord_leader_t *leader);
+
+/**
+ * Observes the election: coord_leader_watch_next gives the present state, then every change, always with a moment of
+ * no leader between two terms. The stream of changes is shared by everything that this client observes.
+ *
+ * @threadsafe yes
+ * @blocks until it has begun, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_leader_watch_destroy
+ * @since 0.1
+ */
+coord_status_t coord_election_observe(coord_election_t *election,
+                                      int64_t timeout_ms,
+                                      coord_cancel_t *cancel,
+                                      coord_leader_watch_t **out,
+                                      coord_error_t **err);
+
+/**
+ * Starts coord_election_observe; ends with COORD_EVENT_LEADER_WATCH.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_election_observe_start(coord_election_t *election,
+                                            int64_t timeout_ms,
+                                            coord_queue_t *queue,
+                                            uint64_t tag,
+                                            coord_op_t **op,
+                                            coord_error_t **err);
+
+/**
+ * Takes the watch of leaders out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_leader_watch_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_leader_watch(coord_event_t *event, coord_leader_watch_t **out, coord_error_t **err);
+
+/**
+ * Waits for the next event: `*out` is the leader, who is new or has published another value, or NULL when nobody
+ * leads. Goes on through outages of the store; after one, with the state of then. A call that ends by its time limit
+ * or by `cancel` takes no event away. COORD_E_CLOSED when the client is closed or the handle destroyed.
+ *
+ * @threadsafe yes
+ * @blocks until there is one, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_leader_destroy
+ * @since 0.1
+ */
+coord_status_t coord_leader_watch_next(coord_leader_watch_t *watch,
+                                       int64_t timeout_ms,
+                                       coord_cancel_t *cancel,
+                                       coord_leader_t **out,
+                                       coord_error_t **err);
+
+/**
+ * Starts coord_leader_watch_next; ends with COORD_EVENT_LEADER. An event of the watch that nobody takes out of it is
+ * gone.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_leader_watch_next_start(coord_leader_watch_t *watch,
+                                             coord_queue_t *queue,
+                                             uint64_t tag,
+                                             coord_op_t **op,
+                                             coord_error_t **err);
+
+/**
+ * Destroys a watch: calls that wait for its next event end with COORD_E_CLOSED. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `watch`
+ * @since 0.1
+ */
+void coord_leader_watch_destroy(coord_leader_watch_t *watch);
+
+/**
+ * Registers a function that is to run whenever this client leads; the calls come from coord_candidacy_next. No I/O.
+ * Campaigns by itself for as long as the candidacy lives: again after every term, through lost sessions and outages of
+ * the store. All candidacies of one election in one client share one campaign, hence one place in the queue and one
+ * term, and what is published is what the oldest of them `said` (at most 64 KiB, NULL for an empty text). One that is
+ * registered while this client leads by such a campaign already has its call at once. Options: "priority" (number) as
+ * of coord_election_campaign, the highest of them counts; "keep_on_error" (switch, 0 by default): a call that fails
+ * does not end the term; "min_backoff_ms" and "max_backoff_ms" (numbers, 1000 and 60000 by default): after a call that
+ * failed this client does not campaign for so long, twice as long after the next, and so on.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_candidacy_destroy; `options` stay the caller's
+ * @since 0.1
+ */
+coord_status_t coord_election_when_elected(coord_election_t *election,
+                                           const char *said,
+                                           size_t said_len,
+                                           coord_options_t *options,
+                                           coord_candidacy_t **out,
+                                           coord_error_t **err);
+
+/**
+ * Waits for the next term, and begins the call of the function in it. The next call comes only after this one is
+ * completed, in a later term. A call that ends by its time limit or by `cancel` takes none away. COORD_E_CLOSED when
+ * the candidacy or the client is closed, or the handle destroyed. Errors of the store that waiting cannot cure are
+ * reported here once each time; the campaign goes on, and so may the caller, with the next call.
+ *
+ * @threadsafe yes
+ * @blocks until this client leads, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_elected_destroy
+ * @since 0.1
+ */
+coord_status_t coord_candidacy_next(coord_candidacy_t *candidacy,
+                                    int64_t timeout_ms,
+                                    coord_cancel_t *cancel,
+                                    coord_elected_t **out,
+                                    coord_error_t **err);
+
+/**
+ * Starts coord_candidacy_next; ends with COORD_EVENT_ELECTED. If the event is destroyed untaken, the call has failed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_candidacy_next_start(coord_candidacy_t *candidacy,
+                                          coord_queue_t *queue,
+                                          uint64_t tag,
+                                          coord_op_t **op,
+                                          coord_error_t **err);
+
+/**
+ * Takes the call of a candidacy out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_elected_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_elected(coord_event_t *event, coord_elected_t **out, coord_error_t **err);
+
+/**
+ * Ends a candidacy: no other call begins, one that runs finds its term over, and when it was the last candidacy of
+ * this client's, the term is resigned as soon as that call is completed. Waits for that; COORD_E_TIMEOUT when it takes
+ * longer, and it goes on in the background. Inside a call it would wait for itself: give it a limit of 0 there.
+ * Closing twice is no error.
+ *
+ * @threadsafe yes
+ * @blocks until its call is completed and the term given back, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing; the handle stays, and is still to be destroyed
+ * @since 0.1
+ */
+coord_status_t coord_candidacy_close(coord_candidacy_t *candidacy,
+                                     int64_t timeout_ms,
+                                     coord_cancel_t *cancel,
+                                     coord_error_t **err);
+
+/**
+ * Starts coord_candidacy_close; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_candidacy_close_start(coord_candidacy_t *candidacy,
+                                           int64_t timeout_ms,
+                                           coord_queue_t *queue,
+                                           uint64_t tag,
+                                           coord_op_t **op,
+                                           coord_error_t **err);
+
+/**
+ * Destroys the handle, and ends the candidacy like coord_candidacy_close, without waiting. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `candidacy`
+ * @since 0.1
+ */
+void coord_candidacy_destroy(coord_candidacy_t *candidacy);
+
+/**
+ * The term that the call was begun in, which other functions of this client may share: its end is the function's duty
+ * to stop. Destroying the handle does not end it.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_term_destroy
+ * @since 0.1
+ */
+coord_status_t coord_elected_term(coord_elected_t *elected, coord_term_t **out, coord_error_t **err);
+
+/**
+ * Says that the function has returned: well, with a NULL `error`, which keeps the term until it is lost, resigned, or
+ * the candidacy closed; or with an error, which is logged, ends the term unless the candidacy keeps it, and makes this
+ * client pause before it campaigns again. COORD_E_NOT_HELD when it was completed before.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing; the handle stays, and is still to be destroyed
+ * @since 0.1
+ */
+coord_status_t coord_elected_complete(coord_elected_t *elected,
+                                      const char *error,
+                                      size_t error_len,
+                                      coord_error_t **err);
+
+/**
+ * Destroys a call. One that was not completed has failed. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `elected`
+ * @since 0.1
+ */
+void coord_elected_destroy(coord_elected_t *elected);
+
+/**
+ * Lists the sessions that are alive, in the order of their ids, with what they hold and provide. Two reads.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_owner_list_destroy
+ * @since 0.1
+ */
+coord_status_t coord_client_owners(coord_client_t *client,
+                                   int64_t timeout_ms,
+                                   coord_cancel_t *cancel,
+                                   coord_owner_list_t **out,
+                                   coord_error_t **err);
+
+/**
+ * Starts coord_client_owners; ends with COORD_EVENT_OWNERS.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_client_owners_start(coord_client_t *client,
+                                         int64_t timeout_ms,
+                                         coord_queue_t *queue,
+                                         uint64_t tag,
+                                         coord_op_t **op,
+                                         coord_error_t **err);
+
+/**
+ * Takes the list of owners out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_owner_list_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_owners(coord_event_t *event, coord_owner_list_t **out, coord_error_t **err);
+
+/**
+ * How many sessions there are in the list; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_owner_list_count(const coord_owner_list_t *list);
+
+/**
+ * The session at this place; NULL beyond the end. Belongs to the list.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const coord_owner_t *coord_owner_list_at(const coord_owner_list_t *list, size_t index);
+
+/**
+ * Destroys a list and all that it lent. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `list`
+ * @since 0.1
+ */
+void coord_owner_list_destroy(coord_owner_list_t *list);
+
+/**
+ * The id of the session: 32 hexadecimal digits, new at every start of a client and after every loss.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_owner_session(const coord_owner_t *owner);
+
+/**
+ * The name that its client was given; empty if none was.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_owner_name(const coord_owner_t *owner);
+
+/**
+ * The host that it reported.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_owner_host(const coord_owner_t *owner);
+
+/**
+ * Its process id on its host; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint32_t coord_owner_pid(const coord_owner_t *owner);
+
+/**
+ * How many labels its client was given.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_owner_label_count(const coord_owner_t *owner);
+
+/**
+ * The key of the label at this place, in the order of the keys; empty beyond the end.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_owner_label_key(const coord_owner_t *owner, size_t index);
+
+/**
+ * The value of the label at this place; empty beyond the end.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_owner_label_value(const coord_owner_t *owner, size_t index);
+
+/**
+ * When the session was opened, in milliseconds since 1970 by the store's clock: for people, never for decisions.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int64_t coord_owner_since_ms(const coord_owner_t *owner);
+
+/**
+ * When the session was renewed last as far as this client has read, likewise.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int64_t coord_owner_last_renewal_ms(const coord_owner_t *owner);
+
+/**
+ * What this client has observed of the session (COORD_HOLDER_...).
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_owner_state(const coord_owner_t *owner);
+
+/**
+ * How much it holds. In the events of a watch: what it held when the watch read it, nothing for one that has just
+ * joined.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_owner_hold_count(const coord_owner_t *owner);
+
+/**
+ * What it holds, in order: the full key "kind/namespace/scope/name", e.g. "lock/default/default/a"; empty beyond the
+ * end.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_owner_hold(const coord_owner_t *owner, size_t index);
+
+/**
+ * How many services it provides.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_owner_service_count(const coord_owner_t *owner);
+
+/**
+ * The full name of a service that it provides, in order, once each; empty beyond the end.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_owner_service(const coord_owner_t *owner, size_t index);
+
+/**
+ * Watches sessions come and go. The first events are a bracket: COORD_OWNER_SNAPSHOT_START, one COORD_OWNER_JOINED for
+ * each session that is there, COORD_OWNER_SNAPSHOT_END. After an interruption there is another one, with the
+ * difference between what was known and what is true now.
+ *
+ * @threadsafe yes
+ * @blocks until the watch has begun, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_owner_watch_destroy
+ * @since 0.1
+ */
+coord_status_t coord_client_watch_owners(coord_client_t *client,
+                                         int64_t timeout_ms,
+                                         coord_cancel_t *cancel,
+                                         coord_owner_watch_t **out,
+                                         coord_error_t **err);
+
+/**
+ * Starts coord_client_watch_owners; ends with COORD_EVENT_OWNER_WATCH.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_client_watch_owners_start(coord_client_t *client,
+                                               int64_t timeout_ms,
+                                               coord_queue_t *queue,
+                                               uint64_t tag,
+                                               coord_op_t **op,
+                                               coord_error_t **err);
+
+/**
+ * Takes the watch of owners out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_owner_watch_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_owner_watch(coord_event_t *event, coord_owner_watch_t **out, coord_error_t **err);
+
+/**
+ * The next event of the watch. A call that ends by its time limit or by `cancel` takes none away. COORD_E_CLOSED when
+ * the watch or the client is closed, or the handle destroyed.
+ *
+ * @threadsafe yes
+ * @blocks until there is one, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_owner_event_destroy
+ * @since 0.1
+ */
+coord_status_t coord_owner_watch_next(coord_owner_watch_t *watch,
+                                      int64_t timeout_ms,
+                                      coord_cancel_t *cancel,
+                                      coord_owner_event_t **out,
+                                      coord_error_t **err);
+
+/**
+ * Starts coord_owner_watch_next; ends with COORD_EVENT_OWNER. An event of the watch that nobody takes out of it is
+ * gone.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_owner_watch_next_start(coord_owner_watch_t *watch,
+                                            coord_queue_t *queue,
+                                            uint64_t tag,
+                                            coord_op_t **op,
+                                            coord_error_t **err);
+
+/**
+ * Takes the event of an owner out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_owner_event_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_owner_event(coord_event_t *event, coord_owner_event_t **out, coord_error_t **err);
+
+/**
+ * Destroys a watch: calls that wait for its next event end with COORD_E_CLOSED. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `watch`
+ * @since 0.1
+ */
+void coord_owner_watch_destroy(coord_owner_watch_t *watch);
+
+/**
+ * What has happened (COORD_OWNER_...); COORD_OWNER_NONE for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_owner_event_type(const coord_owner_event_t *event);
+
+/**
+ * The session that the event is about; NULL for the ends of a bracket. Belongs to the event.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const coord_owner_t *coord_owner_event_owner(const coord_owner_event_t *event);
+
+/**
+ * Destroys an event of a watch and all that it lent. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `event`
+ * @since 0.1
+ */
+void coord_owner_event_destroy(coord_owner_event_t *event);
+
+/**
+ * Says that this process provides a service, with metadata for those who look for one: an address, say, of at most 4
+ * KiB; NULL for none. Succeeds when observers can see it. One write. After a lost session it is registered again under
+ * the client's next session by itself. COORD_E_ALREADY_EXISTS if this client provides the service under this instance
+ * id already; COORD_E_QUEUE_FULL beyond 1000 providers or 1 MiB of metadata in one session. Options: "instance_id"
+ * (text) tells the providers of one service in one session apart, random by default; "reregister" (switch, 1 by
+ * default).
+ *
+ * @threadsafe yes
+ * @blocks until it is registered, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_provider_destroy; `options` stay the caller's
+ * @since 0.1
+ */
+coord_status_t coord_client_provide(coord_client_t *client,
+                                    const char *service,
+                                    size_t service_len,
+                                    const char *metadata,
+                                    size_t metadata_len,
+                                    coord_options_t *options,
+                                    int64_t timeout_ms,
+                                    coord_cancel_t *cancel,
+                                    coord_provider_t **out,
+                                    coord_error_t **err);
+
+/**
+ * Starts coord_client_provide; ends with COORD_EVENT_PROVIDER. If the event is destroyed untaken, the provider is
+ * withdrawn.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_client_provide_start(coord_client_t *client,
+                                          const char *service,
+                                          size_t service_len,
+                                          const char *metadata,
+                                          size_t metadata_len,
+                                          coord_options_t *options,
+                                          int64_t timeout_ms,
+                                          coord_queue_t *queue,
+                                          uint64_t tag,
+                                          coord_op_t **op,
+                                          coord_error_t **err);
+
+/**
+ * Takes the provider out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_provider_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_provider(coord_event_t *event, coord_provider_t **out, coord_error_t **err);
+
+/**
+ * The full name of the service, "namespace/scope/name"; valid until the handle is destroyed, empty for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_provider_service(coord_provider_t *provider);
+
+/**
+ * What tells it apart from other providers of the service in this session; valid until the handle is destroyed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_provider_instance_id(coord_provider_t *provider);
+
+/**
+ * 1 if it is registered under a session that is not lost, else 0.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_provider_is_registered(coord_provider_t *provider);
+
+/**
+ * The metadata that was given last.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_text_destroy
+ * @since 0.1
+ */
+coord_status_t coord_provider_metadata(coord_provider_t *provider, coord_text_t **out, coord_error_t **err);
+
+/**
+ * Replaces the metadata. Succeeds when observers can see it. One write. COORD_E_CLOSED after coord_provider_close.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_provider_update(coord_provider_t *provider,
+                                     const char *metadata,
+                                     size_t metadata_len,
+                                     int64_t timeout_ms,
+                                     coord_cancel_t *cancel,
+                                     coord_error_t **err);
+
+/**
+ * Starts coord_provider_update; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_provider_update_start(coord_provider_t *provider,
+                                           const char *metadata,
+                                           size_t metadata_len,
+                                           int64_t timeout_ms,
+                                           coord_queue_t *queue,
+                                           uint64_t tag,
+                                           coord_op_t **op,
+                                           coord_error_t **err);
+
+/**
+ * The next event of a provider: `*type` is COORD_PROVIDER_..., and `*loss`, which may be NULL, says why for
+ * COORD_PROVIDER_LOST. The first is COORD_PROVIDER_REGISTERED. A call that ends by its time limit or by `cancel` takes
+ * none away. COORD_E_CLOSED after the last, and when the handle is destroyed.
+ *
+ * @threadsafe yes
+ * @blocks until there is one, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_provider_next(coord_provider_t *provider,
+                                   int64_t timeout_ms,
+                                   coord_cancel_t *cancel,
+                                   int32_t *type,
+                                   int32_t *loss,
+                                   coord_error_t **err);
+
+/**
+ * Starts coord_provider_next; ends with COORD_EVENT_PROVIDER_CHANGED. An event of the provider that nobody takes out
+ * of it is gone.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_provider_next_start(coord_provider_t *provider,
+                                         coord_queue_t *queue,
+                                         uint64_t tag,
+                                         coord_op_t **op,
+                                         coord_error_t **err);
+
+/**
+ * Takes what has happened to a provider out of an event, once: as coord_provider_next. For an operation that failed,
+ * its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_event_take_provider_event(coord_event_t *event, int32_t *type, int32_t *loss, coord_error_t **err);
+
+/**
+ * Withdraws a provider. Succeeds when observers can see that. Closing twice is no error. When the call ends by an
+ * error of the store, COORD_E_TIMEOUT or COORD_E_CANCELLED, it goes on in the background.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing; the handle stays, and is still to be destroyed
+ * @since 0.1
+ */
+coord_status_t coord_provider_close(coord_provider_t *provider,
+                                    int64_t timeout_ms,
+                                    coord_cancel_t *cancel,
+                                    coord_error_t **err);
+
+/**
+ * Starts coord_provider_close; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_provider_close_start(coord_provider_t *provider,
+                                          int64_t timeout_ms,
+                                          coord_queue_t *queue,
+                                          uint64_t tag,
+                                          coord_op_t **op,
+                                          coord_error_t **err);
+
+/**
+ * Destroys the handle. If the provider was not closed, it is withdrawn in the background. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `provider`
+ * @since 0.1
+ */
+void coord_provider_destroy(coord_provider_t *provider);
+
+/**
+ * Observes the service of this name, "name", "scope/name" or "namespace/scope/name"; or, with a star in the place of
+ * the last part, all services of a scope. Succeeds when the first view is complete. However many observers a client
+ * has, they share one stream of changes from the store. Options: "down_grace_ms" (number, 0 by default) is how long a
+ * COORD_OBSERVED_LAST_DOWN is held back; it is dropped, with the COORD_OBSERVED_FIRST_UP that would follow it, when a
+ * provider is back in time.
+ *
+ * @threadsafe yes
+ * @blocks until the first view is complete, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_observer_destroy; `options` stay the caller's
+ * @since 0.1
+ */
+coord_status_t coord_client_observe(coord_client_t *client,
+                                    const char *pattern,
+                                    size_t pattern_len,
+                                    coord_options_t *options,
+                                    int64_t timeout_ms,
+                                    coord_cancel_t *cancel,
+                                    coord_observer_t **out,
+                                    coord_error_t **err);
+
+/**
+ * Starts coord_client_observe; ends with COORD_EVENT_OBSERVER.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_client_observe_start(coord_client_t *client,
+                                          const char *pattern,
+                                          size_t pattern_len,
+                                          coord_options_t *options,
+                                          int64_t timeout_ms,
+                                          coord_queue_t *queue,
+                                          uint64_t tag,
+                                          coord_op_t **op,
+                                          coord_error_t **err);
+
+/**
+ * Takes the observer out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_observer_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_observer(coord_event_t *event, coord_observer_t **out, coord_error_t **err);
+
+/**
+ * What is observed, in full: "namespace/scope/name", or a star in the place of the last part; valid until the handle
+ * is destroyed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_observer_pattern(coord_observer_t *observer);
+
+/**
+ * 1 if the view follows the store at this moment, 0 during an interruption, when it shows what was true before it.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_observer_is_synced(coord_observer_t *observer);
+
+/**
+ * Whether the service has a provider now, by the latest view: `*available` is 1 or 0. "down_grace_ms" is not waited
+ * for. `service` may be NULL where one service is observed, and stands for that one. COORD_E_INVALID_ARGUMENT for a
+ * service that is not observed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_observer_is_available(coord_observer_t *observer,
+                                           const char *service,
+                                           size_t service_len,
+                                           int32_t *available,
+                                           coord_error_t **err);
+
+/**
+ * The full names of the services that have a provider now, in order.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_name_list_destroy
+ * @since 0.1
+ */
+coord_status_t coord_observer_services(coord_observer_t *observer, coord_name_list_t **out, coord_error_t **err);
+
+/**
+ * The providers of a service now, in the order of their sessions and instances. `service` may be NULL where one
+ * service is observed, and stands for that one.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_provider_list_destroy
+ * @since 0.1
+ */
+coord_status_t coord_observer_providers(coord_observer_t *observer,
+                                        const char *service,
+                                        size_t service_len,
+                                        coord_provider_list_t **out,
+                                        coord_error_t **err);
+
+/**
+ * Waits until the service has a provider. `service` may be NULL where one service is observed, and stands for that
+ * one. COORD_E_CLOSED when the observer or the client is closed, or the handle destroyed.
+ *
+ * @threadsafe yes
+ * @blocks until it is so, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_observer_wait_available(coord_observer_t *observer,
+                                             const char *service,
+                                             size_t service_len,
+                                             int64_t timeout_ms,
+                                             coord_cancel_t *cancel,
+                                             coord_error_t **err);
+
+/**
+ * Starts coord_observer_wait_available; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_observer_wait_available_start(coord_observer_t *observer,
+                                                   const char *service,
+                                                   size_t service_len,
+                                                   int64_t timeout_ms,
+                                                   coord_queue_t *queue,
+                                                   uint64_t tag,
+                                                   coord_op_t **op,
+                                                   coord_error_t **err);
+
+/**
+ * Waits until the service has no provider. `service` may be NULL where one service is observed, and stands for that
+ * one. COORD_E_CLOSED when the observer or the client is closed, or the handle destroyed.
+ *
+ * @threadsafe yes
+ * @blocks until it is so, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_observer_wait_unavailable(coord_observer_t *observer,
+                                               const char *service,
+                                               size_t service_len,
+                                               int64_t timeout_ms,
+                                               coord_cancel_t *cancel,
+                                               coord_error_t **err);
+
+/**
+ * Starts coord_observer_wait_unavailable; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_observer_wait_unavailable_start(coord_observer_t *observer,
+                                                     const char *service,
+                                                     size_t service_len,
+                                                     int64_t timeout_ms,
+                                                     coord_queue_t *queue,
+                                                     uint64_t tag,
+                                                     coord_op_t **op,
+                                                     coord_error_t **err);
+
+/**
+ * The next event. The first are a bracket: COORD_OBSERVED_SNAPSHOT_START, a COORD_OBSERVED_FIRST_UP and
+ * COORD_OBSERVED_JOINED for what is there, COORD_OBSERVED_SNAPSHOT_END; after an interruption there is another one,
+ * with the difference between what was known and what is true now. One who is slow is told less: of each service what
+ * is true now, but never two COORD_OBSERVED_FIRST_UP or two COORD_OBSERVED_LAST_DOWN of one service in a row. A call
+ * that ends by its time limit or by `cancel` takes no event away. COORD_E_CLOSED when the observer or the client is
+ * closed, or the handle destroyed.
+ *
+ * @threadsafe yes
+ * @blocks until there is one, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_observer_event_destroy
+ * @since 0.1
+ */
+coord_status_t coord_observer_next(coord_observer_t *observer,
+                                   int64_t timeout_ms,
+                                   coord_cancel_t *cancel,
+                                   coord_observer_event_t **out,
+                                   coord_error_t **err);
+
+/**
+ * Starts coord_observer_next; ends with COORD_EVENT_OBSERVED. An event of the observer that nobody takes out of it is
+ * gone.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_observer_next_start(coord_observer_t *observer,
+                                         coord_queue_t *queue,
+                                         uint64_t tag,
+                                         coord_op_t **op,
+                                         coord_error_t **err);
+
+/**
+ * Takes the event of an observer out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_observer_event_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_observer_event(coord_event_t *event, coord_observer_event_t **out, coord_error_t **err);
+
+/**
+ * Ends an observer: calls that wait on it end with COORD_E_CLOSED. Closing twice is no error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing; the handle stays, and is still to be destroyed
+ * @since 0.1
+ */
+coord_status_t coord_observer_close(coord_observer_t *observer, coord_error_t **err);
+
+/**
+ * Destroys the handle, and ends the observer. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `observer`
+ * @since 0.1
+ */
+void coord_observer_destroy(coord_observer_t *observer);
+
+/**
+ * What has happened (COORD_OBSERVED_...); COORD_OBSERVED_NONE for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_observer_event_type(const coord_observer_event_t *event);
+
+/**
+ * The full name of the service that the event is about; empty for the ends of a bracket.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_observer_event_service(const coord_observer_event_t *event);
+
+/**
+ * The provider that the event is about; NULL for the ends of a bracket and for COORD_OBSERVED_LAST_DOWN. Belongs to
+ * the event.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const coord_provider_info_t *coord_observer_event_provider(const coord_observer_event_t *event);
+
+/**
+ * Destroys an event of an observer and all that it lent. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `event`
+ * @since 0.1
+ */
+void coord_observer_event_destroy(coord_observer_event_t *event);
+
+/**
+ * How many providers there are in the list; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_provider_list_count(const coord_provider_list_t *list);
+
+/**
+ * The provider at this place; NULL beyond the end. Belongs to the list.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const coord_provider_info_t *coord_provider_list_at(const coord_provider_list_t *list, size_t index);
+
+/**
+ * Destroys a list and all that it lent. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `list`
+ * @since 0.1
+ */
+void coord_provider_list_destroy(coord_provider_list_t *list);
+
+/**
+ * The full name of the service.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_provider_info_service(const coord_provider_info_t *provider);
+
+/**
+ * What tells it apart from others of the service in the same session.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_provider_info_instance_id(const coord_provider_info_t *provider);
+
+/**
+ * The id of its session, 32 hexadecimal digits, new at every start of a client.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_provider_info_session(const coord_provider_info_t *provider);
+
+/**
+ * The name that its client was given; empty if none was.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_provider_info_name(const coord_provider_info_t *provider);
+
+/**
+ * The host that it reported.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_provider_info_host(const coord_provider_info_t *provider);
+
+/**
+ * What it says of itself.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_provider_info_metadata(const coord_provider_info_t *provider);
+
+/**
+ * Its process id on its host; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint32_t coord_provider_info_pid(const coord_provider_info_t *provider);
+
+/**
+ * How many labels its client was given.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_provider_info_label_count(const coord_provider_info_t *provider);
+
+/**
+ * The key of the label at this place, in the order of the keys; empty beyond the end.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_provider_info_label_key(const coord_provider_info_t *provider, size_t index);
+
+/**
+ * The value of the label at this place; empty beyond the end.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_provider_info_label_value(const coord_provider_info_t *provider, size_t index);
+
+/**
+ * A mailer for the server at this URL: "smtp://user:password@host:587" with STARTTLS, "smtps://..." with TLS from the
+ * first byte; docs/mail.md has the options. `options` is NULL, or a JSON object of options by their names in the URL,
+ * `{"sender": "shop@example.org", "timeout": "30s"}`, which win over the URL's. `client` may be NULL: a mailer needs no
+ * store, and outlives its client. No I/O.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_mailer_destroy
+ * @since 0.1
+ */
+coord_status_t coord_mailer_new(coord_client_t *client,
+                                const char *url,
+                                size_t url_len,
+                                const char *options,
+                                size_t options_len,
+                                coord_mailer_t **out,
+                                coord_error_t **err);
+
+/**
+ * Where the server is, "smtp://host:port", without user and password; valid until the mailer is destroyed, empty for
+ * NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_mailer_location(const coord_mailer_t *mailer);
+
+/**
+ * Sends a message, given as JSON (docs/mail.md has its fields):
+ * `{"to": "ann@example.org", "subject": "Hello", "text": "..."}`. `*out` becomes the report, JSON with what the server
+ * said about each recipient, also where it refused all of them. COORD_E_INVALID_ARGUMENT names the field, and nothing
+ * was sent; COORD_E_OUTCOME_UNKNOWN when all of it was sent and the server's answer did not come. The mailer's own
+ * option "timeout" bounds the call as well as `timeout_ms`.
+ *
+ * @threadsafe yes
+ * @blocks until sent, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_text_destroy
+ * @since 0.1
+ */
+coord_status_t coord_mailer_send(coord_mailer_t *mailer,
+                                 const char *message,
+                                 size_t message_len,
+                                 int64_t timeout_ms,
+                                 coord_cancel_t *cancel,
+                                 coord_text_t **out,
+                                 coord_error_t **err);
+
+/**
+ * Starts coord_mailer_send; ends with COORD_EVENT_TEXT.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_mailer_send_start(coord_mailer_t *mailer,
+                                       const char *message,
+                                       size_t message_len,
+                                       int64_t timeout_ms,
+                                       coord_queue_t *queue,
+                                       uint64_t tag,
+                                       coord_op_t **op,
+                                       coord_error_t **err);
+
+/**
+ * Begins to send messages, a JSON list of them, as many at a time as the mailer has connections. What becomes of each
+ * is taken with coord_mail_batch_next. Destroying the batch ends it: what has not begun is not sent.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_mail_batch_destroy
+ * @since 0.1
+ */
+coord_status_t coord_mailer_send_many(coord_mailer_t *mailer,
+                                      const char *messages,
+                                      size_t messages_len,
+                                      coord_mail_batch_t **out,
+                                      coord_error_t **err);
+
+/**
+ * How many messages the batch has; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_mail_batch_total(const coord_mail_batch_t *batch);
+
+/**
+ * Waits for the next message of the batch that has ended, in whatever order. `*out` becomes JSON: `index`, the
+ * message's place in the list, and either `report` or `error` (with `code`, `name`, `message` and `retryable`); or
+ * NULL when all have ended.
+ *
+ * @threadsafe yes
+ * @blocks until the next has ended, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_text_destroy
+ * @since 0.1
+ */
+coord_status_t coord_mail_batch_next(coord_mail_batch_t *batch,
+                                     int64_t timeout_ms,
+                                     coord_cancel_t *cancel,
+                                     coord_text_t **out,
+                                     coord_error_t **err);
+
+/**
+ * Starts coord_mail_batch_next; ends with COORD_EVENT_TEXT.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_mail_batch_next_start(coord_mail_batch_t *batch,
+                                           int64_t timeout_ms,
+                                           coord_queue_t *queue,
+                                           uint64_t tag,
+                                           coord_op_t **op,
+                                           coord_error_t **err);
+
+/**
+ * Destroys a batch: what has not begun is not sent. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `batch`
+ * @since 0.1
+ */
+void coord_mail_batch_destroy(coord_mail_batch_t *batch);
+
+/**
+ * Connects, logs in, and asks the server whether it answers. COORD_E_UNAVAILABLE when it does not,
+ * COORD_E_UNAUTHORIZED for the login or the server's certificate, COORD_E_UNSUPPORTED when it offers no encryption or
+ * no login that is wanted.
+ *
+ * @threadsafe yes
+ * @blocks until the server answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_mailer_health(coord_mailer_t *mailer,
+                                   int64_t timeout_ms,
+                                   coord_cancel_t *cancel,
+                                   coord_error_t **err);
+
+/**
+ * Starts coord_mailer_health; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_mailer_health_start(coord_mailer_t *mailer,
+                                         int64_t timeout_ms,
+                                         coord_queue_t *queue,
+                                         uint64_t tag,
+                                         coord_op_t **op,
+                                         coord_error_t **err);
+
+/**
+ * Closes a mailer: refuses new messages, waits for those that are being sent, and says goodbye to the server. Closing
+ * twice is no error.
+ *
+ * @threadsafe yes
+ * @blocks until closed, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing; the handle is still to be destroyed
+ * @since 0.1
+ */
+coord_status_t coord_mailer_close(coord_mailer_t *mailer,
+                                  int64_t timeout_ms,
+                                  coord_cancel_t *cancel,
+                                  coord_error_t **err);
+
+/**
+ * Starts coord_mailer_close; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_mailer_close_start(coord_mailer_t *mailer,
+                                        int64_t timeout_ms,
+                                        coord_queue_t *queue,
+                                        uint64_t tag,
+                                        coord_op_t **op,
+                                        coord_error_t **err);
+
+/**
+ * Destroys the handle of a mailer. What is being sent goes on; its unused connections end with the last handle. NULL
+ * is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `mailer`
+ * @since 0.1
+ */
+void coord_mailer_destroy(coord_mailer_t *mailer);
+
+/**
+ * The outbox of this name, whose mails go through this mailer. `options` is NULL, or a JSON object of options:
+ * `{"on_doubt": "park", "rate": "100/m"}`; docs/mail.md has them. Nothing is sent before coord_outbox_start. No I/O.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_outbox_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_new(coord_client_t *client,
+                                const char *name,
+                                size_t name_len,
+                                coord_mailer_t *mailer,
+                                const char *options,
+                                size_t options_len,
+                                coord_outbox_t **out,
+                                coord_error_t **err);
+
+/**
+ * Puts a mail into the outbox, in one write, if there is none with its key; `key` may be NULL, and then each is
+ * another. `not_before_ms` and `expires_ms` are in milliseconds since 1970, or 0. `*out` becomes JSON: `id`, and `new`,
+ * which is false if there was one with this key. COORD_E_INVALID_ARGUMENT names the field of the message; after
+ * COORD_E_OUTCOME_UNKNOWN enqueue it again with the same key.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_text_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_enqueue(coord_outbox_t *outbox,
+                                    const char *message,
+                                    size_t message_len,
+                                    const char *key,
+                                    size_t key_len,
+                                    int64_t not_before_ms,
+                                    int64_t expires_ms,
+                                    int64_t timeout_ms,
+                                    coord_cancel_t *cancel,
+                                    coord_text_t **out,
+                                    coord_error_t **err);
+
+/**
+ * Starts coord_outbox_enqueue; ends with COORD_EVENT_TEXT.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_enqueue_start(coord_outbox_t *outbox,
+                                          const char *message,
+                                          size_t message_len,
+                                          const char *key,
+                                          size_t key_len,
+                                          int64_t not_before_ms,
+                                          int64_t expires_ms,
+                                          int64_t timeout_ms,
+                                          coord_queue_t *queue,
+                                          uint64_t tag,
+                                          coord_op_t **op,
+                                          coord_error_t **err);
+
+/**
+ * The mail with this id as JSON, or NULL if there is none.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_text_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_get(coord_outbox_t *outbox,
+                                const char *id,
+                                size_t id_len,
+                                int64_t timeout_ms,
+                                coord_cancel_t *cancel,
+                                coord_text_t **out,
+                                coord_error_t **err);
+
+/**
+ * Starts coord_outbox_get; ends with COORD_EVENT_TEXT.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_get_start(coord_outbox_t *outbox,
+                                      const char *id,
+                                      size_t id_len,
+                                      int64_t timeout_ms,
+                                      coord_queue_t *queue,
+                                      uint64_t tag,
+                                      coord_op_t **op,
+                                      coord_error_t **err);
+
+/**
+ * Mails in this state ("queued", "sending", "sent", "failed", "parked", "expired", "cancelled"; NULL: in any), oldest
+ * first, at most so many, as a JSON list.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_text_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_list(coord_outbox_t *outbox,
+                                 const char *state,
+                                 size_t state_len,
+                                 uint64_t limit,
+                                 int64_t timeout_ms,
+                                 coord_cancel_t *cancel,
+                                 coord_text_t **out,
+                                 coord_error_t **err);
+
+/**
+ * Starts coord_outbox_list; ends with COORD_EVENT_TEXT.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_list_start(coord_outbox_t *outbox,
+                                       const char *state,
+                                       size_t state_len,
+                                       uint64_t limit,
+                                       int64_t timeout_ms,
+                                       coord_queue_t *queue,
+                                       uint64_t tag,
+                                       coord_op_t **op,
+                                       coord_error_t **err);
+
+/**
+ * How many mails are in each state: a JSON object of numbers.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_text_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_stats(coord_outbox_t *outbox,
+                                  int64_t timeout_ms,
+                                  coord_cancel_t *cancel,
+                                  coord_text_t **out,
+                                  coord_error_t **err);
+
+/**
+ * Starts coord_outbox_stats; ends with COORD_EVENT_TEXT.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_stats_start(coord_outbox_t *outbox,
+                                        int64_t timeout_ms,
+                                        coord_queue_t *queue,
+                                        uint64_t tag,
+                                        coord_op_t **op,
+                                        coord_error_t **err);
+
+/**
+ * Sends a mail (again) that has failed, is parked or waits for its time, at once. A second copy can come of it.
+ * COORD_E_NOT_FOUND; COORD_E_CONFLICT for other states.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_outbox_retry(coord_outbox_t *outbox,
+                                  const char *id,
+                                  size_t id_len,
+                                  int64_t timeout_ms,
+                                  coord_cancel_t *cancel,
+                                  coord_error_t **err);
+
+/**
+ * Starts coord_outbox_retry; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_retry_start(coord_outbox_t *outbox,
+                                        const char *id,
+                                        size_t id_len,
+                                        int64_t timeout_ms,
+                                        coord_queue_t *queue,
+                                        uint64_t tag,
+                                        coord_op_t **op,
+                                        coord_error_t **err);
+
+/**
+ * Takes back a mail that is queued or parked. It stays, so that its key stays used, until it is purged.
+ * COORD_E_NOT_FOUND; COORD_E_CONFLICT for other states.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_outbox_cancel(coord_outbox_t *outbox,
+                                   const char *id,
+                                   size_t id_len,
+                                   int64_t timeout_ms,
+                                   coord_cancel_t *cancel,
+                                   coord_error_t **err);
+
+/**
+ * Starts coord_outbox_cancel; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_cancel_start(coord_outbox_t *outbox,
+                                         const char *id,
+                                         size_t id_len,
+                                         int64_t timeout_ms,
+                                         coord_queue_t *queue,
+                                         uint64_t tag,
+                                         coord_op_t **op,
+                                         coord_error_t **err);
+
+/**
+ * Removes mails that came to their end so long ago; `*out` becomes their number. After that their keys are accepted
+ * again.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_text_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_purge(coord_outbox_t *outbox,
+                                  uint64_t older_than_ms,
+                                  int64_t timeout_ms,
+                                  coord_cancel_t *cancel,
+                                  coord_text_t **out,
+                                  coord_error_t **err);
+
+/**
+ * Starts coord_outbox_purge; ends with COORD_EVENT_TEXT.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_purge_start(coord_outbox_t *outbox,
+                                        uint64_t older_than_ms,
+                                        int64_t timeout_ms,
+                                        coord_queue_t *queue,
+                                        uint64_t tag,
+                                        coord_op_t **op,
+                                        coord_error_t **err);
+
+/**
+ * Destroys the handle of an outbox; its senders go on until theirs are. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `outbox`
+ * @since 0.1
+ */
+void coord_outbox_destroy(coord_outbox_t *outbox);
+
+/**
+ * A watch of every mail of the outbox, whatever process changes it. It begins with the first coord_outbox_watch_next,
+ * whose event is a gap.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_outbox_watch_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_watch_new(coord_outbox_t *outbox, coord_outbox_watch_t **out, coord_error_t **err);
+
+/**
+ * Waits for the next event: `{"event": "gap"}` (changes may be missing: list what is there),
+ * `{"event": "mail", "mail": {...}}` or `{"event": "purged", "id": ...}`.
+ *
+ * @threadsafe yes
+ * @blocks until there is one, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_text_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_watch_next(coord_outbox_watch_t *watch,
+                                       int64_t timeout_ms,
+                                       coord_cancel_t *cancel,
+                                       coord_text_t **out,
+                                       coord_error_t **err);
+
+/**
+ * Starts coord_outbox_watch_next; ends with COORD_EVENT_TEXT.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_watch_next_start(coord_outbox_watch_t *watch,
+                                             int64_t timeout_ms,
+                                             coord_queue_t *queue,
+                                             uint64_t tag,
+                                             coord_op_t **op,
+                                             coord_error_t **err);
+
+/**
+ * Ends a watch. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `watch`
+ * @since 0.1
+ */
+void coord_outbox_watch_destroy(coord_outbox_watch_t *watch);
+
+/**
+ * Starts to send the mails of an outbox, up to so many at a time, from 1 to 32. Other processes may do the same: each
+ * mail is sent by one of them.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_senders_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_start(coord_outbox_t *outbox, uint32_t senders, coord_senders_t **out, coord_error_t **err);
+
+/**
+ * Begins nothing new, and waits until what has begun is finished and recorded.
+ *
+ * @threadsafe yes
+ * @blocks until nothing is being sent, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_senders_stop(coord_senders_t *senders,
+                                  int64_t timeout_ms,
+                                  coord_cancel_t *cancel,
+                                  coord_error_t **err);
+
+/**
+ * Starts coord_senders_stop; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_senders_stop_start(coord_senders_t *senders,
+                                        int64_t timeout_ms,
+                                        coord_queue_t *queue,
+                                        uint64_t tag,
+                                        coord_op_t **op,
+                                        coord_error_t **err);
+
+/**
+ * Destroys senders: what has begun is finished in the background, and nothing new is begun. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `senders`
+ * @since 0.1
+ */
+void coord_senders_destroy(coord_senders_t *senders);
+
+/**
  * Makes a queue.
  *
  * @threadsafe yes
@@ -1864,6 +4838,18 @@ coord_status_t coord_event_take_locks(coord_event_t *event, coord_lock_list_t **
 coord_status_t coord_event_take_session(coord_event_t *event, coord_session_t **out, coord_error_t **err);
 
 /**
+ * Takes the text out of an event, once; `*out` becomes NULL at the end of what comes one after another. For an
+ * operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_text_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_text(coord_event_t *event, coord_text_t **out, coord_error_t **err);
+
+/**
  * Destroys an event, and gives back what it carries and nobody took. NULL is allowed.
  *
  * @threadsafe yes
@@ -1911,6 +4897,175 @@ coord_status_t coord_log_set_callback(int32_t level,
                                       void *user_data,
                                       coord_destroy_cb destroy,
                                       coord_error_t **err);
+
+/**
+ * Power over the store of this client. COORD_E_UNSUPPORTED unless it is a memory store.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_control_destroy
+ * @since 0.1
+ */
+coord_status_t coord_control_new(coord_client_t *client, coord_control_t **out, coord_error_t **err);
+
+/**
+ * Makes a candidate the leader: the one whose session has this id, whatever its priority. Whoever leads before loses
+ * its term at once, with COORD_LOSS_BROKEN. `*token`, if it is not NULL, is that of the new term. Waits for the
+ * candidate to campaign, for 30 s at most; COORD_E_NOT_FOUND if it does not.
+ *
+ * @threadsafe yes
+ * @blocks until the candidate leads, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_control_force_leader(coord_control_t *control,
+                                          const char *election,
+                                          size_t election_len,
+                                          const char *session,
+                                          size_t session_len,
+                                          int64_t timeout_ms,
+                                          coord_cancel_t *cancel,
+                                          int64_t *token,
+                                          coord_error_t **err);
+
+/**
+ * Starts coord_control_force_leader; ends with COORD_EVENT_FORCED.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_control_force_leader_start(coord_control_t *control,
+                                                const char *election,
+                                                size_t election_len,
+                                                const char *session,
+                                                size_t session_len,
+                                                int64_t timeout_ms,
+                                                coord_queue_t *queue,
+                                                uint64_t tag,
+                                                coord_op_t **op,
+                                                coord_error_t **err);
+
+/**
+ * Takes the token of the term that coord_control_force_leader_start has begun out of an event, once. For an operation
+ * that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_event_take_token(coord_event_t *event, int64_t *token, coord_error_t **err);
+
+/**
+ * Ends a session as if its process had given no sign of life for its whole ttl: everything that it held is lost, with
+ * COORD_LOSS_EXPIRED, and goes to whoever is next; its client opens a new session. COORD_E_NOT_FOUND if this store has
+ * no such live session.
+ *
+ * @threadsafe yes
+ * @blocks until it is so, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_control_expire_session(coord_control_t *control,
+                                            const char *session,
+                                            size_t session_len,
+                                            int64_t timeout_ms,
+                                            coord_cancel_t *cancel,
+                                            coord_error_t **err);
+
+/**
+ * Starts coord_control_expire_session; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_control_expire_session_start(coord_control_t *control,
+                                                  const char *session,
+                                                  size_t session_len,
+                                                  int64_t timeout_ms,
+                                                  coord_queue_t *queue,
+                                                  uint64_t tag,
+                                                  coord_op_t **op,
+                                                  coord_error_t **err);
+
+/**
+ * Lets time pass for every client of the store: what is due on the way is done at its time, and sessions are renewed.
+ * Succeeds when the clock shows the new time. COORD_E_UNSUPPORTED unless the store was opened with the option "clock"
+ * as "manual".
+ *
+ * @threadsafe yes
+ * @blocks until it is so, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_control_advance(coord_control_t *control,
+                                     int64_t duration_ms,
+                                     int64_t timeout_ms,
+                                     coord_cancel_t *cancel,
+                                     coord_error_t **err);
+
+/**
+ * Starts coord_control_advance; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_control_advance_start(coord_control_t *control,
+                                           int64_t duration_ms,
+                                           int64_t timeout_ms,
+                                           coord_queue_t *queue,
+                                           uint64_t tag,
+                                           coord_op_t **op,
+                                           coord_error_t **err);
+
+/**
+ * Moves the clock at once, as if the machine had slept: nothing happened in between, and what is due is late.
+ * COORD_E_UNSUPPORTED as coord_control_advance.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_control_jump(coord_control_t *control, int64_t duration_ms, coord_error_t **err);
+
+/**
+ * The date that the store's manual clock shows, in milliseconds since 1970. COORD_E_UNSUPPORTED as
+ * coord_control_advance.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_control_date_ms(coord_control_t *control, int64_t *date_ms, coord_error_t **err);
+
+/**
+ * Destroys the handle of a control; what it has done stays. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `control`
+ * @since 0.1
+ */
+void coord_control_destroy(coord_control_t *control);
 
 /**
  * How many threads the library has at this moment: 0 some time after the last client, queue callback and operation

@@ -20,6 +20,7 @@
 //! - [`store`]: what a store must be able to do, and those that can: memory, SQLite, MongoDB.
 //! - `session` and `claims`: one process's side of the protocol: staying alive, holding and waiting.
 //! - [`lock`] and [`election`]: what users hold. [`client`]: what they connect. `mail`: what they send.
+//! - [`provider`], [`observer`], [`owner`]: who offers a service, who looks for one, and who is there at all.
 //! - [`driver`]: the runtime, blocking waits and the event queue that C, Go and Python poll.
 //! - [`testing`]: who leads, who dies and what time it is, for tests of users' code.
 //! - [`error`], [`name`], [`config`], [`time`], [`mod@env`]: what all of them use.

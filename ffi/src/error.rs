@@ -82,6 +82,8 @@ pub const COORD_LOSS_STORE_REPLACED: i32 = 4;
 pub const COORD_LOSS_FORKED: i32 = 5;
 /// The client was closed while the hold was still in use.
 pub const COORD_LOSS_CLOSED: i32 = 6;
+/// The leader resigned, or handed its term over, by its own wish.
+pub const COORD_LOSS_RESIGNED: i32 = 7;
 
 /// What went wrong in one call. Every text lent by it is valid until it is destroyed.
 pub struct coord_error_t;
@@ -116,7 +118,7 @@ pub(crate) fn hand_out(error: Error) -> *mut coord_error_t {
 }
 
 /// The error of every call in a forked child. Issued never, so that it cannot be anyone else's.
-const FORKED: u64 = (1 << 5) - 1;
+const FORKED: u64 = (1 << 7) - 1;
 const FORKED_MESSAGE: &CStr = c"this process was forked from the one that created the client, and nothing of the \
     parent's can be used here; create the client after the fork, or start a new program";
 
@@ -313,6 +315,7 @@ pub extern "C" fn coord_loss_name(loss: i32) -> *const c_char {
         COORD_LOSS_STORE_REPLACED => c"StoreReplaced",
         COORD_LOSS_FORKED => c"Forked",
         COORD_LOSS_CLOSED => c"Closed",
+        COORD_LOSS_RESIGNED => c"Resigned",
         _ => c"None",
     })
 }
@@ -352,6 +355,7 @@ mod tests {
             LossReason::StoreReplaced,
             LossReason::Forked,
             LossReason::Closed,
+            LossReason::Resigned,
         ] {
             assert_eq!(text(coord_loss_name(reason as i32)), reason.name());
         }

@@ -5,8 +5,12 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use coord_core::client::{Client, SessionStatus};
 use coord_core::driver::Op;
+use coord_core::election::{Candidate, Elected, Leader, LeaderWatch, Term};
 use coord_core::error::{Code, Error, LossReason, Result};
 use coord_core::lock::{Held, LockInfo};
+use coord_core::observer::{Observer, ObserverEvent};
+use coord_core::owner::{Owner, OwnerEvent, OwnerWatch};
+use coord_core::provider::{Provider, ProviderEvent};
 
 use crate::boundary::{fallible, quiet, value};
 use crate::bytes::Out;
@@ -18,6 +22,7 @@ use crate::handle::{self, Owned, object};
 use crate::held::{HeldObject, coord_held_t};
 use crate::listing::{LockListObject, coord_lock_list_t};
 use crate::session::{SessionObject, coord_session_t};
+use crate::text::{TextObject, coord_text_t};
 
 /// No event.
 pub const COORD_EVENT_NONE: i32 = 0;
@@ -29,10 +34,38 @@ pub const COORD_EVENT_CLIENT: i32 = 2;
 pub const COORD_EVENT_HELD: i32 = 3;
 /// Locks were to be listed; coord_event_take_locks.
 pub const COORD_EVENT_LOCKS: i32 = 4;
-/// A hold is lost; coord_event_loss says why.
+/// A hold is lost or a term over; coord_event_loss says why.
 pub const COORD_EVENT_LOST: i32 = 5;
 /// The session has changed; coord_event_take_session.
 pub const COORD_EVENT_SESSION: i32 = 6;
+/// Owners were to be listed; coord_event_take_owners.
+pub const COORD_EVENT_OWNERS: i32 = 7;
+/// A watch of owners was to begin; coord_event_take_owner_watch.
+pub const COORD_EVENT_OWNER_WATCH: i32 = 8;
+/// A watch of owners has something to tell; coord_event_take_owner_event.
+pub const COORD_EVENT_OWNER: i32 = 9;
+/// A service was to be provided; coord_event_take_provider.
+pub const COORD_EVENT_PROVIDER: i32 = 10;
+/// Something has happened to a provider; coord_event_take_provider_event.
+pub const COORD_EVENT_PROVIDER_CHANGED: i32 = 11;
+/// A service was to be observed; coord_event_take_observer.
+pub const COORD_EVENT_OBSERVER: i32 = 12;
+/// An observer has something to tell; coord_event_take_observer_event.
+pub const COORD_EVENT_OBSERVED: i32 = 13;
+/// An election was to be won; coord_event_take_term.
+pub const COORD_EVENT_TERM: i32 = 14;
+/// The leader was to be told, or a watch of leaders tells of one; coord_event_take_leader.
+pub const COORD_EVENT_LEADER: i32 = 15;
+/// The candidates were to be listed; coord_event_take_candidates.
+pub const COORD_EVENT_CANDIDATES: i32 = 16;
+/// A watch of leaders was to begin; coord_event_take_leader_watch.
+pub const COORD_EVENT_LEADER_WATCH: i32 = 17;
+/// A candidacy has won, and a function is to be called; coord_event_take_elected.
+pub const COORD_EVENT_ELECTED: i32 = 18;
+/// A leader was to be forced, in a test; coord_event_take_token.
+pub const COORD_EVENT_FORCED: i32 = 19;
+/// An operation ended whose result is a text, such as the report of a message; coord_event_take_text.
+pub const COORD_EVENT_TEXT: i32 = 50;
 
 /// An operation that was started. Needed only to cancel it.
 pub struct coord_op_t;
@@ -53,6 +86,21 @@ pub(crate) enum Payload {
     Locks(Vec<LockInfo>),
     Loss(LossReason),
     Session(Box<SessionStatus>),
+    Owners(Vec<Owner>),
+    OwnerWatch(OwnerWatch),
+    OwnerEvent(Box<OwnerEvent>),
+    Provider(Provider),
+    ProviderEvent(ProviderEvent),
+    Observer(Observer),
+    ObserverEvent(Box<ObserverEvent>),
+    Term(Term),
+    Leader(Option<Box<Leader>>),
+    Candidates(Vec<Candidate>),
+    LeaderWatch(LeaderWatch),
+    Elected(Elected),
+    Token(i64),
+    /// None at the end of what comes one after another.
+    Text(Option<String>),
 }
 
 pub(crate) struct EventObject {
@@ -81,7 +129,7 @@ impl EventObject {
     }
 
     /// Takes what `pick` accepts; the operation's own error if it failed.
-    fn take<T>(&self, what: &str, pick: impl FnOnce(Payload) -> Result<T, Payload>) -> Result<T> {
+    pub(crate) fn take<T>(&self, what: &str, pick: impl FnOnce(Payload) -> Result<T, Payload>) -> Result<T> {
         if let Some(error) = &self.error {
             return Err(error.clone());
         }
@@ -291,6 +339,33 @@ pub unsafe extern "C" fn coord_event_take_session(
             other => Err(other),
         })?;
         out.put(handle::issue(SessionObject::new(status)));
+        Ok(())
+    })
+}
+
+/// Takes the text out of an event, once; `*out` becomes NULL at the end of what comes one after another. For an
+/// operation that failed, its error.
+///
+/// @threadsafe yes
+/// @blocks no
+/// @callback_safe yes
+/// @owns the caller owns `*out`, and ends it with coord_text_destroy
+/// @since 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn coord_event_take_text(
+    event: *mut coord_event_t,
+    out: *mut *mut coord_text_t,
+    err: *mut *mut coord_error_t,
+) -> coord_status_t {
+    // SAFETY: as every export, see lib.rs.
+    let (out, err) = unsafe { (Out::lent(out), Out::lent(err)) };
+    fallible(err, || {
+        let out = out.required("out")?;
+        let text = handle::get::<EventObject>(event)?.take("text", |payload| match payload {
+            Payload::Text(text) => Ok(text),
+            other => Err(other),
+        })?;
+        out.put(text.map_or(std::ptr::null_mut(), |text| handle::issue(TextObject::new(&text))));
         Ok(())
     })
 }

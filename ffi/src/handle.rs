@@ -21,7 +21,7 @@ use coord_core::error::{Code, Error, Result};
 pub(crate) trait Object: Sized + Send + Sync + 'static {
     /// The opaque type in the header.
     type C;
-    /// Different for every kind, from 1 to 15.
+    /// Different for every kind, from 1 to 60; tests have the rest.
     const KIND: u64;
     /// What messages call it.
     const NOUN: &'static str;
@@ -199,7 +199,7 @@ impl Parts {
     fn unpack<C>(handle: *const C) -> Option<Self> {
         let bits = handle as u64;
         let parts = Self {
-            kind: bits >> KIND_SHIFT & 0xf,
+            kind: bits >> KIND_SHIFT & MAX_KIND,
             shard: (bits >> SHARD_SHIFT) as usize & (SHARDS - 1),
             slot: (bits >> SLOT_SHIFT) as usize & (MAX_SLOTS - 1),
             generation: (bits >> GENERATION_SHIFT) as u32,
@@ -218,11 +218,12 @@ fn next_shard() -> usize {
 }
 
 const SHARDS: usize = 16;
-const MAX_SLOTS: usize = 1 << 24;
+const MAX_KIND: u64 = (1 << 6) - 1;
+const MAX_SLOTS: usize = 1 << 22;
 const MAX_GENERATION: u32 = (1 << 31) - 1;
 const KIND_SHIFT: u32 = 1;
-const SHARD_SHIFT: u32 = 5;
-const SLOT_SHIFT: u32 = 9;
+const SHARD_SHIFT: u32 = 7;
+const SLOT_SHIFT: u32 = 11;
 const GENERATION_SHIFT: u32 = 33;
 
 #[cfg(test)]
@@ -231,8 +232,8 @@ mod tests {
 
     struct Thing(u32);
     struct Other;
-    object!(Thing, Thing, 14, "thing");
-    object!(Other, Other, 13, "other");
+    object!(Thing, Thing, 62, "thing");
+    object!(Other, Other, 61, "other");
 
     #[test]
     fn a_handle_gives_its_object_until_it_is_taken() {
@@ -281,13 +282,28 @@ mod tests {
             (&raw const *on_heap as u64, "not one"),
             (issue(Other) as u64, "another kind"),
             (thing as u64 ^ (1 << GENERATION_SHIFT) ^ (1 << 40), "never issued"),
-            (thing as u64 | 0xff_ffff << SLOT_SHIFT, "never issued"),
+            (thing as u64 | (MAX_SLOTS as u64 - 1) << SLOT_SHIFT, "never issued"),
         ] {
             let error = get::<Thing>(value as *const Thing).err().unwrap();
             assert_eq!(error.code(), Code::Handle);
             assert!(error.message().contains(message), "{value:#x}: {error}");
         }
         assert!(get::<Thing>(thing).is_ok());
+    }
+
+    #[test]
+    fn every_kind_has_its_own_number() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+        let mut kinds = std::collections::BTreeMap::new();
+        for file in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            let source = std::fs::read_to_string(&file).unwrap();
+            for line in source.lines().filter(|line| line.starts_with("object!(")) {
+                let kind: u64 = line.split(", ").nth(2).unwrap().parse().unwrap();
+                assert!((1..=60).contains(&kind), "{line}");
+                assert_eq!(kinds.insert(kind, line.to_owned()), None, "{line}");
+            }
+        }
+        assert!(kinds.len() >= 13, "{kinds:?}");
     }
 
     #[test]

@@ -22,6 +22,8 @@ compile_error!("a handle needs 64 bits");
 mod boundary;
 mod bytes;
 mod handle;
+mod labels;
+mod shared;
 pub mod sys;
 
 pub mod version;
@@ -31,6 +33,10 @@ pub mod error;
 pub mod config;
 
 pub mod cancel;
+
+pub mod options;
+
+pub mod text;
 
 pub mod client;
 
@@ -44,6 +50,28 @@ pub mod held;
 
 pub mod listing;
 
+pub mod election;
+
+pub mod term;
+
+pub mod leader;
+
+pub mod candidacy;
+
+pub mod owners;
+
+pub mod provider;
+
+pub mod observer;
+
+pub mod provided;
+
+pub mod mail;
+
+pub mod outbox;
+
+pub mod senders;
+
 pub mod queue;
 
 pub mod event;
@@ -51,5 +79,7 @@ pub mod event;
 pub mod callback;
 
 pub mod log;
+
+pub mod testing;
 
 pub mod debug;

@@ -77,11 +77,7 @@ impl HolderObject {
             pid: holder.pid,
             token: holder.token,
             since_ms: holder.since_ms,
-            state: match holder.state {
-                HolderState::Live => COORD_HOLDER_LIVE,
-                HolderState::Silent => COORD_HOLDER_SILENT,
-                _ => COORD_HOLDER_DEAD,
-            },
+            state: state_number(holder.state),
             silent_ms: holder.silent_for.as_millis() as i64,
             is_self: holder.is_self,
         }
@@ -442,4 +438,13 @@ pub extern "C" fn coord_holder_is_self(holder: *const coord_holder_t) -> i32 {
 
 fn read<T>(holder: *const coord_holder_t, neutral: T, body: impl FnOnce(&HolderObject) -> T) -> T {
     value(neutral, || Ok(body(&*handle::get::<HolderObject>(holder)?)))
+}
+
+/// What was observed of a session, as a number.
+pub(crate) fn state_number(state: HolderState) -> i32 {
+    match state {
+        HolderState::Live => COORD_HOLDER_LIVE,
+        HolderState::Silent => COORD_HOLDER_SILENT,
+        _ => COORD_HOLDER_DEAD,
+    }
 }

@@ -14,7 +14,9 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from coord._client import Client, connect
+from coord._candidacy import Candidacy
+from coord._client import Client, SessionWatch, connect
+from coord._election import Candidate, Candidates, Election, Leader, LeaderWatch, Term
 from coord._errors import (
     AlreadyExists,
     Cancelled,
@@ -43,6 +45,9 @@ from coord._errors import (
 )
 from coord._lock import Held, Lock, Loss
 from coord._native import __version__
+from coord._observer import Observer, ObserverEvent, ObserverEventKind, ProviderInfo, Providers
+from coord._owner import Owner, OwnerEvent, OwnerEventKind, Owners, OwnerWatch
+from coord._provider import Provider, ProviderEvent, ProviderEventKind, ProviderEvents
 from coord._types import (
     Holder,
     HolderState,
@@ -54,13 +59,19 @@ from coord._types import (
     StoreCalls,
     Waiter,
 )
+from coord._watch import Watch
+from coord.mail import Mailer, Outbox, mailer
 
 if TYPE_CHECKING:
     from coord import aio as aio
+    from coord import testing as testing
 
 __all__ = [
     "AlreadyExists",
     "Cancelled",
+    "Candidacy",
+    "Candidate",
+    "Candidates",
     "Client",
     "Closed",
     "Compacted",
@@ -68,6 +79,7 @@ __all__ = [
     "Contended",
     "CoordError",
     "CorruptState",
+    "Election",
     "Fenced",
     "Forbidden",
     "Forked",
@@ -75,31 +87,54 @@ __all__ = [
     "Holder",
     "HolderState",
     "InvalidArgument",
+    "Leader",
+    "LeaderWatch",
     "Lock",
     "LockInfo",
     "Locks",
     "Loss",
     "LossReason",
     "Lost",
+    "Mailer",
     "NotFound",
     "NotHeld",
+    "Observer",
+    "ObserverEvent",
+    "ObserverEventKind",
+    "Outbox",
     "OutcomeUnknown",
+    "Owner",
+    "OwnerEvent",
+    "OwnerEventKind",
+    "OwnerWatch",
+    "Owners",
     "Panic",
+    "Provider",
+    "ProviderEvent",
+    "ProviderEventKind",
+    "ProviderEvents",
+    "ProviderInfo",
+    "Providers",
     "QueueFull",
     "Reentrant",
     "Session",
     "SessionState",
+    "SessionWatch",
     "Stats",
     "StoreCalls",
+    "Term",
     "Timeout",
     "Unauthorized",
     "Unavailable",
     "Unsupported",
     "Waiter",
+    "Watch",
     "__version__",
     "aio",
     "connect",
+    "mailer",
     "sanitize",
+    "testing",
 ]
 
 
@@ -119,6 +154,6 @@ def sanitize(text: str) -> str:
 
 def __getattr__(name: str) -> ModuleType:
     # asyncio is not imported for those who do not use it.
-    if name == "aio":
-        return importlib.import_module("coord.aio")
+    if name in ("aio", "testing"):
+        return importlib.import_module(f"coord.{name}")
     raise AttributeError(f"module 'coord' has no attribute {name!r}")

@@ -76,11 +76,9 @@ class Bridge:
 
     def _give_back(self, future: asyncio.Future[Any]) -> None:
         """Releases a result that came in the same turn as the cancellation: tracebacks may keep the future."""
-        result = _retrieve(future)
-        if isinstance(result, _native.Held):
-            self._queue.start(next(self._tags), result.release())
-        elif isinstance(result, _native.Client):
-            self._queue.start(next(self._tags), result.close(None))
+        give_back = getattr(_retrieve(future), "give_back", None)
+        if give_back is not None:
+            self._queue.start(next(self._tags), give_back())
 
 
 _bridges: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Bridge] = weakref.WeakKeyDictionary()

@@ -6,14 +6,20 @@ import logging
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from coord import _lifetime, _native
-from coord._errors import Closed, CoordError, Forked, InvalidArgument
+from coord._election import Election
+from coord._errors import CoordError, Forked, InvalidArgument
 from coord._lock import Held, HeldBase, Lock, ProcessBound, _qualified, also_failed, info_of
+from coord._observer import Observer
+from coord._owner import Owners, OwnerWatch
+from coord._provider import Provider
 from coord._types import LockInfo, Locks, Session, Stats, _html_table
+from coord._watch import Watch
+from coord.mail import Mailer, Outbox, native_mailer, native_outbox
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -46,7 +52,7 @@ def connect(
         namespace: First part of names that are given without; "default" if not set.
         scope: Second part of names that are given without; "default" if not set.
         **options: Any other option of a URL, without its prefix `coord.`: stop_margin, max_queue, host_liveness,
-            durability, prefix, pool, close_timeout.
+            durability, prefix, pool, close_timeout; and clock, for tests (`coord.testing`).
 
     Returns:
         The client, a context manager that closes it.
@@ -176,6 +182,10 @@ class ClientBase(ProcessBound):
             warnings.warn(text, ResourceWarning, stacklevel=1, source=self)
 
 
+class SessionWatch(Watch[Session]):
+    """The states of a client's session, one after the other."""
+
+
 class Client(ClientBase):
     """A connection to a store, with a session that carries everything which is held through it.
 
@@ -190,6 +200,44 @@ class Client(ClientBase):
             InvalidArgument: The name is not valid; `coord.sanitize` makes a name of any text.
         """
         return Lock(self._native.lock(name), self)
+
+    def election(self, name: str) -> Election:
+        """The election of this name: `name`, `scope/name` or `namespace/scope/name`. No I/O.
+
+        Raises:
+            InvalidArgument: The name is not valid; `coord.sanitize` makes a name of any text.
+
+        >>> import coord
+        >>> with coord.connect("memory:") as client:
+        ...     with client.election("boss").campaign("10.0.0.1:80") as term:
+        ...         print(client.election("boss").is_leader())
+        True
+        """
+        return Election(self._native.election(name), self)
+
+    def mailer(self, url: str, **options: float | str) -> Mailer:
+        """A mailer for the server at this URL; see `coord.mailer`. No I/O. It outlives the client.
+
+        Raises:
+            InvalidArgument: The URL or an option.
+            Closed: The client is closed.
+        """
+        return Mailer(native_mailer(self, url, options))
+
+    def outbox(self, name: str, mailer: Mailer, **options: float | str) -> Outbox:
+        """The outbox of this name, whose mails go through this mailer. No I/O; nothing is sent before `Outbox.start`.
+
+        Args:
+            name: Its name: `name`, `scope/name` or `namespace/scope/name`.
+            mailer: What sends.
+            **options: on_doubt ("send" or "park"), rate and per_domain_rate ("100/m"), attempts, retry_min, retry_max,
+                poll; see docs/mail.md.
+
+        Raises:
+            InvalidArgument: The name or an option.
+            Closed: The client is closed.
+        """
+        return Outbox(native_outbox(self, name, mailer, options), self, mailer)
 
     def locks(self, prefix: str = "") -> Locks:
         """Every lock whose full name begins with `prefix`, with holders and waiters.
@@ -229,6 +277,84 @@ class Client(ClientBase):
         """The holds of this client that were not released."""
         return self._unreleased()
 
+    def provide(
+        self, service: str, metadata: str = "", *, instance_id: str | None = None, reregister: bool = True
+    ) -> Provider:
+        """Says that this process provides a service. Returns when observers can see it.
+
+        Args:
+            service: Its name: `name`, `scope/name` or `namespace/scope/name`.
+            metadata: What those want to know who look for it, an address for example; at most 4 KiB.
+            instance_id: Tells the providers of one service in this client apart; random if not given.
+            reregister: Whether it is registered again under the next session after one was lost.
+
+        Returns:
+            The provider, a context manager that withdraws it. It must be kept.
+
+        Raises:
+            InvalidArgument: The name, the metadata or the instance id.
+            AlreadyExists: This client provides the service under this instance id.
+            QueueFull: More than 1,000 providers or 1 MiB of metadata in one session.
+            Unavailable: The store cannot be reached.
+            Closed: The client is closed.
+
+        >>> import coord
+        >>> with coord.connect("memory:") as client, client.observe("web") as web:
+        ...     with client.provide("web", "10.0.0.1:80"):
+        ...         web.wait_available(timeout=5)
+        ...         print([provider.metadata for provider in web.providers()])
+        ['10.0.0.1:80']
+        """
+        return Provider(self._native.provide(service, metadata, instance_id, reregister).wait(), self)
+
+    def observe(self, pattern: str, *, down_grace: float = 0) -> Observer:
+        """Observes a service, or all services of a scope. Returns when the first view is complete.
+
+        However many observers a client has, they share one stream of changes from the store.
+
+        Args:
+            pattern: `name`, `scope/name`, `namespace/scope/name`; or `*`, `scope/*`, `namespace/scope/*`.
+            down_grace: For how many seconds a `LAST_DOWN` is held back. It is dropped when a provider is back in time.
+
+        Returns:
+            The observer, an iterator of `ObserverEvent` and a context manager that closes it.
+
+        Raises:
+            InvalidArgument: The pattern or the time.
+            Unavailable: The store cannot be reached.
+            Closed: The client is closed.
+
+        >>> import coord
+        >>> with coord.connect("memory:") as client, client.observe("*") as services:
+        ...     with client.provide("web"):
+        ...         kinds = [services.next(timeout=30).kind.value for _ in range(4)]
+        ...     print(kinds)
+        ['snapshot_start', 'snapshot_end', 'first_up', 'joined']
+        """
+        return Observer(self._native.observe(pattern, down_grace).wait())
+
+    def owners(self) -> Owners:
+        """The sessions that are alive, and what each holds and provides. A notebook shows the result as a table.
+
+        >>> import coord
+        >>> with coord.connect("memory:", name="me") as client, client.lock("a").acquire():
+        ...     [(owner.name, owner.holds) for owner in client.owners()]
+        [('me', ('lock/default/default/a',))]
+        """
+        return Owners(self._native.owners().wait())
+
+    def watch_owners(self) -> OwnerWatch:
+        """Watches sessions come and go.
+
+        In its events `holds` is what the session held when the watch read it: nothing, for one that has just joined.
+
+        >>> import coord
+        >>> with coord.connect("memory:", name="one") as client, client.watch_owners() as watch:
+        ...     [watch.next(timeout=30).kind.value for _ in range(3)]
+        ['snapshot_start', 'joined', 'snapshot_end']
+        """
+        return OwnerWatch(self._native.watch_owners().wait(), "owners")
+
     def health(self) -> None:
         """Asks the store whether it could be written to now.
 
@@ -242,20 +368,20 @@ class Client(ClientBase):
         """Opens another session on the same store: a client whose holds live and die independently of this one's."""
         return Client(self._native.open_session().wait())
 
-    def session_changes(self) -> Iterator[Session]:
+    def session_changes(self) -> SessionWatch:
         """The session's states from now on, each when it comes; ends when the client is closed.
 
         A session that was lost and replaced by a new one is a change, too. States that follow each other faster than
         they are fetched are left out, but never the last.
         """
-        return _changes(self._native.changes())
+        return SessionWatch(self._native.changes(), "the session")
 
     def on_session_change(self, f: _Listener) -> _Listener:
         """Calls `f(session)` at each change of the session, on a thread of its own, until the client is closed.
 
         What f raises is logged. Returns f, so that this is a decorator, too.
         """
-        changes = self._native.changes()
+        changes = self.session_changes()
         threading.Thread(target=_listen, args=(changes, f), name="coord-session", daemon=True).start()
         return f
 
@@ -284,17 +410,8 @@ class Client(ClientBase):
             also_failed(error, "closing the client", failure)
 
 
-def _changes(changes: _native.Changes) -> Iterator[Session]:
-    while True:
-        try:
-            session: Session = changes.next().wait()
-        except Closed:
-            return
-        yield session
-
-
-def _listen(changes: _native.Changes, f: Callable[[Session], object]) -> None:
-    for session in _changes(changes):
+def _listen(changes: SessionWatch, f: Callable[[Session], object]) -> None:
+    for session in changes:
         try:
             f(session)
         except Exception:

@@ -29,6 +29,8 @@ class LossReason(enum.IntEnum):
     """The process was forked, and this is the child."""
     CLOSED = 6
     """The client was closed while the hold was still in use."""
+    RESIGNED = 7
+    """The leader resigned, or handed its term over, by its own wish."""
 
 
 class CoordError(Exception):

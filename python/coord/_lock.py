@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 from coord import _native
 from coord._errors import CoordError, LossReason, Lost, Timeout, _note
+from coord._native import Queue, forked
 from coord._types import LockInfo
 
 if TYPE_CHECKING:
     from coord._client import Client, ClientBase
+    from coord._native import Held as NativeHeld
+    from coord._native import Term as NativeTerm
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -50,14 +53,62 @@ class LossBase(ProcessBound):
         return f"<{type(self).__name__} {'not lost' if reason is None else reason.name}>"
 
 
-class HeldBase(ProcessBound):
-    """A lock that is held: what needs no waiting."""
+class GrantBase(ProcessBound):
+    """What was granted and is held, a lock or a term: what needs no waiting."""
 
-    def __init__(self, native: _native.Held, client: ClientBase) -> None:
+    _native: NativeHeld | NativeTerm
+
+    def __init__(self, native: NativeHeld | NativeTerm, client: ClientBase) -> None:
         self._native = native
         self._client = client
         self._name = native.name()
         self._token = native.token()
+
+    @property
+    def remaining(self) -> float:
+        """How many seconds it stays valid without another renewal; 0 when it is lost or given back. No I/O."""
+        return self._native.remaining()
+
+    def check(self) -> None:
+        """Checks that it is valid now. Reads a clock, no I/O: call it before each effect.
+
+        Raises:
+            Lost: It is not; `reason` says why.
+            NotHeld: It was given back.
+        """
+        self._native.check()
+
+    def __repr__(self) -> str:
+        return f"<{_qualified(self)} {self._name!r} token={self._token} {self._state()}>"
+
+    def _state(self) -> str:
+        if self._native.released():
+            return self._ended
+        reason = self._native.lost().reason()
+        return f"remaining={self.remaining:.1f}s" if reason is None else f"lost: {LossReason(reason).name}"
+
+    _ended = "released"
+
+    def _is_open(self) -> bool:
+        """Whether somebody should still give it back."""
+        return not self._native.released() and self._native.lost().reason() is None
+
+    def __del__(self, _forked: Callable[[], bool] = forked) -> None:
+        # A forked child owns nothing; and when the interpreter ends, nothing is left to be released.
+        if hasattr(self, "_token") and not _forked() and self._is_open():
+            text = f"{self!r} was never {self._ended}; it is {self._ended} now"
+            # Before the warning, which may be an error, and is kept together with this by whoever collects warnings.
+            Queue().start(0, self._native.give_back())
+            warnings.warn(text, ResourceWarning, stacklevel=1, source=self)
+
+
+class HeldBase(GrantBase):
+    """A lock that is held: what needs no waiting."""
+
+    _native: NativeHeld
+
+    def __init__(self, native: NativeHeld, client: ClientBase) -> None:
+        super().__init__(native, client)
         client._track(self)
 
     @property
@@ -75,44 +126,9 @@ class HeldBase(ProcessBound):
         return self._token
 
     @property
-    def remaining(self) -> float:
-        """How many seconds the hold stays valid without another renewal; 0 when it is lost or released. No I/O."""
-        return self._native.remaining()
-
-    @property
     def released(self) -> bool:
         """Whether it was released, or is being released."""
         return self._native.released()
-
-    def check(self) -> None:
-        """Checks that the hold is valid now. Reads a clock, no I/O: call it before each effect.
-
-        Raises:
-            Lost: It is not; `reason` says why.
-            NotHeld: It was released.
-        """
-        self._native.check()
-
-    def __repr__(self) -> str:
-        return f"<{_qualified(self)} {self._name!r} token={self._token} {self._state()}>"
-
-    def _state(self) -> str:
-        if self.released:
-            return "released"
-        reason = self._native.lost().reason()
-        return f"remaining={self.remaining:.1f}s" if reason is None else f"lost: {LossReason(reason).name}"
-
-    def _is_open(self) -> bool:
-        """Whether somebody should still release it."""
-        return not self._native.released() and self._native.lost().reason() is None
-
-    def __del__(self, _forked: Callable[[], bool] = _native.forked) -> None:
-        # A forked child owns nothing; and when the interpreter ends, nothing is left to be released.
-        if hasattr(self, "_token") and not _forked() and self._is_open():
-            text = f"{self!r} was never released; it is released now"
-            # Before the warning, which may be an error, and is kept together with this by whoever collects warnings.
-            _native.Queue().start(0, self._native.release())
-            warnings.warn(text, ResourceWarning, stacklevel=1, source=self)
 
 
 class LockBase(ProcessBound):
@@ -306,5 +322,5 @@ def also_failed(error: BaseException, what: str, failure: CoordError) -> None:
 
 
 def _qualified(thing: object) -> str:
-    module = "coord.aio" if type(thing).__module__ == "coord.aio" else "coord"
+    module = "coord.aio" if type(thing).__module__.startswith("coord.aio") else "coord"
     return f"{module}.{type(thing).__name__}"

@@ -236,11 +236,7 @@ def _holder(
     silent_for: float,
     is_self: bool,
 ) -> Holder:
-    since = datetime(1970, 1, 1, tzinfo=timezone.utc)
-    # A store's date that no calendar has stays at the epoch: it decides nothing.
-    with contextlib.suppress(OverflowError):
-        since += timedelta(milliseconds=since_ms)
-    return Holder(name, session, host, pid, token, since, HolderState(state), silent_for, is_self)
+    return Holder(name, session, host, pid, token, _utc(since_ms), HolderState(state), silent_for, is_self)
 
 
 def _lock_info(
@@ -253,6 +249,14 @@ def _stats(
     counts: list[tuple[str, int]], calls: list[tuple[str, int]], slack: tuple[float | None, float | None]
 ) -> Stats:
     return Stats(**dict(counts), store=StoreCalls(**dict(calls)), last_slack=slack[0], least_slack=slack[1])
+
+
+def _utc(milliseconds: int) -> datetime:
+    """A store's date. One that no calendar has stays at the epoch: it decides nothing."""
+    moment = datetime(1970, 1, 1, tzinfo=timezone.utc)
+    with contextlib.suppress(OverflowError):
+        moment += timedelta(milliseconds=milliseconds)
+    return moment
 
 
 def _who(name: str, session: str, host: str, pid: int) -> str:

@@ -20,9 +20,22 @@ pub(crate) enum Answer {
     Lock(Option<LockInfo>),
     Locks(Vec<LockInfo>),
     Loss(LossReason),
+    /// Anything else, with the way to make it a Python object.
+    Made(Make),
 }
 
+/// Makes a Python object of what it owns.
+pub(crate) type Make = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
+
 impl Answer {
+    /// A value, and how it becomes a Python object.
+    pub(crate) fn made<T: Send + 'static>(
+        value: T,
+        make: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
+    ) -> Self {
+        Self::Made(Box::new(move |py| make(py, value)))
+    }
+
     pub(crate) fn into_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         match self {
             Self::Nothing => Ok(py.None()),
@@ -35,6 +48,7 @@ impl Answer {
                 infos.iter().map(|info| make_lock(py, info)).collect::<PyResult<Vec<_>>>()?.into_py_any(py)
             }
             Self::Loss(reason) => (reason as i32).into_py_any(py),
+            Self::Made(make) => make(py),
         }
     }
 }
@@ -49,6 +63,7 @@ pub(crate) fn make_session<'py>(py: Python<'py>, status: &SessionStatus) -> PyRe
     let (info, timing) = (&status.info, &status.timing);
     make(
         py,
+        TYPES,
         "_session",
         (
             status.id.to_string(),
@@ -85,12 +100,13 @@ pub(crate) fn make_stats<'py>(py: Python<'py>, stats: &StatsSnapshot) -> PyResul
         ("reads", stats.store.reads),
     ];
     let slack = (stats.last_slack.map(|slack| slack.as_secs_f64()), stats.least_slack.map(|slack| slack.as_secs_f64()));
-    make(py, "_stats", (counts, calls, slack))
+    make(py, TYPES, "_stats", (counts, calls, slack))
 }
 
 pub(crate) fn make_holder<'py>(py: Python<'py>, holder: &Holder) -> PyResult<Bound<'py, PyAny>> {
     make(
         py,
+        TYPES,
         "_holder",
         (
             &holder.name,
@@ -110,9 +126,18 @@ fn make_lock<'py>(py: Python<'py>, info: &LockInfo) -> PyResult<Bound<'py, PyAny
     let holder = info.holder.as_ref().map(|holder| make_holder(py, holder)).transpose()?;
     let waiters: Vec<_> =
         info.waiters.iter().map(|waiter| (&waiter.name, &waiter.session, &waiter.host, waiter.pid)).collect();
-    make(py, "_lock_info", (&info.name, info.token, holder, waiters, info.breaking))
+    make(py, TYPES, "_lock_info", (&info.name, info.token, holder, waiters, info.breaking))
 }
 
-fn make<'py>(py: Python<'py>, factory: &str, arguments: impl PyCallArgs<'py>) -> PyResult<Bound<'py, PyAny>> {
-    py.import(pyo3::intern!(py, "coord._types"))?.getattr(factory)?.call1(arguments)
+/// Where the dataclasses of sessions and locks are.
+const TYPES: &str = "coord._types";
+
+/// Calls a factory of a Python module of ours.
+pub(crate) fn make<'py>(
+    py: Python<'py>,
+    module: &str,
+    factory: &str,
+    arguments: impl PyCallArgs<'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    py.import(module)?.getattr(factory)?.call1(arguments)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use coord_core::error::{Error, Result};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyString};
+use pyo3::types::{PyBool, PyInt, PyString};
 
 use crate::error::raised;
 
@@ -44,6 +44,18 @@ fn length_of_time(what: &str, number: f64) -> Result<Duration> {
     Err(Error::invalid(format!("{what} is a number of seconds from 0 to 100 years, not {number}")))
 }
 
+/// Two numbers of seconds: from, to.
+///
+/// # Errors
+/// `TypeError` for what is no pair; those of [`seconds`].
+pub(crate) fn range(what: &str, value: &Bound<'_, PyAny>) -> PyResult<(Duration, Duration)> {
+    let Ok((from, to)) = value.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>() else {
+        let kind = value.get_type().name()?;
+        return Err(PyTypeError::new_err(format!("{what} is a pair of seconds, not {kind} {value}")));
+    };
+    Ok((seconds(what, &from)?, seconds(what, &to)?))
+}
+
 /// A text.
 ///
 /// # Errors
@@ -57,16 +69,32 @@ pub(crate) fn text(what: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
     raised(value.py(), text.map_err(|_| Error::invalid(format!("{what} has a lone surrogate, so it is not UTF-8"))))
 }
 
+/// A number of 32 bits.
+///
+/// # Errors
+/// `TypeError` for what is not an int, and for a bool; `InvalidArgument` for a longer one.
+pub(crate) fn small(what: &str, value: &Bound<'_, PyAny>) -> PyResult<i32> {
+    let Some(number) = integer(value) else {
+        let kind = value.get_type().name()?;
+        return Err(PyTypeError::new_err(format!("{what} is an int, not {kind}")));
+    };
+    raised(value.py(), number.extract().map_err(|_| Error::invalid(format!("{what} is out of range"))))
+}
+
+/// An int, and no bool.
+fn integer<'a, 'py>(value: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, PyInt>> {
+    value.cast::<PyInt>().ok().filter(|value| !value.is_instance_of::<PyBool>())
+}
+
 /// A fencing token.
 ///
 /// # Errors
 /// `TypeError` for what is not an int, and for a bool; `InvalidArgument` for one that was never issued.
 pub(crate) fn token(value: &Bound<'_, PyAny>) -> PyResult<i64> {
-    let integer = value.is_instance_of::<pyo3::types::PyInt>() && !value.is_instance_of::<PyBool>();
-    if !integer {
+    let Some(number) = integer(value) else {
         let kind = value.get_type().name()?;
         return Err(PyTypeError::new_err(format!("a token is an int, not {kind}")));
-    }
-    let token = value.extract::<i64>().map_err(|_| Error::invalid("a token has at most 64 bits"));
+    };
+    let token = number.extract::<i64>().map_err(|_| Error::invalid("a token has at most 64 bits"));
     raised(value.py(), token)
 }

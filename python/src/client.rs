@@ -2,17 +2,27 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use coord_core::client::{Client as CoreClient, SessionStatus};
+use coord_core::client::Client as CoreClient;
 use coord_core::config::Options;
 use coord_core::error::Result;
+use coord_core::observer::ObserveOptions;
+use coord_core::provider::ProvideOptions;
+use coord_core::testing::Control as CoreControl;
+use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 
 use crate::answer::{Answer, make_session, make_stats};
 use crate::args;
 use crate::call::Call;
+use crate::election::Election;
 use crate::error::raised;
+use crate::feed::Feed;
 use crate::lock::Lock;
+use crate::observer::Observer;
 use crate::ours::Ours;
+use crate::owner;
+use crate::provider::Provider;
+use crate::testing::Control;
 
 /// Describes a connection: to this URL, or to what the environment says; options by their names in a URL.
 #[pyfunction]
@@ -55,7 +65,7 @@ impl Client {
         Self(Ours::new(client))
     }
 
-    fn get(&self, py: Python<'_>) -> PyResult<CoreClient> {
+    pub(crate) fn get(&self, py: Python<'_>) -> PyResult<CoreClient> {
         raised(py, self.0.get()).cloned()
     }
 }
@@ -65,6 +75,11 @@ impl Client {
     fn lock(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<Lock> {
         let name = args::text("the name of a lock", name)?;
         Ok(Lock::new(raised(py, self.get(py)?.lock(&name))?))
+    }
+
+    fn election(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<Election> {
+        let name = args::text("the name of an election", name)?;
+        Ok(Election::new(raised(py, self.get(py)?.election(&name))?))
     }
 
     fn locks(&self, py: Python<'_>, prefix: &Bound<'_, PyAny>) -> PyResult<Call> {
@@ -88,14 +103,62 @@ impl Client {
         make_session(py, &self.get(py)?.session())
     }
 
-    fn changes(&self, py: Python<'_>) -> PyResult<Changes> {
+    /// The changes of the session, from the one that is current now.
+    fn changes(&self, py: Python<'_>) -> PyResult<Feed> {
         let client = self.get(py)?;
         let seen = Arc::new(Mutex::new(client.session()));
-        Ok(Changes(Ours::new((client, seen))))
+        Ok(Feed::new("the client", move || {
+            let (client, seen) = (client.clone(), seen.clone());
+            async move {
+                let before = seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let now = client.session_changed(&before).await?;
+                *seen.lock().unwrap_or_else(PoisonError::into_inner) = now.clone();
+                Ok(Answer::Session(Box::new(now)))
+            }
+        }))
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         make_stats(py, &self.get(py)?.stats())
+    }
+
+    fn provide(
+        &self,
+        py: Python<'_>,
+        service: &Bound<'_, PyAny>,
+        metadata: &Bound<'_, PyAny>,
+        instance_id: Option<&Bound<'_, PyAny>>,
+        reregister: bool,
+    ) -> PyResult<Call> {
+        let client = self.get(py)?;
+        let (service, metadata) = (args::text("the name of a service", service)?, args::text("metadata", metadata)?);
+        let mut options = ProvideOptions::default();
+        options.instance_id = instance_id.map(|id| args::text("instance_id", id)).transpose()?;
+        options.reregister = reregister;
+        Ok(Call::new(async move {
+            let provider = client.provide(&service, &metadata, options).await?;
+            Ok(Answer::made(Provider::new(provider), |py, provider| provider.into_py_any(py)))
+        }))
+    }
+
+    fn observe(&self, py: Python<'_>, pattern: &Bound<'_, PyAny>, down_grace: &Bound<'_, PyAny>) -> PyResult<Call> {
+        let (client, pattern) = (self.get(py)?, args::text("the pattern of services", pattern)?);
+        let mut options = ObserveOptions::default();
+        options.down_grace = args::seconds("down_grace", down_grace)?;
+        Ok(Call::new(async move {
+            let observer = client.observe(&pattern, options).await?;
+            Ok(Answer::made(Observer::new(observer), |py, observer| observer.into_py_any(py)))
+        }))
+    }
+
+    fn owners(&self, py: Python<'_>) -> PyResult<Call> {
+        let client = self.get(py)?;
+        Ok(Call::new(async move { client.owners().await.map(owner::owners) }))
+    }
+
+    fn watch_owners(&self, py: Python<'_>) -> PyResult<Call> {
+        let client = self.get(py)?;
+        Ok(Call::new(async move { client.watch_owners().await.map(owner::watch) }))
     }
 
     fn health(&self, py: Python<'_>) -> PyResult<Call> {
@@ -115,6 +178,16 @@ impl Client {
         Ok(Call::new(async move { client.close(timeout).await.map(|()| Answer::Nothing) }))
     }
 
+    /// Power over the client's store, which must be one in memory.
+    fn control(&self, py: Python<'_>) -> PyResult<Control> {
+        let client = self.get(py)?;
+        Ok(Control::new(raised(py, CoreControl::of(&client))?))
+    }
+
+    fn give_back(&self, py: Python<'_>) -> PyResult<Call> {
+        self.close(py, None)
+    }
+
     fn location(&self, py: Python<'_>) -> PyResult<String> {
         Ok(self.get(py)?.location().to_string())
     }
@@ -125,23 +198,5 @@ impl Client {
 
     fn is_closed(&self, py: Python<'_>) -> PyResult<bool> {
         Ok(self.get(py)?.is_closed())
-    }
-}
-
-/// The changes of a client's session, from the one that was current when this was made.
-#[pyclass(frozen, module = "coord._native")]
-pub(crate) struct Changes(Ours<(CoreClient, Arc<Mutex<SessionStatus>>)>);
-
-#[pymethods]
-impl Changes {
-    /// Describes waiting for the next change. One at a time.
-    fn next(&self, py: Python<'_>) -> PyResult<Call> {
-        let (client, seen) = raised(py, self.0.get())?.clone();
-        Ok(Call::new(async move {
-            let before = seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let now = client.session_changed(&before).await?;
-            *seen.lock().unwrap_or_else(PoisonError::into_inner) = now.clone();
-            Ok(Answer::Session(Box::new(now)))
-        }))
     }
 }

@@ -1,10 +1,8 @@
-//! A lock that is held, and its loss.
+//! A lock that is held.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::Arc;
 
-use coord_core::driver::{CancelToken, Runtime};
-use coord_core::error::{Code, Error, LossReason, Result};
+use coord_core::error::{Code, Error, Result};
 use coord_core::lock::Held as CoreHeld;
 use pyo3::prelude::*;
 
@@ -12,6 +10,7 @@ use crate::answer::Answer;
 use crate::args;
 use crate::call::Call;
 use crate::error::raised;
+use crate::loss::{Fate, Loss};
 use crate::ours::Ours;
 
 /// A held lock of the core. Dropping it releases the lock in the background.
@@ -19,25 +18,6 @@ use crate::ours::Ours;
 pub(crate) struct Held {
     held: Ours<Arc<CoreHeld>>,
     fate: Arc<Fate>,
-}
-
-/// How a hold ended: what is left of it when it is released or gone.
-#[derive(Default)]
-struct Fate {
-    /// Whether a release has begun.
-    releasing: AtomicBool,
-    /// Set when the hold has ended: the loss that came before the release, if one did.
-    loss: OnceLock<Option<LossReason>>,
-    /// Fired then, too. What waits for the loss ends with it and does not keep the lock held.
-    ended: CancelToken,
-}
-
-impl Fate {
-    fn end(&self, loss: Option<LossReason>) {
-        // The first end is the one that counts.
-        let _ = self.loss.set(loss);
-        self.ended.fire();
-    }
 }
 
 impl Held {
@@ -84,7 +64,7 @@ impl Held {
 
     /// Whether a release has begun.
     fn released(&self) -> bool {
-        self.fate.releasing.load(Ordering::Relaxed)
+        self.fate.is_releasing()
     }
 
     /// Says that a function runs under this hold, whose end closing the client waits for.
@@ -99,8 +79,12 @@ impl Held {
         Ok(Call::new(async move { release(&held, &fate).await.map(|()| Answer::Nothing) }))
     }
 
+    fn give_back(&self, py: Python<'_>) -> PyResult<Call> {
+        self.release(py)
+    }
+
     fn lost(&self, py: Python<'_>) -> PyResult<Loss> {
-        Ok(Loss { held: Arc::downgrade(raised(py, self.held.get())?), fate: self.fate.clone() })
+        Ok(Loss::new(raised(py, self.held.get())?, &self.fate))
     }
 }
 
@@ -112,7 +96,7 @@ async fn release(held: &CoreHeld, fate: &Fate) -> Result<()> {
             self.1.end(self.0.loss());
         }
     }
-    if fate.releasing.swap(true, Ordering::Relaxed) {
+    if fate.begin_release() {
         return Err(released(held));
     }
     let _ending = Ending(held, fate);
@@ -123,44 +107,4 @@ async fn release(held: &CoreHeld, fate: &Fate) -> Result<()> {
 
 fn released(held: &CoreHeld) -> Error {
     Error::new(Code::NotHeld, format!("lock '{}' was released before", held.name()))
-}
-
-/// The loss of a hold, as an event. It does not keep the lock held.
-#[pyclass(frozen, module = "coord._native")]
-pub(crate) struct Loss {
-    held: Weak<CoreHeld>,
-    fate: Arc<Fate>,
-}
-
-#[pymethods]
-impl Loss {
-    /// Why the hold is lost, as a number; None if it is not, or was released before.
-    fn reason(&self) -> Option<i32> {
-        if !Runtime::is_ours() {
-            return Some(LossReason::Forked as i32);
-        }
-        let loss = match self.fate.loss.get() {
-            Some(loss) => *loss,
-            None => self.held.upgrade().and_then(|held| held.loss()),
-        };
-        loss.map(|reason| reason as i32)
-    }
-
-    /// Describes waiting for the loss. `NotHeld` when the hold ends without one.
-    fn wait(&self) -> Call {
-        let (held, fate) = (self.held.clone(), self.fate.clone());
-        Call::new(async move { lost(held.upgrade(), &fate).await.map(Answer::Loss) })
-    }
-}
-
-async fn lost(held: Option<Arc<CoreHeld>>, fate: &Fate) -> Result<LossReason> {
-    if let Some(held) = held {
-        tokio::select! {
-            biased;
-            () = fate.ended.fired() => {}
-            reason = held.lost() => return Ok(reason),
-        }
-    }
-    let ended = || Error::new(Code::NotHeld, "the lock was released before it was lost");
-    fate.loss.get().copied().flatten().ok_or_else(ended)
 }

@@ -1,8 +1,9 @@
 //! The native module of the Python package `coord`: checks arguments, calls `coord-core`, converts what it answers.
 //!
 //! In reading order: `call` is an operation that was described but not begun, which Python either waits for or
-//! starts on a `queue`; `client`, `lock` and `held` describe them; `answer` and `error` convert what comes
-//! back; `log` keeps the library's log until Python fetches it.
+//! starts on a `queue`, and `feed` is a source of events, one after the other; `client`, `lock` and `held`, `election`,
+//! `term` and `candidacy`, `provider`, `observer` and `owner` describe and make them; `loss` is that of a hold or a term;
+//! `answer` and `error` convert what comes back; `log` keeps the library's log until Python fetches it.
 //!
 //! Invariants: no thread of the library ever attaches to the interpreter; the interpreter is let go around every
 //! wait; every object may be used from any thread, and in a forked child it answers `Forked` and leaks what it has.
@@ -13,14 +14,24 @@
 mod answer;
 mod args;
 mod call;
+mod candidacy;
 mod client;
+mod election;
 mod error;
+mod feed;
 mod held;
 mod interpreter;
 mod lock;
 mod log;
+mod loss;
+mod mail;
+mod observer;
 mod ours;
+mod owner;
+mod provider;
 mod queue;
+mod term;
+mod testing;
 
 use pyo3::prelude::*;
 
@@ -30,11 +41,17 @@ mod _native {
     #[pymodule_export]
     use crate::call::Call;
     #[pymodule_export]
-    use crate::client::{Changes, Client, connect, sanitize};
+    use crate::candidacy::{Candidacy, Elected};
+    #[pymodule_export]
+    use crate::client::{Client, connect, sanitize};
+    #[pymodule_export]
+    use crate::election::Election;
     #[pymodule_export]
     use crate::error::codes;
     #[pymodule_export]
-    use crate::held::{Held, Loss};
+    use crate::feed::Feed;
+    #[pymodule_export]
+    use crate::held::Held;
     #[pymodule_export]
     use crate::interpreter::{finish, forked, thread_count};
     #[pymodule_export]
@@ -42,7 +59,19 @@ mod _native {
     #[pymodule_export]
     use crate::log::{log_start, log_take, log_wake};
     #[pymodule_export]
+    use crate::loss::Loss;
+    #[pymodule_export]
+    use crate::mail::{Batch, Mailer, Outbox, OutboxWatch, Senders, mailer, outbox};
+    #[pymodule_export]
+    use crate::observer::Observer;
+    #[pymodule_export]
+    use crate::provider::Provider;
+    #[pymodule_export]
     use crate::queue::{Op, Queue};
+    #[pymodule_export]
+    use crate::term::Term;
+    #[pymodule_export]
+    use crate::testing::Control;
 
     use super::*;
 

@@ -131,7 +131,7 @@ async def test_changes_end_with_the_client(one: aio.Client) -> None:
     second = await one.open_session()
     heard: list[coord.Session] = []
     second.on_session_change(heard.append)
-    listening = list(second._listeners)
+    listening = list(second._tasks)
     changes = second.session_changes()
     await second.close()
     assert [session async for session in changes] == []

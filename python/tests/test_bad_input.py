@@ -38,6 +38,13 @@ def times(client: coord.Client, held: coord.Held) -> list[Callable[[Any], object
         held.ensure,
         held.lost.wait,
         client.close,
+        lambda seconds: client.election("free").campaign(timeout=seconds),
+        lambda seconds: client.election("boss").when_elected(print, backoff=(seconds, seconds)),
+        lambda seconds: client.election("boss").observe().next(seconds),
+        lambda seconds: client.observe("a", down_grace=seconds),
+        lambda seconds: client.observe("a").wait_available(timeout=seconds),
+        lambda seconds: client.observe("a").wait_unavailable(timeout=seconds),
+        lambda seconds: client.watch_owners().next(seconds),
     ]
 
 
@@ -76,6 +83,13 @@ def test_what_is_no_text_is_no_name(client: coord.Client, name: Any) -> None:
     refuses(lambda: client.lock_info(name), TypeError)
     refuses(lambda: client.locks(name), TypeError)
     refuses(lambda: client.break_lock(name, 1), TypeError)
+    refuses(lambda: client.election(name), TypeError)
+    refuses(lambda: client.election("a").try_campaign(name), TypeError)
+    refuses(lambda: client.election("a").when_elected(print, value=name), TypeError)
+    refuses(lambda: client.provide(name), TypeError)
+    refuses(lambda: client.provide("a", name), TypeError)
+    refuses(lambda: client.provide("a", instance_id=name), TypeError)
+    refuses(lambda: client.observe(name), TypeError)
     refuses(lambda: coord.sanitize(name), TypeError)
     refuses(lambda: coord.connect(name), TypeError)
 
@@ -85,6 +99,9 @@ def test_texts_that_are_no_names(client: coord.Client, name: str) -> None:
     refuses(lambda: client.lock(name), coord.InvalidArgument)
     refuses(lambda: client.lock_info(name), coord.InvalidArgument)
     refuses(lambda: client.break_lock(name, 1), coord.InvalidArgument)
+    refuses(lambda: client.election(name), coord.InvalidArgument)
+    refuses(lambda: client.provide(name), coord.InvalidArgument)
+    refuses(lambda: client.observe(name), coord.InvalidArgument)
     if name != "\ud800":
         assert client.lock(coord.sanitize(name)).name
     assert client.locks() == []
@@ -171,6 +188,56 @@ def test_a_store_that_cannot_be_opened_is_told() -> None:
     assert "nowhere" in str(caught.value)
 
 
+@pytest.mark.parametrize("priority", [1.0, "1", None, True, b"1"], ids=repr)
+def test_what_is_no_priority(client: coord.Client, priority: Any) -> None:
+    election = client.election("a")
+    refuses(lambda: election.campaign(priority=priority), TypeError)
+    refuses(lambda: election.when_elected(print, priority=priority), TypeError)
+
+
+@pytest.mark.parametrize("priority", [2048, -2049, 2**40, -(10**400)], ids=lambda number: f"{number.bit_length()}bits")
+def test_priorities_out_of_range(client: coord.Client, priority: int) -> None:
+    election = client.election("a")
+    refuses(lambda: election.campaign(priority=priority), coord.InvalidArgument)
+    refuses(lambda: election.when_elected(print, priority=priority), coord.InvalidArgument)
+    assert election.leader() is None
+
+
+def test_what_an_election_cannot_do(client: coord.Client) -> None:
+    election = client.election("a")
+    refuses(lambda: election.campaign("v" * 65_537), coord.InvalidArgument)
+    refuses(lambda: election.when_elected(print, backoff=(2, 1)), coord.InvalidArgument)
+    for pauses in (1, (1,), (1, 2, 3), object()):
+        refuses(lambda pauses=pauses: election.when_elected(print, backoff=pauses), TypeError)
+    refuses(lambda: election.when_elected(print, keep_on_error=1), TypeError)  # type: ignore[call-overload]
+    for f in (5, "f", object()):
+        refuses(lambda f=f: election.when_elected(f), TypeError)
+        refuses(lambda f=f: election.when_elected()(f), TypeError)
+        refuses(lambda f=f: election.run(f), TypeError)
+    with election.campaign() as term:
+        for seconds in (*NO_NUMBERS, None):
+            refuses(lambda seconds=seconds: term.ensure(seconds), TypeError)
+        for seconds in (*NO_LENGTHS, 3600):
+            refuses(lambda seconds=seconds: term.ensure(seconds), coord.InvalidArgument)
+        for candidate in (1, None, b"", object()):
+            refuses(lambda candidate=candidate: term.transfer_to(candidate), TypeError)
+        refuses(lambda: term.transfer_to(client.session.id), coord.InvalidArgument)
+        refuses(lambda: term.proclaim("v" * 65_537), coord.InvalidArgument)
+        refuses(lambda: term.proclaim(5), TypeError)  # type: ignore[arg-type]
+        term.check()
+
+
+def test_what_nobody_can_provide(client: coord.Client) -> None:
+    refuses(lambda: client.provide("a", "m" * 4097), coord.InvalidArgument)
+    refuses(lambda: client.provide("a", instance_id="i" * 254), coord.InvalidArgument)
+    refuses(lambda: client.provide("a", reregister="no"), TypeError)  # type: ignore[arg-type]
+    with client.provide("a") as provider:
+        refuses(lambda: provider.update("m" * 4097), coord.InvalidArgument)
+        refuses(lambda: provider.update(b"m"), TypeError)  # type: ignore[arg-type]
+    with client.observe("*") as watch:
+        assert watch.services() == []
+
+
 def test_functions_that_are_none(client: coord.Client) -> None:
     refuses(lambda: client.lock("a").run(None), TypeError)  # type: ignore[arg-type]
     refuses(lambda: client.lock("a").run(lambda: None), TypeError)  # type: ignore[arg-type,misc]
@@ -214,6 +281,11 @@ def test_without_a_loop_asyncio_s_calls_say_so(client: coord.Client) -> None:
 
 def test_what_belongs_to_the_process_is_not_pickled(client: coord.Client) -> None:
     with client.lock("a").acquire() as held:
+        election = client.election("a")
+        with election.campaign() as term, client.provide("a") as provider, client.observe("a") as watch:
+            for thing in (election, term, term.lost, election.observe(), provider, provider.events, watch):
+                with pytest.raises(TypeError, match="cannot be pickled"):
+                    pickle.dumps(thing)
         for thing in (client, client.lock("a"), held, held.lost):
             with pytest.raises(TypeError, match="cannot be pickled"):
                 pickle.dumps(thing)

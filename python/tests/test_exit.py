@@ -69,6 +69,55 @@ def test_exit_releases(shared_url: str, text: str) -> None:
         assert is_free(client, "a")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'client = {SLOW}; term = client.election("a").campaign()',
+        f"""
+client = {SLOW}
+def lead(term):
+    say("in")
+    term.lost.wait()
+client.election("a").when_elected(lead)
+hear()
+""",
+        """
+async def lead(term):
+    say("in")
+    await term.lost
+async def main():
+    global client
+    client = await coord.aio.connect(URL, host_liveness="off", ttl=3600)
+    client.election("a").when_elected(lead)
+    await asyncio.get_running_loop().run_in_executor(None, hear)
+asyncio.run(main())
+""",
+    ],
+    ids=["term", "function", "asyncio"],
+)
+def test_exit_resigns(shared_url: str, text: str) -> None:
+    with coord.connect(shared_url) as client:
+        with script(text, shared_url, options=("-W", "ignore::ResourceWarning")) as process:
+            if "hear" in text:
+                assert process.hear() == "in"
+                assert client.election("a").leader() is not None
+                process.say()
+            process.end()
+        assert client.election("a").leader() is None
+        assert client.election("a").candidates() == []
+
+
+def test_exit_withdraws(shared_url: str) -> None:
+    text = f'provider = {SLOW}.provide("a"); say("in"); hear()'
+    with coord.connect(shared_url) as client, client.observe("a") as watch:
+        with script(text, shared_url, options=("-W", "ignore::ResourceWarning")) as process:
+            assert process.hear() == "in"
+            watch.wait_available(timeout=PATIENCE)
+            process.say()
+            process.end()
+        watch.wait_unavailable(timeout=PATIENCE)
+
+
 def test_exit_amid_busy_threads_never_crashes(shared_url: str) -> None:
     text = """
     import logging

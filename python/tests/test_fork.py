@@ -60,11 +60,29 @@ def ask_everything() -> tuple[dict[str, str], tuple[Any, ...]]:
         "ensure": lambda: held.ensure(1),
         "release": held.release,
         "lost": lambda: held.lost.wait(1),
+        "election": lambda: client.election("b"),
+        "campaign": inherited["election"].campaign,
+        "leader": inherited["election"].leader,
+        "observe": inherited["election"].observe,
+        "when_elected": lambda: inherited["election"].when_elected(print),
+        "term.check": inherited["term"].check,
+        "term.resign": inherited["term"].resign,
+        "term.proclaim": lambda: inherited["term"].proclaim("child"),
+        "provide": lambda: client.provide("b"),
+        "update": lambda: inherited["provider"].update("child"),
+        "provider.close": inherited["provider"].close,
+        "is_available": inherited["observer"].is_available,
+        "observer.next": inherited["observer"].next,
+        "owners": client.owners,
         "close": client.close,
         "connect": lambda: coord.connect("memory:"),
         "aio.connect": lambda: asyncio.run(coord.aio.connect("memory:")),
     }
     answers = {name: refused(call) for name, call in calls.items()}
+    term, election = inherited["term"], inherited["election"]
+    assert (term.remaining, term.lost.reason, election.is_leader()) == (0, coord.LossReason.FORKED, False)
+    assert not inherited["provider"].is_registered()
+    assert not inherited["observer"].synced()
     facts = (held.remaining, held.lost.is_set(), held.lost.reason, held.token, "forked" in repr(client))
     return answers, facts
 
@@ -79,7 +97,10 @@ def test_a_forked_child_is_refused_and_the_parent_works_on(shared_url: str) -> N
     context = multiprocessing.get_context("fork")
     with coord.connect(shared_url, host_liveness="off", ttl=60) as client:
         held = client.lock("a").acquire()
-        inherited.update(client=client, held=held, lock=client.lock("a"))
+        inherited.update(client=client, held=held, lock=client.lock("a"), election=client.election("boss"))
+        inherited.update(term=client.election("boss").campaign(), provider=client.provide("web", "parent"))
+        inherited.update(observer=client.observe("web"))
+        term, provider, observer = inherited["term"], inherited["provider"], inherited["observer"]
         receiver, sender = context.Pipe(duplex=False)
         child = context.Process(target=use_what_was_inherited, args=(sender,))
         child.start()
@@ -91,6 +112,11 @@ def test_a_forked_child_is_refused_and_the_parent_works_on(shared_url: str) -> N
         assert facts == (0.0, True, coord.LossReason.FORKED, held.token, True)
         inherited.clear()
 
+        term.check()
+        assert term.value == ""
+        assert [one.metadata for one in observer.providers()] == ["parent"]
+        term.resign()
+        provider.close()
         held.check()
         held.ensure(30)
         with coord.connect(shared_url) as watcher:

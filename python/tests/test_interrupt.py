@@ -45,6 +45,10 @@ def test_ctrl_c_ends_an_acquire_and_leaves_no_waiter(shared_url: str) -> None:
         'client.lock("free").acquire().lost.wait()',
         "next(client.session_changes())",
         'client.lock("a").run(lambda held: held.lost.wait())',
+        'client.election("a").run(lambda term: term.lost.wait())',
+        'list(client.election("a").observe())',
+        'client.observe("a").wait_available()',
+        "list(client.watch_owners())",
     ],
 )
 def test_ctrl_c_ends_every_wait(shared_url: str, call: str) -> None:
@@ -57,6 +61,20 @@ def test_ctrl_c_ends_every_wait(shared_url: str, call: str) -> None:
         process.hear()
         process.say()
         process.end()
+
+
+def test_ctrl_c_ends_a_campaign_and_leaves_no_candidate(shared_url: str) -> None:
+    with coord.connect(shared_url) as client, client.election("a").campaign():
+        for call in ('client.election("a").campaign()', 'client.election("a").run(print)'):
+            with script(WAITING.format(call=call), shared_url) as process:
+                assert process.hear() == "ready"
+                eventually(lambda: len(client.election("a").candidates()) == 1, "the script waits")
+                process.process.send_signal(signal.SIGINT)
+                assert process.hear().startswith("interrupted")
+                eventually(lambda: client.election("a").candidates() == [], "nobody waits")
+                assert process.hear() == "0"
+                process.say()
+                process.end()
 
 
 def test_ctrl_c_while_others_hold_up_the_interpreter(shared_url: str) -> None:

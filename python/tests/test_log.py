@@ -53,20 +53,8 @@ def test_a_filter_that_fails_ends_nothing(caplog: pytest.LogCaptureFixture, caps
 def test_listeners_failures_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     from coord import _client
 
-    class Changes:
-        left = 2
-
-        def next(self) -> Changes:
-            return self
-
-        def wait(self) -> int:
-            if self.left == 0:
-                raise coord.Closed("the client is closed")
-            self.left -= 1
-            return self.left
-
     def f(_: object) -> None:
         raise ValueError("mine")
 
-    _client._listen(Changes(), f)  # type: ignore[arg-type]
+    _client._listen([1, 2], f)  # type: ignore[arg-type]
     assert [record.exc_info is not None for record in caplog.records if record.name == "coord"] == [True, True]

@@ -14,14 +14,17 @@ import pytest
 import coord
 
 PACKAGE = Path(coord.__file__).parent
-MODULES = sorted(f"coord.{module.name}" for module in pkgutil.iter_modules([str(PACKAGE)]) if module.name != "_native")
+MODULES = sorted(
+    module.name for module in pkgutil.walk_packages([str(PACKAGE)], "coord.") if module.name != "coord._native"
+)
+NOUNS = ["Candidacy", "Client", "Election", "Held", "LeaderWatch", "Lock", "Loss", "Observer", "OwnerWatch", "Provider"]
 
 
 @pytest.mark.parametrize("name", ["coord", *MODULES])
 def test_examples_run(name: str) -> None:
     results = doctest.testmod(importlib.import_module(name), raise_on_error=False)
     assert results.failed == 0
-    if name in ("coord", "coord.aio", "coord._lock", "coord._client"):
+    if name in ("coord", "coord.aio", "coord.testing", "coord._lock", "coord._client", "coord._election"):
         assert results.attempted > 0
 
 
@@ -38,7 +41,7 @@ def test_the_stub_is_that_of_the_native_module() -> None:
     assert check.returncode == 0, check.stdout + check.stderr
 
 
-@pytest.mark.parametrize("name", ["Client", "Lock", "Held", "Loss"])
+@pytest.mark.parametrize("name", [*NOUNS, "ProviderEvents", "SessionWatch", "Term", "Watch"])
 def test_both_apis_have_the_same_names(name: str) -> None:
     def names(cls: type) -> set[str]:
         return {member for member in dir(cls) if not member.startswith("_")}

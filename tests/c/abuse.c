@@ -386,7 +386,7 @@ int main(void) {
     void *on_heap = malloc(64);
     const void *made_up[] = {NULL, (void *)1, (void *)2, (void *)0xdeadbeef, (void *)UINTPTR_MAX, (void *)(uintptr_t)0x3f,
                              &on_stack, on_heap, (char *)on_heap + 1, (void *)((uintptr_t)held ^ ((uintptr_t)1 << 40)),
-                             (void *)((uintptr_t)client | ((uintptr_t)0xffffff << 9)), "text"};
+                             (void *)((uintptr_t)client | ((uintptr_t)0x3fffff << 11)), "text"};
     for (size_t i = 0; i < sizeof made_up / sizeof *made_up; i++) abuse_everything_with(made_up[i]);
     free(on_heap);
 

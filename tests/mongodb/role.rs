@@ -7,6 +7,7 @@ use coord_core::lock::Held;
 use coord_core::protocol::claim::ClaimStep;
 use coord_core::store::Store;
 use coord_core::store::mongodb::MongoStore;
+use coord_core::{ObserveOptions, ProvideOptions};
 use coord_tests::servers::{ReplicaSet, SetOptions};
 use mongodb::bson::{Document, doc};
 
@@ -46,6 +47,11 @@ async fn use_everything(url: &str) -> coord_core::Result<()> {
         held.release().await?;
         waiting.await.expect("no panic")?.release().await?;
         client.locks("").await?;
+        let observer = client.observe("b", ObserveOptions::default()).await?;
+        let provider = client.provide("b", "", ProvideOptions::default()).await?;
+        observer.wait_available("b", Some(PATIENCE)).await?;
+        provider.close().await?;
+        client.owners().await?;
         client.health().await
     };
     let used = used.await;

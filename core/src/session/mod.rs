@@ -343,6 +343,9 @@ impl Session {
         let (state, epoch) = (view.state(), view.epoch());
         let deadline = if state == SessionState::Live { view.deadline().nanos() } else { 0 };
         let passed = self.validity.publish(epoch, deadline);
+        if let SessionState::Lost(reason) = state {
+            self.setup.providers.losing(self.id, reason);
+        }
         let before = self.state.replace(state);
         drop(view);
         // A renewal that is acknowledged after the deadline, before anybody looked, suspends and revives in one change.

@@ -40,6 +40,8 @@ pub(crate) struct Providers {
     table: Mutex<BTreeMap<String, Arc<Offer>>>,
     /// The number of the latest step. A new session's record begins below any.
     revision: AtomicI64,
+    /// Why the latest session was lost: its successor may register before the loss has been told here.
+    loss: Mutex<Option<(SessionId, LossReason)>>,
     wanted: Notify,
 }
 
@@ -274,15 +276,28 @@ impl Providers {
         self.table().values().filter(|offer| offer.is_registered(session)).count()
     }
 
+    /// The session is about to be over: from now on its successor may be opened.
+    pub(super) fn losing(&self, session: SessionId, reason: LossReason) {
+        *self.loss.lock().unwrap_or_else(PoisonError::into_inner) = Some((session, reason));
+    }
+
+    /// Tells of the loss of the session before this one, if that has not been done.
+    fn tell_loss_before(&self, session: SessionId) {
+        let loss = *self.loss.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((lost, reason)) = loss.filter(|(lost, _)| *lost != session) {
+            self.on_lost(lost, reason);
+        }
+    }
+
     /// The session is over, and everything that it provided is gone.
     pub(super) fn on_lost(&self, session: SessionId, reason: LossReason) {
         let mut table = self.table();
         table.retain(|_, offer| {
             let (had, keep) = offer.state.modify(|state| {
                 let had = state.applied.is_some_and(|(of, _)| of == session);
-                if state.written == Some(session) {
-                    (state.written, state.applied) = (None, None);
-                }
+                // Its successor may be writing already.
+                state.written = state.written.filter(|of| *of != session);
+                state.applied = state.applied.filter(|(of, _)| *of != session);
                 (had && state.wanted, state.wanted && (offer.reregister || !state.ever))
             });
             if had && reason != LossReason::Closed {
@@ -305,6 +320,7 @@ impl Providers {
 
     /// The next thing in which the record of this session is not as wanted.
     fn next_difference(&self, session: SessionId) -> Option<Difference> {
+        self.tell_loss_before(session);
         let mut table = self.table();
         // Withdrawn before it came to this session's record: nothing has to be done.
         table.retain(|_, offer| {

@@ -1,6 +1,7 @@
 //! Providers, observers and owners through the public interface, on the stores that need no server.
 #![allow(clippy::disallowed_methods, reason = "a test is a program of its own")]
 
+mod processes;
 mod stories;
 
 use std::sync::Arc;

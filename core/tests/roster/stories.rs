@@ -15,7 +15,7 @@ use coord_core::{
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-const BOUND: Duration = Duration::from_secs(30);
+pub(crate) const BOUND: Duration = Duration::from_secs(30);
 
 /// A store that no other test uses: its URL, to which options can be added, and the way to it beside clients.
 pub(crate) struct Place {
@@ -29,12 +29,12 @@ impl Place {
         self.connect_with(name, "120").await
     }
 
-    async fn connect_with(&self, name: &str, ttl: &str) -> Client {
+    pub(crate) async fn connect_with(&self, name: &str, ttl: &str) -> Client {
         connect(&format!("{}&coord.name={name}&coord.ttl={ttl}", self.url)).await.unwrap()
     }
 }
 
-async fn bounded<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn bounded<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(BOUND, future).await.unwrap_or_else(|_| panic!("{what}: not within {BOUND:?}"))
 }
 
@@ -48,7 +48,7 @@ async fn provide_as(client: &Client, service: &str, instance: &str) -> Provider 
     bounded("a provider", client.provide(service, "", options)).await.unwrap()
 }
 
-async fn observe(client: &Client, pattern: &str) -> Observer {
+pub(crate) async fn observe(client: &Client, pattern: &str) -> Observer {
     bounded("an observer", client.observe(pattern, ObserveOptions::default())).await.unwrap()
 }
 
@@ -437,21 +437,21 @@ pub(crate) async fn a_slow_observer_is_told_what_is_true(place: Place) {
 }
 
 /// What an observer has been told, checked with every event.
-struct Told {
+pub(crate) struct Told {
     observer: Observer,
     up: BTreeSet<String>,
     providers: BTreeSet<(String, String, String, String)>,
-    edges: BTreeMap<String, (u32, u32)>,
+    pub(crate) edges: BTreeMap<String, (u32, u32)>,
     in_bracket: bool,
 }
 
 impl Told {
-    fn of(observer: Observer) -> Self {
+    pub(crate) fn of(observer: Observer) -> Self {
         Self { observer, up: BTreeSet::new(), providers: BTreeSet::new(), edges: BTreeMap::new(), in_bracket: false }
     }
 
     /// Takes what there is, until it says what is true.
-    async fn catch_up(&mut self, truth: &BTreeSet<(String, String, String, String)>) {
+    pub(crate) async fn catch_up(&mut self, truth: &BTreeSet<(String, String, String, String)>) {
         while self.in_bracket || self.providers != *truth || self.up != services(truth) {
             let event = match tokio::time::timeout(BOUND, self.observer.next()).await {
                 Ok(event) => event.unwrap(),
@@ -498,7 +498,7 @@ fn services(providers: &BTreeSet<(String, String, String, String)>) -> BTreeSet<
     providers.iter().map(|provider| provider.1.clone()).collect()
 }
 
-async fn truth(store: &SharedStore) -> BTreeSet<(String, String, String, String)> {
+pub(crate) async fn truth(store: &SharedStore) -> BTreeSet<(String, String, String, String)> {
     let live: Vec<SessionRecord> = store.sessions(SessionQuery::Roster).await.unwrap();
     live.into_iter()
         .flat_map(|session| {

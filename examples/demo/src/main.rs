@@ -1,11 +1,13 @@
-//! The demo: processes of several languages append to one ledger under one lock, and one of them is killed while it
-//! holds the lock. Checks the ledger, and says what happened in a table.
+//! The demo, in two parts. Processes of several languages append to one ledger under one lock, and one of them is
+//! killed while it holds the lock. Then some provide a service and want to lead, and whoever leads is killed. Checks what
+//! they leave, and says what happened in tables.
 //!
-//! `coord-demo URL SECONDS LEDGER NAME=COMMAND…`; the last worker is the one that is killed. `examples/demo/run` builds
-//! the workers and calls this.
+//! `coord-demo ledger URL SECONDS LEDGER NAME=COMMAND…`; the last worker is the one that is killed.
+//! `coord-demo members URL OBSERVER-COMMAND NAME=COMMAND…`. `examples/demo/run` builds the workers and calls this.
 #![allow(clippy::print_stdout)]
 
 mod ledger;
+mod members;
 mod worker;
 
 use std::path::Path;
@@ -15,7 +17,8 @@ use std::time::Duration;
 use ledger::Entry;
 use worker::{Times, Worker, now};
 
-const USAGE: &str = "usage: coord-demo URL SECONDS LEDGER NAME=COMMAND NAME=COMMAND…";
+const USAGE: &str = "usage: coord-demo ledger URL SECONDS LEDGER NAME=COMMAND NAME=COMMAND…\n       \
+    coord-demo members URL OBSERVER-COMMAND NAME=COMMAND…";
 
 /// How long the lock may have no holder, whatever happens: the longest default ttl of a session, a tenth more, and
 /// room for a busy machine. A clean hand-over takes milliseconds, and so does one after a kill on the same machine;
@@ -24,19 +27,32 @@ const LIMIT: Duration = Duration::from_secs(45);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [url, seconds, ledger, workers @ ..] = &arguments[..] else { return usage() };
-    let workers: Option<Vec<(&str, &str)>> = workers.iter().map(|worker| worker.split_once('=')).collect();
-    let (Ok(seconds), Some(workers)) = (seconds.parse::<f64>(), workers) else { return usage() };
-    if workers.len() < 2 || !(0.5..=3600.0).contains(&seconds) {
-        return usage();
-    }
-    match play(url, Duration::from_secs_f64(seconds), Path::new(ledger), &workers) {
+    let outcome = match &arguments[..] {
+        [part, url, seconds, ledger, workers @ ..] if part == "ledger" => {
+            let (Ok(seconds), Some(workers)) = (seconds.parse::<f64>(), named(workers)) else { return usage() };
+            if workers.len() < 2 || !(0.5..=3600.0).contains(&seconds) {
+                return usage();
+            }
+            play(url, Duration::from_secs_f64(seconds), Path::new(ledger), &workers)
+        }
+        [part, url, observer, members @ ..] if part == "members" => {
+            let Some(members) = named(members).filter(|members| !members.is_empty()) else { return usage() };
+            members::play(url, observer, &members)
+        }
+        _ => return usage(),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("demo: FAILED: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Names and commands.
+fn named(workers: &[String]) -> Option<Vec<(&str, &str)>> {
+    workers.iter().map(|worker| worker.split_once('=')).collect()
 }
 
 fn play(url: &str, duration: Duration, path: &Path, commands: &[(&str, &str)]) -> Result<(), String> {
@@ -112,7 +128,7 @@ fn report(entries: &[Entry], everybody: &[(String, u32)], blocked: Duration) {
     println!(
         "  the ledger: {whole} entries, none written by two at once, tokens strictly increasing; 1 cut short by the kill"
     );
-    println!("\ndemo: all is well");
+    println!();
 }
 
 fn show(time: Duration) -> String {

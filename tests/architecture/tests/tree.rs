@@ -82,7 +82,7 @@ fn the_readme_has_an_example_for_every_language() {
     for (language, fence) in [("rust", "rust"), ("c", "c"), ("go", "go"), ("python", "python")] {
         let start = format!("<!-- example: {language} -->\n```{fence}\n");
         assert_eq!(readme.matches(&start).count(), 1, "the README needs one example after {start}");
-        assert!(runner.contains(&format!("run_{language}() {{")), "tests/readme/run does not run {language}");
+        assert!(runner.contains(&format!("def run_{language}(")), "tests/readme/run does not run {language}");
     }
     assert_eq!(readme.matches("<!-- example: ").count(), 4, "an example that no test runs");
 }

@@ -7,6 +7,7 @@
 //! - [`linear`]: whether one lock could have answered all calls as they were answered.
 //! - [`workers`]: starting, stopping and killing them.
 //! - [`servers`]: the replica set behind [`proxy`], and what happens to it.
+//! - [`roster`]: a campaign of its own for providers and observers.
 //! - [`campaign`]: faults and pauses in turn, and what must be left in the end.
 //!
 //! All times are of the host's boot-time clock, so that the histories of several processes can be put side by side.
@@ -20,5 +21,6 @@ pub mod history;
 pub mod linear;
 pub mod proxy;
 pub mod random;
+pub mod roster;
 pub mod servers;
 pub mod workers;

@@ -1,6 +1,7 @@
 //! `coord-faults sqlite|mongodb MINUTES [SEED [quick]]` runs a campaign and prints what was found; `coord-faults check
 //! FOLDER TTL_MS` reads the histories of an earlier one. Fails on violations, and where the campaign had no power; a
-//! quick one need not have any.
+//! quick one need not have any. `coord-faults roster sqlite|mongodb MINUTES SEED [quick | PROCESSES SERVICES
+//! PROVIDERS]` plays providers and observers (10, 20, 200); in a quick one observers may count other edges.
 
 #![expect(clippy::print_stdout, reason = "this program's output")]
 
@@ -21,8 +22,18 @@ fn main() -> ExitCode {
         [store @ ("sqlite" | "mongodb"), minutes, seed, "quick"] => campaign(store, minutes, seed)
             .inspect(|findings| println!("not asked for: {:?}", findings.weaknesses))
             .map(|findings| Findings { weaknesses: Vec::new(), ..findings }),
+        ["roster", store @ ("sqlite" | "mongodb"), minutes, seed] => {
+            return roster(store, minutes, seed, false, [10, 20, 200]);
+        }
+        ["roster", store @ ("sqlite" | "mongodb"), minutes, seed, "quick"] => {
+            return roster(store, minutes, seed, true, [10, 20, 200]);
+        }
+        ["roster", store @ ("sqlite" | "mongodb"), minutes, seed, processes, services, providers] => {
+            let sizes = [processes, services, providers].map(|size| size.parse().unwrap_or(1));
+            return roster(store, minutes, seed, false, sizes);
+        }
         ["check", folder, ttl] => check(folder, ttl),
-        _ => Err("usage: coord-faults sqlite|mongodb MINUTES [SEED [quick]] | check FOLDER TTL_MS".to_owned()),
+        _ => Err("usage: coord-faults sqlite|mongodb MINUTES [SEED [quick]] | check FOLDER TTL_MS | roster STORE MINUTES SEED".to_owned()),
     };
     match result {
         Ok(findings) => report(&findings),
@@ -55,6 +66,56 @@ fn campaign(store: &str, minutes: &str, seed: &str) -> Result<Findings, String> 
     drop(servers);
     if findings.violations.is_empty() {
         // What is left is only of use after a violation.
+        let _ = std::fs::remove_dir_all(&folder);
+    }
+    Ok(findings)
+}
+
+fn roster(store: &str, minutes: &str, seed: &str, quick: bool, sizes: [usize; 3]) -> ExitCode {
+    match play_roster(store, minutes, seed, sizes) {
+        Ok(findings) => {
+            println!("{findings:#?}");
+            let agreed = quick || findings.differences.is_empty();
+            if findings.violations.is_empty() && agreed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(message) => {
+            eprintln!("coord-faults: {message}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn play_roster(
+    store: &str,
+    minutes: &str,
+    seed: &str,
+    [processes, services, providers]: [usize; 3],
+) -> Result<coord_faults::roster::Findings, String> {
+    let minutes: f64 = minutes.parse().map_err(|_| format!("'{minutes}' is not a number of minutes"))?;
+    let own = std::env::current_exe().map_err(|error| error.to_string())?;
+    let folder = std::env::temp_dir().join(format!("coord-roster-{}-{store}", std::process::id()));
+    let url = match store {
+        "sqlite" => format!("sqlite:///{}/coord.db?coord.ttl=5s", folder.display()),
+        _ => {
+            let uri = coord_tests::servers::shared_uri().ok_or("there is no mongod")?;
+            let separator = if uri.contains('?') { '&' } else { '?' };
+            format!("{uri}{separator}coord.prefix=roster{}_&coord.ttl=10s", std::process::id())
+        }
+    };
+    println!("roster on {store}: {minutes} minutes, seed {seed}, messages in {}", folder.display());
+    let findings = coord_faults::roster::run(&coord_faults::roster::Plan {
+        folder: folder.clone(),
+        url,
+        length: Duration::from_secs_f64(minutes * 60.0),
+        seed: seed.parse().map_err(|_| format!("'{seed}' is not a seed"))?,
+        program: own.with_file_name("roster-worker"),
+        processes,
+        services,
+        providers,
+        observers: 3,
+    })
+    .map_err(|error| error.to_string())?;
+    if findings.violations.is_empty() {
         let _ = std::fs::remove_dir_all(&folder);
     }
     Ok(findings)

@@ -11,7 +11,7 @@ use crate::agent::{Agent, Answer};
 use crate::expectation::compare;
 use crate::stage::{Cast, Store, namespace};
 use crate::story::{Step, Story};
-use crate::verbs::{Actor, BEGINNING, GRANTING, verb};
+use crate::verbs::{Actor, BEGINNING, ENDING, GRANTING, verb};
 use crate::watch::Watch;
 use crate::words::Words;
 
@@ -172,18 +172,20 @@ impl Play<'_> {
     /// Reports to the watch what a success means, and asks all who could believe to hold what was just granted.
     fn observe(&mut self, step: &Step, values: &BTreeMap<String, String>) -> Result<(), String> {
         let Some(hold) = step.argument("as").or_else(|| step.argument("hold")) else { return Ok(()) };
-        if matches!(step.verb.as_str(), "release" | "drop") {
+        if ENDING.contains(&step.verb.as_str()) {
             self.watch.ended(hold);
         }
-        let grant = values.get("lock").zip(values.get("token")).filter(|_| GRANTING.contains(&step.verb.as_str()));
-        let Some((lock, token)) = grant else {
+        let lock = values.get("lock").map(|name| format!("lock {name}"));
+        let claim = lock.or_else(|| values.get("election").map(|name| format!("election {name}")));
+        let grant = claim.zip(values.get("token")).filter(|_| GRANTING.contains(&step.verb.as_str()));
+        let Some((claim, token)) = grant else {
             if step.verb == "await" {
                 // A function that ran under the lock has ended.
                 self.watch.ended(hold);
             }
             return Ok(());
         };
-        self.watch.granted(hold, lock, token.parse().map_err(|_| format!("'{token}' is no token"))?)?;
+        self.watch.granted(hold, &claim, token.parse().map_err(|_| format!("'{token}' is no token"))?)?;
         if self.story.overlap {
             return Ok(());
         }
@@ -228,7 +230,7 @@ impl Play<'_> {
             "namespace" => Ok(self.namespace.clone()),
             "races" => Ok(self.store.races().to_string()),
             _ => {
-                let known = reference.rsplit_once('.').and_then(|(name, value)| self.answers.get(name)?.get(value));
+                let known = reference.split_once('.').and_then(|(name, value)| self.answers.get(name)?.get(value));
                 known.cloned().ok_or_else(|| format!("nothing is known as '{reference}'"))
             }
         }

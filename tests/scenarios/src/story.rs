@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::expectation::Expectations;
 use crate::stage::{Language, Store};
-use crate::verbs::{Actor, BEGINNING, NEEDS_PROCESSES, verb};
+use crate::verbs::{Actor, BEGINNING, NEEDS_MEMORY, NEEDS_PROCESSES, verb};
 
 /// A story.
 #[derive(Clone, Debug, Deserialize)]
@@ -145,11 +145,17 @@ impl Story {
         if verb.actor == Actor::Hold && !begun.contains(step.argument("hold").unwrap_or_default()) {
             return Err("nothing was begun under this name before".into());
         }
+        if step.argument("as").is_some_and(|name| name.contains('.')) {
+            return Err("a name must not contain a dot, which ends it in references".into());
+        }
         if BEGINNING.contains(&verb.name) && !begun.insert(step.argument("as").unwrap_or_default()) {
             return Err("something was begun under this name before".into());
         }
         if NEEDS_PROCESSES.contains(&verb.name) && self.stores.contains(&Store::Memory) {
             return Err("the memory store lives in one process; leave it out of 'stores'".into());
+        }
+        if NEEDS_MEMORY.contains(&verb.name) && self.stores != [Store::Memory] {
+            return Err("only the memory store is under control; 'stores' must be [\"memory\"]".into());
         }
         let ends = usize::from(step.error.is_some())
             + usize::from(!step.until.is_empty())
@@ -186,6 +192,8 @@ mod tests {
             (r#"[{"do": "connect", "client": "a", "color": "red"}]"#, "no argument 'color'"),
             (r#"[{"do": "release", "hold": "h"}]"#, "nothing was begun"),
             (r#"[{"do": "kill", "process": "q"}]"#, "no process 'q'"),
+            (r#"[{"do": "expire", "client": "a", "session": "s"}]"#, "memory"),
+            (r#"[{"do": "observe", "client": "a", "election": "e", "as": "a.b"}]"#, "dot"),
             (r#"[{"do": "connect", "client": "a", "error": {}}]"#, "must name a code"),
             (r#"[{"do": "connect", "client": "a", "error": {"code": "Closed"}, "allow": ["Closed"]}]"#, "exclude"),
             (r#"[{"do": "connect", "client": "a", "expect": {"x": {"near": "1"}}}]"#, ""),

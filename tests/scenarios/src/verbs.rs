@@ -60,7 +60,7 @@ pub const VERBS: &[Verb] = &[
     of(Actor::Hold, "pending", &["hold"], &[]),
     of(Actor::Hold, "cancel", &["hold"], &[]),
     of(Actor::Hold, "entered", &["hold"], &[]),
-    of(Actor::Hold, "finish", &["hold"], &[]),
+    of(Actor::Hold, "finish", &["hold"], &["failure"]),
     // A hold
     of(Actor::Hold, "held", &["hold"], &[]),
     of(Actor::Hold, "check", &["hold"], &[]),
@@ -68,6 +68,41 @@ pub const VERBS: &[Verb] = &[
     of(Actor::Hold, "lost", &["hold"], &[]),
     of(Actor::Hold, "release", &["hold"], &[]),
     of(Actor::Hold, "drop", &["hold"], &["if_held"]),
+    // Elections
+    of(Actor::Client, "campaign", &["client", "election", "as"], &["value", "priority", "timeout_ms"]),
+    of(Actor::Client, "try_campaign", &["client", "election", "as"], &["value"]),
+    of(Actor::Client, "start_campaign", &["client", "election", "as"], &["value", "priority", "timeout_ms"]),
+    of(Actor::Client, "leading", &["client", "election"], &[]),
+    of(Actor::Client, "leader", &["client", "election"], &[]),
+    of(Actor::Client, "candidates", &["client", "election"], &[]),
+    of(Actor::Hold, "proclaim", &["hold", "value"], &[]),
+    of(Actor::Hold, "resign", &["hold"], &[]),
+    of(Actor::Hold, "transfer", &["hold", "to"], &[]),
+    of(Actor::Client, "observe", &["client", "election", "as"], &[]),
+    of(Actor::Client, "elect", &["client", "election", "as"], &["value", "priority", "keep_on_error", "backoff_ms"]),
+    of(Actor::Hold, "calls", &["hold"], &[]),
+    of(Actor::Hold, "retire", &["hold"], &[]),
+    // Owners
+    of(Actor::Client, "owners", &["client"], &[]),
+    of(Actor::Client, "owner", &["client", "session"], &[]),
+    of(Actor::Client, "watch_owners", &["client", "as"], &[]),
+    // Providers and observers
+    of(Actor::Client, "provide", &["client", "service", "as"], &["metadata", "instance", "reregister"]),
+    of(Actor::Hold, "provider", &["hold"], &[]),
+    of(Actor::Hold, "update", &["hold", "metadata"], &[]),
+    of(Actor::Client, "watch", &["client", "service", "as"], &["down_grace_ms"]),
+    of(Actor::Hold, "available", &["hold", "service"], &[]),
+    of(Actor::Hold, "services", &["hold"], &[]),
+    of(Actor::Hold, "providers", &["hold", "service"], &[]),
+    of(Actor::Hold, "await_available", &["hold", "service"], &["timeout_ms"]),
+    of(Actor::Hold, "await_unavailable", &["hold", "service"], &["timeout_ms"]),
+    of(Actor::Hold, "synced", &["hold"], &[]),
+    of(Actor::Hold, "next", &["hold"], &[]),
+    of(Actor::Hold, "end", &["hold"], &[]),
+    // A store under control
+    of(Actor::Client, "force_leader", &["client", "election", "session"], &[]),
+    of(Actor::Client, "expire", &["client", "session"], &[]),
+    of(Actor::Client, "advance", &["client", "ms"], &[]),
     // The world around
     of(Actor::Conductor, "kill", &["process"], &[]),
     of(Actor::Conductor, "stop", &["process"], &[]),
@@ -77,10 +112,47 @@ pub const VERBS: &[Verb] = &[
 ];
 
 /// Verbs that begin something under the name in `as`.
-pub const BEGINNING: &[&str] = &["acquire", "try", "start", "run", "rounds"];
+pub const BEGINNING: &[&str] = &[
+    "acquire",
+    "try",
+    "start",
+    "run",
+    "rounds",
+    "campaign",
+    "try_campaign",
+    "start_campaign",
+    "observe",
+    "elect",
+    "watch_owners",
+    "provide",
+    "watch",
+];
 
 /// Verbs whose success is a grant.
-pub const GRANTING: &[&str] = &["acquire", "try", "await", "entered"];
+pub const GRANTING: &[&str] = &["acquire", "try", "campaign", "try_campaign", "await", "entered"];
+
+/// Verbs whose success ends the hold that they name.
+pub const ENDING: &[&str] = &["release", "drop", "resign", "transfer", "retire"];
 
 /// Verbs that need processes of their own, which a store inside of one process does not have.
 pub const NEEDS_PROCESSES: &[&str] = &["kill", "stop", "continue"];
+
+/// Verbs that only a store inside of one process has.
+pub const NEEDS_MEMORY: &[&str] = &["force_leader", "expire", "advance"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_and_the_readme_know_every_verb() {
+        let (schema, readme) = (include_str!("../schema/story.json"), include_str!("../README.md"));
+        for verb in VERBS {
+            assert!(schema.contains(&format!("\"{}\"", verb.name)), "story.json lacks '{}'", verb.name);
+            assert!(readme.contains(&format!("`{}`", verb.name)), "README.md lacks '{}'", verb.name);
+        }
+        for name in BEGINNING.iter().chain(GRANTING).chain(ENDING).chain(NEEDS_PROCESSES).chain(NEEDS_MEMORY) {
+            assert!(verb(name).is_some(), "there is no '{name}'");
+        }
+    }
+}

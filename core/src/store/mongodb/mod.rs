@@ -17,7 +17,7 @@
 //! Deliberately absent: transactions (a hot document would suffer, and one document holds all that a step needs),
 //! server clocks that decide anything, `exp` in a session (it follows from `seen` and `ttl`).
 //!
-//! Needs MongoDB 4.4 or later as a replica set; one member will do. A sharded cluster works as long as the two
+//! Needs MongoDB 4.4 or later as a replica set, 5.0 for the stream of changes; one member will do. A sharded cluster works as long as the two
 //! collections are not sharded.
 
 use std::fmt;

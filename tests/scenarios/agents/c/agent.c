@@ -2,47 +2,21 @@
    the words. Waits block in the library; what was started goes through its event queue; functions and rounds have
    threads of their own. */
 #define _POSIX_C_SOURCE 200809L
-#include <coord.h>
-#include <pthread.h>
-#include <stdio.h>
+#include "agent.h"
+
 #include <stdlib.h>
-#include <string.h>
+#include <time.h>
 
 #include "contest.h"
-#include "words.h"
-
-#define BOUND_MS 30000
-#define CLOSE_MS 20000
-#define MAX_THINGS 64
-
-typedef enum { NOTHING, CLIENT, HOLD, ACQUIRE, RUN, ROUNDS } kind_t;
-
-/* What was begun under a name. Its place in the table is the tag of its events. */
-typedef struct {
-    kind_t kind;
-    char name[64];
-    coord_client_t *client;
-    coord_lock_t *lock;
-    coord_held_t *held;
-    coord_op_t *op;
-    coord_event_t *event; /* the terminal one, once it has come */
-    pthread_t thread;     /* of a run or of rounds, with what they share: */
-    pthread_mutex_t mutex;
-    pthread_cond_t changed;
-    int entered, finish, done;
-    coord_status_t status;
-    coord_error_t *error;
-    const char *problem;
-    long rounds;
-    char file[1024];
-} thing_t;
+#include "elections.h"
+#include "services.h"
 
 static thing_t things[MAX_THINGS];
-static coord_queue_t *queue;
+coord_queue_t *queue;
 
 /* --- answers ----------------------------------------------------------------------------------------------------- */
 
-static const char *holder_state(const coord_holder_t *holder) {
+const char *holder_state(const coord_holder_t *holder) {
     switch (coord_holder_state(holder)) {
     case COORD_HOLDER_LIVE: return "live";
     case COORD_HOLDER_SILENT: return "silent";
@@ -59,7 +33,7 @@ static void say_holder(const coord_holder_t *holder) {
     say("holder.is_self", coord_holder_is_self(holder) ? "true" : "false");
 }
 
-static void say_coord_error(const coord_error_t *error) {
+void say_coord_error(const coord_error_t *error) {
     say_error(coord_error_name(error));
     say("message", coord_error_message(error));
     say("retryable", coord_error_is_retryable(error) ? "true" : "false");
@@ -72,7 +46,7 @@ static void say_coord_error(const coord_error_t *error) {
 }
 
 /* Answers a call that has nothing to say but success, and ends its error. 1 if it succeeded. */
-static int say_status(coord_status_t status, coord_error_t **error) {
+int say_status(coord_status_t status, coord_error_t **error) {
     if (status == COORD_OK) {
         say_ok();
     } else {
@@ -90,7 +64,7 @@ static void say_granted(coord_held_t *held) {
 
 /* --- things ------------------------------------------------------------------------------------------------------ */
 
-static thing_t *find(const char *name, kind_t kind) {
+thing_t *find(const char *name, kind_t kind) {
     for (thing_t *thing = things; thing < things + MAX_THINGS; thing++) {
         if (thing->kind == kind && name != NULL && strcmp(thing->name, name) == 0) {
             return thing;
@@ -99,7 +73,7 @@ static thing_t *find(const char *name, kind_t kind) {
     return NULL;
 }
 
-static thing_t *add(kind_t kind, const char *name) {
+thing_t *add(kind_t kind, const char *name) {
     for (thing_t *thing = things; thing < things + MAX_THINGS; thing++) {
         if (thing->kind == NOTHING && name != NULL && strlen(name) < sizeof thing->name) {
             memset(thing, 0, sizeof *thing);
@@ -111,9 +85,15 @@ static thing_t *add(kind_t kind, const char *name) {
     return NULL;
 }
 
-static void forget(thing_t *thing) {
+void forget(thing_t *thing) {
     coord_event_destroy(thing->event);
     coord_op_destroy(thing->op);
+    coord_term_destroy(thing->term);
+    coord_leader_watch_destroy(thing->leaders);
+    coord_owner_watch_destroy(thing->owners);
+    coord_provider_destroy(thing->provider);
+    coord_observer_destroy(thing->observer);
+    coord_candidacy_destroy(thing->candidacy);
     coord_held_destroy(thing->held);
     coord_lock_destroy(thing->lock);
     coord_client_destroy(thing->client);
@@ -138,12 +118,12 @@ static coord_held_t *held_of(const char *name) {
     return hold != NULL ? hold->held : run != NULL ? run->held : NULL;
 }
 
-static coord_client_t *client_of(const words_t *words) {
+coord_client_t *client_of(const words_t *words) {
     thing_t *client = find(words_get(words, "client", NULL), CLIENT);
     return client == NULL ? NULL : client->client;
 }
 
-static int64_t number_of(const words_t *words, const char *name, int64_t otherwise) {
+int64_t number_of(const words_t *words, const char *name, int64_t otherwise) {
     const char *text = words_get(words, name, NULL);
     return text == NULL ? otherwise : strtoll(text, NULL, 10);
 }
@@ -320,6 +300,24 @@ static void *background(void *user_data) {
     return NULL;
 }
 
+void run_in_background(thing_t *thing, void *(*function)(void *)) {
+    pthread_mutex_init(&thing->mutex, NULL);
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&thing->changed, &attributes);
+    pthread_condattr_destroy(&attributes);
+    pthread_create(&thing->thread, NULL, function, thing);
+}
+
+void join_background(thing_t *thing) {
+    pthread_join(thing->thread, NULL);
+    pthread_cond_destroy(&thing->changed);
+    pthread_mutex_destroy(&thing->mutex);
+}
+
+uint64_t tag_of(const thing_t *thing) { return (uint64_t)(thing - things); }
+
 static void start_thread(const words_t *words, kind_t kind, coord_lock_t *lock) {
     thing_t *thing = add(kind, words_get(words, "as", NULL));
     if (thing == NULL) {
@@ -331,13 +329,7 @@ static void start_thread(const words_t *words, kind_t kind, coord_lock_t *lock) 
     thing->lock = lock;
     thing->rounds = (long)number_of(words, "rounds", 0);
     snprintf(thing->file, sizeof thing->file, "%s", file == NULL ? "" : file);
-    pthread_mutex_init(&thing->mutex, NULL);
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&thing->changed, &attributes);
-    pthread_condattr_destroy(&attributes);
-    pthread_create(&thing->thread, NULL, background, thing);
+    run_in_background(thing, background);
     say_ok();
 }
 
@@ -349,7 +341,7 @@ static void start_acquire(const words_t *words, coord_lock_t *lock) {
         say_fail("too many operations");
         return;
     }
-    uint64_t tag = (uint64_t)(thing - things);
+    uint64_t tag = tag_of(thing);
     int64_t timeout_ms = number_of(words, "timeout_ms", -1);
     if (!say_status(coord_lock_acquire_start(lock, timeout_ms, queue, tag, &thing->op, &error), &error)) {
         forget(thing);
@@ -411,7 +403,7 @@ static int next_event(int64_t timeout_ms) {
 }
 
 /* Waits until the flag is set by the thread of the thing. 0 if that takes too long. */
-static int wait_for(thing_t *thing, const int *flag) {
+int wait_for(thing_t *thing, const int *flag) {
     struct timespec deadline;
     clock_gettime(CLOCK_MONOTONIC, &deadline);
     deadline.tv_sec += BOUND_MS / 1000;
@@ -439,6 +431,10 @@ static void await_acquire(thing_t *thing) {
         forget(thing);
         return;
     }
+    if (thing->kind == CAMPAIGN) {
+        take_term(thing);
+        return;
+    }
     coord_status_t status = coord_event_take_held(thing->event, &held, &error);
     char name[sizeof thing->name];
     strcpy(name, thing->name);
@@ -455,9 +451,7 @@ static void await_thread(thing_t *thing) {
         say_fail("it has not happened within 30 s");
         return;
     }
-    pthread_join(thing->thread, NULL);
-    pthread_cond_destroy(&thing->changed);
-    pthread_mutex_destroy(&thing->mutex);
+    join_background(thing);
     if (thing->problem != NULL) {
         say_fail(thing->problem);
     } else {
@@ -468,14 +462,15 @@ static void await_thread(thing_t *thing) {
 }
 
 static void do_pending(thing_t *thing) {
-    if (thing->kind == ACQUIRE) {
+    int queued = thing->kind == ACQUIRE || thing->kind == CAMPAIGN;
+    if (queued) {
         while (next_event(0)) {
         }
     } else {
         pthread_mutex_lock(&thing->mutex);
     }
     int done = thing->event != NULL || thing->done;
-    if (thing->kind != ACQUIRE) {
+    if (!queued) {
         pthread_mutex_unlock(&thing->mutex);
     }
     say_ok();
@@ -501,6 +496,9 @@ static void do_finish(thing_t *run) {
 static void do_with_operation(const words_t *words) {
     const char *name = words_get(words, "hold", NULL);
     thing_t *acquire = find(name, ACQUIRE), *run = find(name, RUN), *rounds = find(name, ROUNDS);
+    if (acquire == NULL) {
+        acquire = find(name, CAMPAIGN);
+    }
     thing_t *any = acquire != NULL ? acquire : run != NULL ? run : rounds;
     if (any == NULL) {
         say_fail("there is no operation of that name");
@@ -531,7 +529,11 @@ static void do_lost(coord_held_t *held) {
 }
 
 static void do_drop(const words_t *words) {
-    thing_t *hold = find(words_get(words, "hold", NULL), HOLD);
+    static const kind_t kinds[] = {HOLD, TERM, PROVIDER, OBSERVER, LEADERS, OWNERS};
+    thing_t *hold = NULL;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds && hold == NULL; i++) {
+        hold = find(words_get(words, "hold", NULL), kinds[i]);
+    }
     if (hold == NULL && words_get(words, "if_held", NULL) == NULL) {
         say_fail("there is no hold of that name");
         return;
@@ -598,6 +600,8 @@ static void answer(const words_t *words) {
         do_connect(words);
     } else if (strcmp(words->verb, "drop") == 0) {
         do_drop(words);
+    } else if (do_with_term(words) || do_with_candidacy(words) || do_with_feed(words)) {
+        return;
     } else if (is_one_of(words->verb, with_operation)) {
         do_with_operation(words);
     } else if (words_get(words, "hold", NULL) != NULL) {
@@ -606,6 +610,8 @@ static void answer(const words_t *words) {
         }
     } else if (client == NULL) {
         say_fail("there is no client of that name");
+    } else if (do_with_election(words, client) || do_with_services(words, client)) {
+        return;
     } else if (is_one_of(words->verb, with_lock)) {
         do_with_lock(words, client);
     } else {
@@ -615,6 +621,11 @@ static void answer(const words_t *words) {
 
 /* Ends what the story has left open. */
 static void end(void) {
+    for (thing_t *thing = things; thing < things + MAX_THINGS; thing++) {
+        if (thing->kind == CANDIDACY) {
+            end_candidacy(thing);
+        }
+    }
     for (thing_t *thing = things; thing < things + MAX_THINGS; thing++) {
         if (thing->kind == CLIENT) {
             coord_client_close(thing->client, CLOSE_MS, NULL);

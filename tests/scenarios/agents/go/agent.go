@@ -14,9 +14,17 @@ import (
 
 // agent has the clients, holds and running operations, and carries commands out.
 type agent struct {
-	clients    map[string]*coord.Client
-	holds      map[string]*coord.Held
-	operations map[string]*operation
+	clients     map[string]*coord.Client
+	holds       map[string]*coord.Held
+	operations  map[string]*operation
+	terms       map[string]*coord.Term
+	candidacies map[string]*candidacy
+	providers   map[string]*coord.Provider
+	observers   map[string]*coord.Observer
+	// feeds are what `next` looks at; closers end it.
+	feeds   map[string]func(context.Context) (*answer, error)
+	closers map[string]func()
+	over    chan struct{}
 }
 
 // operation runs in a goroutine.
@@ -24,13 +32,25 @@ type operation struct {
 	cancel  context.CancelFunc
 	done    chan struct{}
 	held    *coord.Held // of an acquire that was granted
+	term    *coord.Term // of a campaign that was won
 	err     error
 	entered chan *coord.Held // of a function under a lock
 	finish  chan struct{}
 }
 
 func newAgent() *agent {
-	return &agent{map[string]*coord.Client{}, map[string]*coord.Held{}, map[string]*operation{}}
+	return &agent{
+		clients:     map[string]*coord.Client{},
+		holds:       map[string]*coord.Held{},
+		operations:  map[string]*operation{},
+		terms:       map[string]*coord.Term{},
+		candidacies: map[string]*candidacy{},
+		providers:   map[string]*coord.Provider{},
+		observers:   map[string]*coord.Observer{},
+		feeds:       map[string]func(context.Context) (*answer, error){},
+		closers:     map[string]func(){},
+		over:        make(chan struct{}),
+	}
 }
 
 func (a *agent) answer(line string) *answer {
@@ -52,6 +72,7 @@ func (a *agent) answer(line string) *answer {
 func (a *agent) end() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeBound)
 	defer cancel()
+	close(a.over)
 	var failed error
 	for _, client := range a.clients {
 		failed = errors.Join(failed, client.Close(ctx))
@@ -70,8 +91,23 @@ func (a *agent) carryOut(w words) (*answer, error) {
 		return a.withOperation(w)
 	case "drop":
 		return nil, a.drop(w)
+	case "next":
+		return a.next(w)
+	case "end":
+		return nil, a.endOf(w)
+	case "calls", "retire":
+		return a.withCandidacy(w)
 	}
 	if name, ok := w.values["hold"]; ok {
+		if term := a.terms[name]; term != nil {
+			return withTerm(w, term)
+		}
+		if provider := a.providers[name]; provider != nil {
+			return withProvider(w, provider)
+		}
+		if observer := a.observers[name]; observer != nil {
+			return withObserver(w, observer)
+		}
 		held := a.holds[name]
 		if held == nil {
 			return nil, fmt.Errorf("there is no hold '%s'", name)
@@ -125,6 +161,15 @@ func (a *agent) withClient(w words, client *coord.Client) (*answer, error) {
 			return nil, err
 		}
 		return nil, client.BreakLock(ctx, w.values["lock"], token, w.values["force"] == "true")
+	case "force_leader", "expire", "advance":
+		return nil, withStore(ctx, w, client)
+	case "owners", "owner", "watch_owners":
+		return a.withOwners(ctx, w, client)
+	case "provide", "watch":
+		return a.withService(ctx, w, client)
+	}
+	if _, ok := w.values["election"]; ok {
+		return a.withElection(ctx, w, client)
 	}
 	lock, err := client.Lock(w.values["lock"])
 	if err != nil {
@@ -215,6 +260,9 @@ func (a *agent) begin(name string, work func(context.Context, *operation) error)
 
 func (a *agent) withOperation(w words) (*answer, error) {
 	name := w.values["hold"]
+	if c := a.candidacies[name]; c != nil {
+		return a.withCall(w, c)
+	}
 	o := a.operations[name]
 	if o == nil {
 		return nil, fmt.Errorf("there is no operation '%s'", name)
@@ -254,19 +302,30 @@ func (a *agent) await(ctx context.Context, name string, o *operation) (*answer, 
 	}
 	delete(a.operations, name)
 	o.cancel()
+	if o.term != nil {
+		a.terms[name] = o.term
+		return sayTerm(o.term), nil
+	}
 	if o.held == nil {
 		return nil, o.err
 	}
 	return a.keep(name, o.held, o.err)
 }
 
-// drop lets go of a hold as a program does that forgets it: the garbage collector finds it.
+// drop lets go of something as a program does that forgets it: the garbage collector finds it.
 func (a *agent) drop(w words) error {
 	name := w.values["hold"]
-	if a.holds[name] == nil && w.values["if_held"] != "true" {
+	_, closable := a.closers[name]
+	has := a.holds[name] != nil || a.terms[name] != nil || a.providers[name] != nil || closable
+	if !has && w.values["if_held"] != "true" {
 		return fmt.Errorf("there is no hold '%s'", name)
 	}
 	delete(a.holds, name)
+	delete(a.terms, name)
+	delete(a.providers, name)
+	delete(a.observers, name)
+	delete(a.feeds, name)
+	delete(a.closers, name)
 	runtime.GC()
 	return nil
 }

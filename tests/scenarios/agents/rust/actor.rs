@@ -6,13 +6,18 @@ use std::time::Duration;
 
 use coord_core::client::Client;
 use coord_core::config::Options;
-use coord_core::error::{Error, Result};
+use coord_core::election::{LeaderWatch, Term};
+use coord_core::error::{Error, LossReason, Result};
 use coord_core::lock::{Held, Lock};
 use coord_core::name::sanitize;
+use coord_core::observer::Observer;
+use coord_core::owner::OwnerWatch;
+use coord_core::provider::Provider;
 use coord_scenarios::words::Words;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::elections::Function;
 use crate::{contest, reply};
 
 /// The bound of every wait for an event.
@@ -25,13 +30,30 @@ const CLOSE: Duration = Duration::from_secs(20);
 #[derive(Default)]
 pub(crate) struct Actor {
     clients: HashMap<String, Client>,
-    holds: HashMap<String, Arc<Held>>,
-    operations: HashMap<String, Operation>,
+    holds: HashMap<String, Grant>,
+    pub(crate) operations: HashMap<String, Operation>,
+    pub(crate) things: HashMap<String, Thing>,
+}
+
+/// What was granted and is held.
+pub(crate) enum Grant {
+    Lock(Arc<Held>),
+    Term(Arc<Term>),
+}
+
+/// What goes on until it is ended.
+pub(crate) enum Thing {
+    Leaders(LeaderWatch),
+    Function(Function),
+    Owners(OwnerWatch),
+    Provider(Provider),
+    Observer(Observer),
 }
 
 /// Something that runs in the background.
-enum Operation {
+pub(crate) enum Operation {
     Acquire(JoinHandle<Result<Held>>),
+    Campaign(JoinHandle<Result<Term>>),
     Run {
         task: JoinHandle<Result<()>>,
         entered: Option<oneshot::Receiver<Arc<Held>>>,
@@ -60,7 +82,7 @@ impl From<String> for Trouble {
     }
 }
 
-type Answer = std::result::Result<Words, Trouble>;
+pub(crate) type Answer = std::result::Result<Words, Trouble>;
 
 impl Actor {
     /// Carries a command out.
@@ -82,6 +104,12 @@ impl Actor {
     }
 
     async fn carry_out(&mut self, command: &Words) -> Answer {
+        if let Some(answer) = self.elect(command).await {
+            return answer;
+        }
+        if let Some(answer) = self.serve(command).await {
+            return answer;
+        }
         match command.head() {
             "connect" => self.connect(command).await,
             "close" => {
@@ -106,11 +134,11 @@ impl Actor {
             "acquire" => {
                 let (lock, timeout) = (self.lock(command)?, timeout(command)?);
                 let held = acquire(lock, timeout).await?;
-                self.keep(argument(command, "as")?, held)
+                self.keep(argument(command, "as")?, Grant::Lock(Arc::new(held)))
             }
             "try" => {
                 let held = self.lock(command)?.try_acquire().await?;
-                self.keep(argument(command, "as")?, held)
+                self.keep(argument(command, "as")?, Grant::Lock(Arc::new(held)))
             }
             "start" | "run" | "rounds" => self.start(command),
             "races" => {
@@ -134,6 +162,10 @@ impl Actor {
                 Ok(reply::ok())
             }
             "entered" => self.entered(name).await,
+            "finish" if self.things.contains_key(name) => {
+                self.function(name)?.finish(command.get("failure")).await?;
+                Ok(reply::ok())
+            }
             "finish" => {
                 let Operation::Run { finish, .. } = self.operation(name)? else { return Err(unknown(name)) };
                 let waits = finish.take().is_some_and(|finish| finish.send(()).is_ok());
@@ -157,11 +189,12 @@ impl Actor {
                 Ok(reply::ok().with("reason", reason.name()))
             }
             "release" => {
-                self.hold(name)?.release().await?;
+                let Grant::Lock(held) = self.hold(name)? else { return Err(unknown(name)) };
+                held.release().await?;
                 Ok(reply::ok())
             }
             "drop" => {
-                let dropped = self.holds.remove(name).is_some();
+                let dropped = self.holds.remove(name).is_some() | self.things.remove(name).is_some();
                 if dropped || command.get("if_held") == Some("true") { Ok(reply::ok()) } else { Err(unknown(name)) }
             }
             verb => Err(format!("there is no command '{verb}'").into()),
@@ -200,8 +233,12 @@ impl Actor {
         let operation = self.operations.remove(name).ok_or_else(|| unknown(name))?;
         match operation {
             Operation::Acquire(task) => match bounded(task).await? {
-                Ok(held) => self.keep(name, held?),
+                Ok(held) => self.keep(name, Grant::Lock(Arc::new(held?))),
                 // Dropping the future is how Rust cancels; there is no error then, so this says what it comes to.
+                Err(_) => Ok(Words::new(["error", "Cancelled"]).with("message", "cancelled")),
+            },
+            Operation::Campaign(task) => match bounded(task).await? {
+                Ok(term) => self.keep(name, Grant::Term(Arc::new(term?))),
                 Err(_) => Ok(Words::new(["error", "Cancelled"]).with("message", "cancelled")),
             },
             Operation::Run { task, .. } => {
@@ -213,21 +250,29 @@ impl Actor {
     }
 
     async fn entered(&mut self, name: &str) -> Answer {
+        if self.things.contains_key(name) {
+            let term = self.function(name)?.entered().await?;
+            return self.keep(name, term);
+        }
         let Operation::Run { entered, .. } = self.operation(name)? else { return Err(unknown(name)) };
         let entered = entered.take().ok_or_else(|| unknown(name))?;
         let held = bounded(entered).await?.map_err(|_| "the function was not called".to_owned())?;
-        let answer = reply::granted(&held);
-        self.holds.insert(name.to_owned(), held);
+        self.keep(name, Grant::Lock(held))
+    }
+
+    pub(crate) fn keep(&mut self, name: &str, grant: Grant) -> Answer {
+        let answer = reply::granted(&grant);
+        self.holds.insert(name.to_owned(), grant);
         Ok(answer)
     }
 
-    fn keep(&mut self, name: &str, held: Held) -> Answer {
-        let answer = reply::granted(&held);
-        self.holds.insert(name.to_owned(), Arc::new(held));
-        Ok(answer)
+    /// Keeps something under the name in `as`.
+    pub(crate) fn add(&mut self, command: &Words, thing: Thing) -> Answer {
+        self.things.insert(argument(command, "as")?.to_owned(), thing);
+        Ok(reply::ok())
     }
 
-    fn client(&self, command: &Words) -> std::result::Result<&Client, Trouble> {
+    pub(crate) fn client(&self, command: &Words) -> std::result::Result<&Client, Trouble> {
         let name = argument(command, "client")?;
         self.clients.get(name).ok_or_else(|| unknown(name))
     }
@@ -236,7 +281,7 @@ impl Actor {
         Ok(self.client(command)?.lock(argument(command, "lock")?)?)
     }
 
-    fn hold(&self, name: &str) -> std::result::Result<&Arc<Held>, Trouble> {
+    pub(crate) fn hold(&self, name: &str) -> std::result::Result<&Grant, Trouble> {
         self.holds.get(name).ok_or_else(|| unknown(name))
     }
 
@@ -245,10 +290,41 @@ impl Actor {
     }
 }
 
+impl Grant {
+    pub(crate) fn remaining(&self) -> Duration {
+        match self {
+            Self::Lock(held) => held.remaining(),
+            Self::Term(term) => term.remaining(),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        match self {
+            Self::Lock(held) => held.check(),
+            Self::Term(term) => term.check(),
+        }
+    }
+
+    async fn ensure(&self, duration: Duration) -> Result<()> {
+        match self {
+            Self::Lock(held) => held.ensure(duration).await,
+            Self::Term(term) => term.ensure(duration).await,
+        }
+    }
+
+    async fn lost(&self) -> LossReason {
+        match self {
+            Self::Lock(held) => held.lost().await,
+            Self::Term(term) => term.lost().await,
+        }
+    }
+}
+
 impl Operation {
     fn is_finished(&self) -> bool {
         match self {
             Self::Acquire(task) => task.is_finished(),
+            Self::Campaign(task) => task.is_finished(),
             Self::Run { task, .. } => task.is_finished(),
             Self::Rounds(task) => task.is_finished(),
         }
@@ -257,6 +333,7 @@ impl Operation {
     fn abort(&self) {
         match self {
             Self::Acquire(task) => task.abort(),
+            Self::Campaign(task) => task.abort(),
             Self::Run { task, .. } => task.abort(),
             Self::Rounds(task) => task.abort(),
         }
@@ -293,26 +370,26 @@ fn session(client: &Client) -> Words {
         .with("remaining_ms", status.remaining.as_millis())
 }
 
-async fn bounded<T>(future: impl Future<Output = T>) -> std::result::Result<T, Trouble> {
+pub(crate) async fn bounded<T>(future: impl Future<Output = T>) -> std::result::Result<T, Trouble> {
     let waited = tokio::time::timeout(BOUND, future).await;
     waited.map_err(|_| Trouble::Command(format!("it has not happened within {} s", BOUND.as_secs())))
 }
 
-fn argument<'a>(command: &'a Words, name: &str) -> std::result::Result<&'a str, Trouble> {
+pub(crate) fn argument<'a>(command: &'a Words, name: &str) -> std::result::Result<&'a str, Trouble> {
     command.get(name).ok_or_else(|| Trouble::Command(format!("the argument '{name}' is missing")))
 }
 
-fn number<T: std::str::FromStr>(command: &Words, name: &str) -> std::result::Result<T, Trouble> {
+pub(crate) fn number<T: std::str::FromStr>(command: &Words, name: &str) -> std::result::Result<T, Trouble> {
     argument(command, name)?.parse().map_err(|_| Trouble::Command(format!("'{name}' is not a number")))
 }
 
-fn timeout(command: &Words) -> std::result::Result<Option<Duration>, Trouble> {
+pub(crate) fn timeout(command: &Words) -> std::result::Result<Option<Duration>, Trouble> {
     match command.get("timeout_ms") {
         None => Ok(None),
         Some(_) => Ok(Some(Duration::from_millis(number(command, "timeout_ms")?))),
     }
 }
 
-fn unknown(name: &str) -> Trouble {
+pub(crate) fn unknown(name: &str) -> Trouble {
     Trouble::Command(format!("there is nothing of that kind under the name '{name}'"))
 }

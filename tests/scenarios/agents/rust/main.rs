@@ -3,7 +3,9 @@
 
 mod actor;
 mod contest;
+mod elections;
 mod reply;
+mod services;
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;

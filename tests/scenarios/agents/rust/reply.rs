@@ -1,8 +1,11 @@
 //! Answers: `ok`, `error` with everything that an error says, `fail` for what an agent cannot do.
 
+use coord_core::election::{Leader, LeaderEvent};
 use coord_core::error::{Error, Holder};
-use coord_core::lock::{Held, LockInfo};
+use coord_core::lock::LockInfo;
 use coord_scenarios::words::Words;
+
+use crate::actor::Grant;
 
 /// Success.
 pub(crate) fn ok() -> Words {
@@ -29,8 +32,34 @@ pub(crate) fn error(error: &Error) -> Words {
 }
 
 /// A grant.
-pub(crate) fn granted(held: &Held) -> Words {
-    ok().with("lock", held.name()).with("token", held.token())
+pub(crate) fn granted(grant: &Grant) -> Words {
+    match grant {
+        Grant::Lock(held) => ok().with("lock", held.name()).with("token", held.token()),
+        Grant::Term(term) => ok().with("election", term.name()).with("token", term.token()).with("value", term.value()),
+    }
+}
+
+/// Who leads.
+pub(crate) fn leader(words: Words, leader: &Leader) -> Words {
+    let words = words
+        .with("leader.name", &leader.name)
+        .with("leader.session", &leader.session)
+        .with("leader.pid", leader.pid)
+        .with("leader.token", leader.token)
+        .with("leader.is_self", leader.is_self);
+    match &leader.value {
+        Some(value) => words.with("leader.value", value),
+        None => words,
+    }
+}
+
+/// What an observer of an election is told.
+pub(crate) fn leader_event(event: &LeaderEvent) -> Words {
+    match event {
+        LeaderEvent::Leader(now) => leader(ok().with("event", "leader"), now),
+        // No leader; the agent is built with the library, so there is nothing else.
+        _ => ok().with("event", "no_leader"),
+    }
 }
 
 /// Who holds a lock and who waits.

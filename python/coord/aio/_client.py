@@ -1,0 +1,257 @@
+"""Connecting, and clients for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from coord import _native
+from coord._bridge import bridge
+from coord._client import ClientBase, native_connect
+from coord._errors import CoordError
+from coord._lock import also_failed, info_of
+from coord._owner import Owners
+from coord._types import LockInfo, Locks, Session
+from coord.aio._election import Election
+from coord.aio._lock import Held, Lock
+from coord.aio._observer import Observer
+from coord.aio._owner import OwnerWatch
+from coord.aio._provider import Provider
+from coord.aio._watch import Watch
+from coord.aio.mail import Mailer, Outbox
+from coord.mail import native_mailer, native_outbox
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_Listener = TypeVar("_Listener", bound=Callable[[Session], object])
+
+_logger = logging.getLogger("coord")
+
+
+async def connect(
+    url: str | None = None,
+    *,
+    name: str | None = None,
+    ttl: float | str | None = None,
+    labels: Mapping[str, str] | None = None,
+    namespace: str | None = None,
+    scope: str | None = None,
+    **options: float | str,
+) -> Client:
+    """Connects to a store, and opens a session there; arguments and errors as those of `coord.connect`.
+
+    Returns:
+        The client, an asynchronous context manager that closes it.
+    """
+    call = native_connect(url, name, ttl, labels, namespace, scope, options)
+    return Client(await bridge().run(call))
+
+
+class SessionWatch(Watch[Session]):
+    """The states of a client's session, one after the other."""
+
+
+class Client(ClientBase):
+    """A connection to a store, with a session that carries everything which is held through it.
+
+    It is an asynchronous context manager that closes it; at the exit of the process, clients that are open are closed
+    within their `close_timeout`.
+    """
+
+    def __init__(self, native: _native.Client) -> None:
+        super().__init__(native)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def lock(self, name: str) -> Lock:
+        """The lock of this name: `name`, `scope/name` or `namespace/scope/name`. No I/O.
+
+        Raises:
+            InvalidArgument: The name is not valid; `coord.sanitize` makes a name of any text.
+        """
+        return Lock(self._native.lock(name), self)
+
+    def election(self, name: str) -> Election:
+        """The election of this name: `name`, `scope/name` or `namespace/scope/name`. No I/O.
+
+        Raises:
+            InvalidArgument: The name is not valid; `coord.sanitize` makes a name of any text.
+        """
+        return Election(self._native.election(name), self)
+
+    def mailer(self, url: str, **options: float | str) -> Mailer:
+        """A mailer for the server at this URL; see `coord.mailer`. No I/O. It outlives the client.
+
+        Raises:
+            InvalidArgument: The URL or an option.
+            Closed: The client is closed.
+        """
+        return Mailer(native_mailer(self, url, options))
+
+    def outbox(self, name: str, mailer: Mailer, **options: float | str) -> Outbox:
+        """The outbox of this name, whose mails go through this mailer. No I/O; nothing is sent before `Outbox.start`.
+
+        Args:
+            name: Its name: `name`, `scope/name` or `namespace/scope/name`.
+            mailer: What sends.
+            **options: on_doubt ("send" or "park"), rate and per_domain_rate ("100/m"), attempts, retry_min, retry_max,
+                poll; see docs/mail.md.
+
+        Raises:
+            InvalidArgument: The name or an option.
+            Closed: The client is closed.
+        """
+        return Outbox(native_outbox(self, name, mailer, options), self, mailer)
+
+    async def locks(self, prefix: str = "") -> Locks:
+        """Every lock whose full name begins with `prefix`, with holders and waiters.
+
+        Without a prefix, all of this client's namespace. A notebook shows the result as a table.
+        """
+        return Locks(await bridge().run(self._native.locks(prefix)))
+
+    async def lock_info(self, name: str) -> LockInfo | None:
+        """Who holds this lock and who waits for it; None if it was never used."""
+        return info_of(await bridge().run(self._native.lock(name).info()))
+
+    async def break_lock(self, name: str, token: int, force: bool = False) -> None:
+        """Ends somebody's hold, if it is still the one with this token; see `coord.Client.break_lock`.
+
+        Raises:
+            Conflict: The token is not that of the present hold. Nothing is broken then.
+            Timeout: The holder was asked, is alive, and has not gone in time.
+        """
+        await bridge().run(self._native.break_lock(name, token, force))
+
+    def held(self) -> list[Held]:
+        """The holds of this client that were not released."""
+        return self._unreleased()
+
+    async def provide(
+        self, service: str, metadata: str = "", *, instance_id: str | None = None, reregister: bool = True
+    ) -> Provider:
+        """Says that this process provides a service. Returns when observers can see it.
+
+        Args:
+            service: Its name: `name`, `scope/name` or `namespace/scope/name`.
+            metadata: What those want to know who look for it, an address for example; at most 4 KiB.
+            instance_id: Tells the providers of one service in this client apart; random if not given.
+            reregister: Whether it is registered again under the next session after one was lost.
+
+        Returns:
+            The provider, an asynchronous context manager that withdraws it. It must be kept.
+
+        Raises:
+            InvalidArgument: The name, the metadata or the instance id.
+            AlreadyExists: This client provides the service under this instance id.
+            QueueFull: More than 1,000 providers or 1 MiB of metadata in one session.
+            Unavailable: The store cannot be reached.
+            Closed: The client is closed.
+        """
+        return Provider(await bridge().run(self._native.provide(service, metadata, instance_id, reregister)), self)
+
+    async def observe(self, pattern: str, *, down_grace: float = 0) -> Observer:
+        """Observes a service, or all services of a scope. Returns when the first view is complete.
+
+        However many observers a client has, they share one stream of changes from the store.
+
+        Args:
+            pattern: `name`, `scope/name`, `namespace/scope/name`; or `*`, `scope/*`, `namespace/scope/*`.
+            down_grace: For how many seconds a `LAST_DOWN` is held back. It is dropped when a provider is back in time.
+
+        Returns:
+            The observer, an asynchronous iterator of `ObserverEvent` and context manager that closes it.
+
+        Raises:
+            InvalidArgument: The pattern or the time.
+            Unavailable: The store cannot be reached.
+            Closed: The client is closed.
+        """
+        return Observer(await bridge().run(self._native.observe(pattern, down_grace)))
+
+    async def owners(self) -> Owners:
+        """The sessions that are alive, and what each holds and provides. A notebook shows the result as a table."""
+        return Owners(await bridge().run(self._native.owners()))
+
+    async def watch_owners(self) -> OwnerWatch:
+        """Watches sessions come and go.
+
+        In its events `holds` is what the session held when the watch read it: nothing, for one that has just joined.
+        """
+        return OwnerWatch(await bridge().run(self._native.watch_owners()), "owners")
+
+    async def health(self) -> None:
+        """Asks the store whether it could be written to now.
+
+        Raises:
+            Unavailable: It cannot be reached.
+            Closed: The client is closed.
+        """
+        await bridge().run(self._native.health())
+
+    async def open_session(self) -> Client:
+        """Opens another session on the same store: a client whose holds live and die independently of this one's."""
+        return Client(await bridge().run(self._native.open_session()))
+
+    def session_changes(self) -> SessionWatch:
+        """The session's states from now on, each when it comes; ends when the client is closed.
+
+        A session that was lost and replaced by a new one is a change, too. States that follow each other faster than
+        they are fetched are left out, but never the last.
+        """
+        return SessionWatch(self._native.changes(), "the session")
+
+    def on_session_change(self, f: _Listener) -> _Listener:
+        """Calls `f(session)` at each change of the session, in a task of this loop, until the client is closed.
+
+        If f is asynchronous it is awaited. What it raises is logged. Returns f, so that this is a decorator, too.
+        """
+        self._keep(_listen(self.session_changes(), f))
+        return f
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Begins a task and keeps it until it has ended: a loop does not."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Ends every wait with `Closed`, releases what is held, and waits for functions that run under a lock.
+
+        Closing twice is no error. Once begun, it goes on when the task is cancelled.
+
+        Args:
+            timeout: How many seconds that may take; None: the option `close_timeout`.
+
+        Raises:
+            Timeout: It takes longer; it goes on in the background.
+        """
+        await bridge().finish(self._native.close(timeout))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        try:
+            await self.close()
+        except CoordError as failure:
+            if error is None:
+                raise
+            also_failed(error, "closing the client", failure)
+
+
+async def _listen(changes: SessionWatch, f: Callable[[Session], object]) -> None:
+    async for session in changes:
+        try:
+            answer = f(session)
+            if inspect.isawaitable(answer):
+                await answer
+        except Exception:
+            _logger.exception("a listener for changes of the session failed")

@@ -1,0 +1,59 @@
+"""Watches for asyncio."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
+
+from coord._bridge import bridge
+from coord._errors import Closed
+from coord._watch import WatchBase
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_T = TypeVar("_T")
+
+
+class Watch(WatchBase[_T]):
+    """An asynchronous iterator that waits for the next item, and ends when it or its client is closed.
+
+    It is an asynchronous context manager that closes it. Several tasks may share one: each item goes to one of them.
+    """
+
+    async def next(self, timeout: float | None = None) -> _T:
+        """Waits for the next item.
+
+        Args:
+            timeout: How many seconds to wait at most; None: for ever.
+
+        Raises:
+            Timeout: Nothing came in time. Nothing is lost by that, nor by cancelling the task.
+            Closed: The watch or its client is closed.
+        """
+        begin, left = time.monotonic(), timeout
+        while True:
+            await bridge().run(self._feed.ready(), left)
+            taken = self._take()
+            if taken is not None:
+                return taken[0]
+            # Another task was faster.
+            left = None if timeout is None else max(0.0, timeout - (time.monotonic() - begin))
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> _T:
+        try:
+            return await self.next()
+        except Closed:
+            raise StopAsyncIteration from None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self.close()
