@@ -510,6 +510,11 @@
 #define COORD_EVENT_FORCED 19
 
 /**
+ * An operation ended whose result is a text, such as the report of a message; coord_event_take_text.
+ */
+#define COORD_EVENT_TEXT 50
+
+/**
  * Nothing is logged.
  */
 #define COORD_LOG_OFF 0
@@ -627,6 +632,16 @@ typedef struct coord_lock_list_t coord_lock_list_t;
 typedef struct coord_lock_t coord_lock_t;
 
 /**
+ * Messages that are being sent.
+ */
+typedef struct coord_mail_batch_t coord_mail_batch_t;
+
+/**
+ * A mail server to send through.
+ */
+typedef struct coord_mailer_t coord_mailer_t;
+
+/**
  * Names, in their order.
  */
 typedef struct coord_name_list_t coord_name_list_t;
@@ -651,6 +666,16 @@ typedef struct coord_op_t coord_op_t;
  * time; the call copies them.
  */
 typedef struct coord_options_t coord_options_t;
+
+/**
+ * Mails on their way. It keeps its client open.
+ */
+typedef struct coord_outbox_t coord_outbox_t;
+
+/**
+ * What happens in an outbox, event by event. It keeps its client open.
+ */
+typedef struct coord_outbox_watch_t coord_outbox_watch_t;
 
 /**
  * What a watch of owners tells. What it lends is valid until it is destroyed.
@@ -691,6 +716,11 @@ typedef struct coord_provider_t coord_provider_t;
  * Where the outcomes of started operations arrive, in the order in which they become known.
  */
 typedef struct coord_queue_t coord_queue_t;
+
+/**
+ * What sends the mails of an outbox in this process.
+ */
+typedef struct coord_senders_t coord_senders_t;
 
 /**
  * A client's session at one moment. What it lends is valid until it is destroyed.
@@ -4002,6 +4032,615 @@ const char *coord_provider_info_label_key(const coord_provider_info_t *provider,
 const char *coord_provider_info_label_value(const coord_provider_info_t *provider, size_t index);
 
 /**
+ * A mailer for the server at this URL: "smtp://user:password@host:587" with STARTTLS, "smtps://..." with TLS from the
+ * first byte; docs/mail.md has the options. `options` is NULL, or a JSON object of options by their names in the URL,
+ * `{"sender": "shop@example.org", "timeout": "30s"}`, which win over the URL's. `client` may be NULL: a mailer needs no
+ * store, and outlives its client. No I/O.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_mailer_destroy
+ * @since 0.1
+ */
+coord_status_t coord_mailer_new(coord_client_t *client,
+                                const char *url,
+                                size_t url_len,
+                                const char *options,
+                                size_t options_len,
+                                coord_mailer_t **out,
+                                coord_error_t **err);
+
+/**
+ * Where the server is, "smtp://host:port", without user and password; valid until the mailer is destroyed, empty for
+ * NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_mailer_location(const coord_mailer_t *mailer);
+
+/**
+ * Sends a message, given as JSON (docs/mail.md has its fields):
+ * `{"to": "ann@example.org", "subject": "Hello", "text": "..."}`. `*out` becomes the report, JSON with what the server
+ * said about each recipient, also where it refused all of them. COORD_E_INVALID_ARGUMENT names the field, and nothing
+ * was sent; COORD_E_OUTCOME_UNKNOWN when all of it was sent and the server's answer did not come. The mailer's own
+ * option "timeout" bounds the call as well as `timeout_ms`.
+ *
+ * @threadsafe yes
+ * @blocks until sent, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_text_destroy
+ * @since 0.1
+ */
+coord_status_t coord_mailer_send(coord_mailer_t *mailer,
+                                 const char *message,
+                                 size_t message_len,
+                                 int64_t timeout_ms,
+                                 coord_cancel_t *cancel,
+                                 coord_text_t **out,
+                                 coord_error_t **err);
+
+/**
+ * Starts coord_mailer_send; ends with COORD_EVENT_TEXT.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_mailer_send_start(coord_mailer_t *mailer,
+                                       const char *message,
+                                       size_t message_len,
+                                       int64_t timeout_ms,
+                                       coord_queue_t *queue,
+                                       uint64_t tag,
+                                       coord_op_t **op,
+                                       coord_error_t **err);
+
+/**
+ * Begins to send messages, a JSON list of them, as many at a time as the mailer has connections. What becomes of each
+ * is taken with coord_mail_batch_next. Destroying the batch ends it: what has not begun is not sent.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_mail_batch_destroy
+ * @since 0.1
+ */
+coord_status_t coord_mailer_send_many(coord_mailer_t *mailer,
+                                      const char *messages,
+                                      size_t messages_len,
+                                      coord_mail_batch_t **out,
+                                      coord_error_t **err);
+
+/**
+ * How many messages the batch has; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_mail_batch_total(const coord_mail_batch_t *batch);
+
+/**
+ * Waits for the next message of the batch that has ended, in whatever order. `*out` becomes JSON: `index`, the
+ * message's place in the list, and either `report` or `error` (with `code`, `name`, `message` and `retryable`); or
+ * NULL when all have ended.
+ *
+ * @threadsafe yes
+ * @blocks until the next has ended, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_text_destroy
+ * @since 0.1
+ */
+coord_status_t coord_mail_batch_next(coord_mail_batch_t *batch,
+                                     int64_t timeout_ms,
+                                     coord_cancel_t *cancel,
+                                     coord_text_t **out,
+                                     coord_error_t **err);
+
+/**
+ * Starts coord_mail_batch_next; ends with COORD_EVENT_TEXT.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_mail_batch_next_start(coord_mail_batch_t *batch,
+                                           int64_t timeout_ms,
+                                           coord_queue_t *queue,
+                                           uint64_t tag,
+                                           coord_op_t **op,
+                                           coord_error_t **err);
+
+/**
+ * Destroys a batch: what has not begun is not sent. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `batch`
+ * @since 0.1
+ */
+void coord_mail_batch_destroy(coord_mail_batch_t *batch);
+
+/**
+ * Connects, logs in, and asks the server whether it answers. COORD_E_UNAVAILABLE when it does not,
+ * COORD_E_UNAUTHORIZED for the login or the server's certificate, COORD_E_UNSUPPORTED when it offers no encryption or
+ * no login that is wanted.
+ *
+ * @threadsafe yes
+ * @blocks until the server answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_mailer_health(coord_mailer_t *mailer,
+                                   int64_t timeout_ms,
+                                   coord_cancel_t *cancel,
+                                   coord_error_t **err);
+
+/**
+ * Starts coord_mailer_health; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_mailer_health_start(coord_mailer_t *mailer,
+                                         int64_t timeout_ms,
+                                         coord_queue_t *queue,
+                                         uint64_t tag,
+                                         coord_op_t **op,
+                                         coord_error_t **err);
+
+/**
+ * Closes a mailer: refuses new messages, waits for those that are being sent, and says goodbye to the server. Closing
+ * twice is no error.
+ *
+ * @threadsafe yes
+ * @blocks until closed, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing; the handle is still to be destroyed
+ * @since 0.1
+ */
+coord_status_t coord_mailer_close(coord_mailer_t *mailer,
+                                  int64_t timeout_ms,
+                                  coord_cancel_t *cancel,
+                                  coord_error_t **err);
+
+/**
+ * Starts coord_mailer_close; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_mailer_close_start(coord_mailer_t *mailer,
+                                        int64_t timeout_ms,
+                                        coord_queue_t *queue,
+                                        uint64_t tag,
+                                        coord_op_t **op,
+                                        coord_error_t **err);
+
+/**
+ * Destroys the handle of a mailer. What is being sent goes on; its unused connections end with the last handle. NULL
+ * is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `mailer`
+ * @since 0.1
+ */
+void coord_mailer_destroy(coord_mailer_t *mailer);
+
+/**
+ * The outbox of this name, whose mails go through this mailer. `options` is NULL, or a JSON object of options:
+ * `{"on_doubt": "park", "rate": "100/m"}`; docs/mail.md has them. Nothing is sent before coord_outbox_start. No I/O.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_outbox_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_new(coord_client_t *client,
+                                const char *name,
+                                size_t name_len,
+                                coord_mailer_t *mailer,
+                                const char *options,
+                                size_t options_len,
+                                coord_outbox_t **out,
+                                coord_error_t **err);
+
+/**
+ * Puts a mail into the outbox, in one write, if there is none with its key; `key` may be NULL, and then each is
+ * another. `not_before_ms` and `expires_ms` are in milliseconds since 1970, or 0. `*out` becomes JSON: `id`, and `new`,
+ * which is false if there was one with this key. COORD_E_INVALID_ARGUMENT names the field of the message; after
+ * COORD_E_OUTCOME_UNKNOWN enqueue it again with the same key.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_text_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_enqueue(coord_outbox_t *outbox,
+                                    const char *message,
+                                    size_t message_len,
+                                    const char *key,
+                                    size_t key_len,
+                                    int64_t not_before_ms,
+                                    int64_t expires_ms,
+                                    int64_t timeout_ms,
+                                    coord_cancel_t *cancel,
+                                    coord_text_t **out,
+                                    coord_error_t **err);
+
+/**
+ * Starts coord_outbox_enqueue; ends with COORD_EVENT_TEXT.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_enqueue_start(coord_outbox_t *outbox,
+                                          const char *message,
+                                          size_t message_len,
+                                          const char *key,
+                                          size_t key_len,
+                                          int64_t not_before_ms,
+                                          int64_t expires_ms,
+                                          int64_t timeout_ms,
+                                          coord_queue_t *queue,
+                                          uint64_t tag,
+                                          coord_op_t **op,
+                                          coord_error_t **err);
+
+/**
+ * The mail with this id as JSON, or NULL if there is none.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_text_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_get(coord_outbox_t *outbox,
+                                const char *id,
+                                size_t id_len,
+                                int64_t timeout_ms,
+                                coord_cancel_t *cancel,
+                                coord_text_t **out,
+                                coord_error_t **err);
+
+/**
+ * Starts coord_outbox_get; ends with COORD_EVENT_TEXT.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_get_start(coord_outbox_t *outbox,
+                                      const char *id,
+                                      size_t id_len,
+                                      int64_t timeout_ms,
+                                      coord_queue_t *queue,
+                                      uint64_t tag,
+                                      coord_op_t **op,
+                                      coord_error_t **err);
+
+/**
+ * Mails in this state ("queued", "sending", "sent", "failed", "parked", "expired", "cancelled"; NULL: in any), oldest
+ * first, at most so many, as a JSON list.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_text_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_list(coord_outbox_t *outbox,
+                                 const char *state,
+                                 size_t state_len,
+                                 uint64_t limit,
+                                 int64_t timeout_ms,
+                                 coord_cancel_t *cancel,
+                                 coord_text_t **out,
+                                 coord_error_t **err);
+
+/**
+ * Starts coord_outbox_list; ends with COORD_EVENT_TEXT.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_list_start(coord_outbox_t *outbox,
+                                       const char *state,
+                                       size_t state_len,
+                                       uint64_t limit,
+                                       int64_t timeout_ms,
+                                       coord_queue_t *queue,
+                                       uint64_t tag,
+                                       coord_op_t **op,
+                                       coord_error_t **err);
+
+/**
+ * How many mails are in each state: a JSON object of numbers.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_text_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_stats(coord_outbox_t *outbox,
+                                  int64_t timeout_ms,
+                                  coord_cancel_t *cancel,
+                                  coord_text_t **out,
+                                  coord_error_t **err);
+
+/**
+ * Starts coord_outbox_stats; ends with COORD_EVENT_TEXT.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_stats_start(coord_outbox_t *outbox,
+                                        int64_t timeout_ms,
+                                        coord_queue_t *queue,
+                                        uint64_t tag,
+                                        coord_op_t **op,
+                                        coord_error_t **err);
+
+/**
+ * Sends a mail (again) that has failed, is parked or waits for its time, at once. A second copy can come of it.
+ * COORD_E_NOT_FOUND; COORD_E_CONFLICT for other states.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_outbox_retry(coord_outbox_t *outbox,
+                                  const char *id,
+                                  size_t id_len,
+                                  int64_t timeout_ms,
+                                  coord_cancel_t *cancel,
+                                  coord_error_t **err);
+
+/**
+ * Starts coord_outbox_retry; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_retry_start(coord_outbox_t *outbox,
+                                        const char *id,
+                                        size_t id_len,
+                                        int64_t timeout_ms,
+                                        coord_queue_t *queue,
+                                        uint64_t tag,
+                                        coord_op_t **op,
+                                        coord_error_t **err);
+
+/**
+ * Takes back a mail that is queued or parked. It stays, so that its key stays used, until it is purged.
+ * COORD_E_NOT_FOUND; COORD_E_CONFLICT for other states.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_outbox_cancel(coord_outbox_t *outbox,
+                                   const char *id,
+                                   size_t id_len,
+                                   int64_t timeout_ms,
+                                   coord_cancel_t *cancel,
+                                   coord_error_t **err);
+
+/**
+ * Starts coord_outbox_cancel; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_cancel_start(coord_outbox_t *outbox,
+                                         const char *id,
+                                         size_t id_len,
+                                         int64_t timeout_ms,
+                                         coord_queue_t *queue,
+                                         uint64_t tag,
+                                         coord_op_t **op,
+                                         coord_error_t **err);
+
+/**
+ * Removes mails that came to their end so long ago; `*out` becomes their number. After that their keys are accepted
+ * again.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_text_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_purge(coord_outbox_t *outbox,
+                                  uint64_t older_than_ms,
+                                  int64_t timeout_ms,
+                                  coord_cancel_t *cancel,
+                                  coord_text_t **out,
+                                  coord_error_t **err);
+
+/**
+ * Starts coord_outbox_purge; ends with COORD_EVENT_TEXT.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_purge_start(coord_outbox_t *outbox,
+                                        uint64_t older_than_ms,
+                                        int64_t timeout_ms,
+                                        coord_queue_t *queue,
+                                        uint64_t tag,
+                                        coord_op_t **op,
+                                        coord_error_t **err);
+
+/**
+ * Destroys the handle of an outbox; its senders go on until theirs are. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `outbox`
+ * @since 0.1
+ */
+void coord_outbox_destroy(coord_outbox_t *outbox);
+
+/**
+ * A watch of every mail of the outbox, whatever process changes it. It begins with the first coord_outbox_watch_next,
+ * whose event is a gap.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_outbox_watch_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_watch_new(coord_outbox_t *outbox, coord_outbox_watch_t **out, coord_error_t **err);
+
+/**
+ * Waits for the next event: `{"event": "gap"}` (changes may be missing: list what is there),
+ * `{"event": "mail", "mail": {...}}` or `{"event": "purged", "id": ...}`.
+ *
+ * @threadsafe yes
+ * @blocks until there is one, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_text_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_watch_next(coord_outbox_watch_t *watch,
+                                       int64_t timeout_ms,
+                                       coord_cancel_t *cancel,
+                                       coord_text_t **out,
+                                       coord_error_t **err);
+
+/**
+ * Starts coord_outbox_watch_next; ends with COORD_EVENT_TEXT.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_watch_next_start(coord_outbox_watch_t *watch,
+                                             int64_t timeout_ms,
+                                             coord_queue_t *queue,
+                                             uint64_t tag,
+                                             coord_op_t **op,
+                                             coord_error_t **err);
+
+/**
+ * Ends a watch. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `watch`
+ * @since 0.1
+ */
+void coord_outbox_watch_destroy(coord_outbox_watch_t *watch);
+
+/**
+ * Starts to send the mails of an outbox, up to so many at a time, from 1 to 32. Other processes may do the same: each
+ * mail is sent by one of them.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_senders_destroy
+ * @since 0.1
+ */
+coord_status_t coord_outbox_start(coord_outbox_t *outbox, uint32_t senders, coord_senders_t **out, coord_error_t **err);
+
+/**
+ * Begins nothing new, and waits until what has begun is finished and recorded.
+ *
+ * @threadsafe yes
+ * @blocks until nothing is being sent, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_senders_stop(coord_senders_t *senders,
+                                  int64_t timeout_ms,
+                                  coord_cancel_t *cancel,
+                                  coord_error_t **err);
+
+/**
+ * Starts coord_senders_stop; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_senders_stop_start(coord_senders_t *senders,
+                                        int64_t timeout_ms,
+                                        coord_queue_t *queue,
+                                        uint64_t tag,
+                                        coord_op_t **op,
+                                        coord_error_t **err);
+
+/**
+ * Destroys senders: what has begun is finished in the background, and nothing new is begun. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `senders`
+ * @since 0.1
+ */
+void coord_senders_destroy(coord_senders_t *senders);
+
+/**
  * Makes a queue.
  *
  * @threadsafe yes
@@ -4197,6 +4836,18 @@ coord_status_t coord_event_take_locks(coord_event_t *event, coord_lock_list_t **
  * @since 0.1
  */
 coord_status_t coord_event_take_session(coord_event_t *event, coord_session_t **out, coord_error_t **err);
+
+/**
+ * Takes the text out of an event, once; `*out` becomes NULL at the end of what comes one after another. For an
+ * operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_text_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_text(coord_event_t *event, coord_text_t **out, coord_error_t **err);
 
 /**
  * Destroys an event, and gives back what it carries and nobody took. NULL is allowed.

@@ -11,6 +11,8 @@ const COORD_NUL: usize = usize::MAX;
 /// The longest text that is looked at. Everything that is asked for is far shorter; a longer one is a mistake such as
 /// a negative length, and must not be read.
 const MAX_TEXT: usize = 1 << 16;
+/// The longest of those that carry documents: beyond every store's and every mail server's limit.
+const MAX_LONG_TEXT: usize = 1 << 28;
 
 /// Text that the caller lends for the length of a call.
 #[derive(Clone, Copy)]
@@ -36,16 +38,28 @@ impl Text {
     /// # Errors
     /// `InvalidArgument` if it is NULL, too long, or not UTF-8. `what` names the parameter.
     pub(crate) fn read(self, what: &str) -> Result<String> {
+        self.read_within(what, MAX_TEXT)
+    }
+
+    /// The same for what may be longer, such as a message with its attachments.
+    ///
+    /// # Errors
+    /// As [`Text::read`].
+    pub(crate) fn read_long(self, what: &str) -> Result<String> {
+        self.read_within(what, MAX_LONG_TEXT)
+    }
+
+    fn read_within(self, what: &str, most: usize) -> Result<String> {
         if self.start.is_null() {
             return Err(Error::invalid(format!("{what} is NULL")));
         }
-        let too_long = || Error::invalid(format!("{what} has more than {MAX_TEXT} bytes"));
+        let too_long = || Error::invalid(format!("{what} has more than {most} bytes"));
         let length = match self.length {
             // SAFETY: by the contract of `lent`. At most the bytes up to the zero are looked at.
-            COORD_NUL => unsafe { libc::strnlen(self.start, MAX_TEXT + 1) },
+            COORD_NUL => unsafe { libc::strnlen(self.start, most + 1) },
             length => length,
         };
-        if length > MAX_TEXT {
+        if length > most {
             return Err(too_long());
         }
         // SAFETY: by the contract of `lent`, there are that many bytes.

@@ -22,6 +22,7 @@ use crate::handle::{self, Owned, object};
 use crate::held::{HeldObject, coord_held_t};
 use crate::listing::{LockListObject, coord_lock_list_t};
 use crate::session::{SessionObject, coord_session_t};
+use crate::text::{TextObject, coord_text_t};
 
 /// No event.
 pub const COORD_EVENT_NONE: i32 = 0;
@@ -63,6 +64,8 @@ pub const COORD_EVENT_LEADER_WATCH: i32 = 17;
 pub const COORD_EVENT_ELECTED: i32 = 18;
 /// A leader was to be forced, in a test; coord_event_take_token.
 pub const COORD_EVENT_FORCED: i32 = 19;
+/// An operation ended whose result is a text, such as the report of a message; coord_event_take_text.
+pub const COORD_EVENT_TEXT: i32 = 50;
 
 /// An operation that was started. Needed only to cancel it.
 pub struct coord_op_t;
@@ -96,6 +99,8 @@ pub(crate) enum Payload {
     LeaderWatch(LeaderWatch),
     Elected(Elected),
     Token(i64),
+    /// None at the end of what comes one after another.
+    Text(Option<String>),
 }
 
 pub(crate) struct EventObject {
@@ -334,6 +339,33 @@ pub unsafe extern "C" fn coord_event_take_session(
             other => Err(other),
         })?;
         out.put(handle::issue(SessionObject::new(status)));
+        Ok(())
+    })
+}
+
+/// Takes the text out of an event, once; `*out` becomes NULL at the end of what comes one after another. For an
+/// operation that failed, its error.
+///
+/// @threadsafe yes
+/// @blocks no
+/// @callback_safe yes
+/// @owns the caller owns `*out`, and ends it with coord_text_destroy
+/// @since 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn coord_event_take_text(
+    event: *mut coord_event_t,
+    out: *mut *mut coord_text_t,
+    err: *mut *mut coord_error_t,
+) -> coord_status_t {
+    // SAFETY: as every export, see lib.rs.
+    let (out, err) = unsafe { (Out::lent(out), Out::lent(err)) };
+    fallible(err, || {
+        let out = out.required("out")?;
+        let text = handle::get::<EventObject>(event)?.take("text", |payload| match payload {
+            Payload::Text(text) => Ok(text),
+            other => Err(other),
+        })?;
+        out.put(text.map_or(std::ptr::null_mut(), |text| handle::issue(TextObject::new(&text))));
         Ok(())
     })
 }

@@ -66,6 +66,12 @@ pub mod observer;
 
 pub mod provided;
 
+pub mod mail;
+
+pub mod outbox;
+
+pub mod senders;
+
 pub mod queue;
 
 pub mod event;

@@ -60,6 +60,7 @@ from coord._types import (
     Waiter,
 )
 from coord._watch import Watch
+from coord.mail import Mailer, Outbox, mailer
 
 if TYPE_CHECKING:
     from coord import aio as aio
@@ -94,11 +95,13 @@ __all__ = [
     "Loss",
     "LossReason",
     "Lost",
+    "Mailer",
     "NotFound",
     "NotHeld",
     "Observer",
     "ObserverEvent",
     "ObserverEventKind",
+    "Outbox",
     "OutcomeUnknown",
     "Owner",
     "OwnerEvent",
@@ -129,6 +132,7 @@ __all__ = [
     "__version__",
     "aio",
     "connect",
+    "mailer",
     "sanitize",
     "testing",
 ]

@@ -65,7 +65,7 @@ impl Client {
         Self(Ours::new(client))
     }
 
-    fn get(&self, py: Python<'_>) -> PyResult<CoreClient> {
+    pub(crate) fn get(&self, py: Python<'_>) -> PyResult<CoreClient> {
         raised(py, self.0.get()).cloned()
     }
 }

@@ -24,6 +24,7 @@ mod interpreter;
 mod lock;
 mod log;
 mod loss;
+mod mail;
 mod observer;
 mod ours;
 mod owner;
@@ -59,6 +60,8 @@ mod _native {
     use crate::log::{log_start, log_take, log_wake};
     #[pymodule_export]
     use crate::loss::Loss;
+    #[pymodule_export]
+    use crate::mail::{Batch, Mailer, Outbox, OutboxWatch, Senders, mailer, outbox};
     #[pymodule_export]
     use crate::observer::Observer;
     #[pymodule_export]

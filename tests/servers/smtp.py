@@ -14,7 +14,8 @@ JSON, and each is answered by one line of JSON; at the end of stdin the server e
 
 STEP is connect, ehlo, starttls, auth, mail, rcpt, data (instead of 354), content (after 354), dot (after all of the
 message), noop, rset or quit. ACTION is drop (close the connection), stall (say nothing more), or a reply such as
-"450 4.2.0 later"; one with 421 also closes. With `taken`, as in "taken drop", a message is recorded before that.
+"450 4.2.0 later"; one with 421 also closes. At `dot` also "until N": answer when N messages have arrived; and with
+`taken`, as in "taken drop", the message is recorded before that.
 """
 
 import argparse
@@ -43,6 +44,7 @@ class Book:
         self.messages = []
         self.log = []
         self.connections = 0
+        self.pause = 0.0
         self.arrived = asyncio.Condition()
 
     def action(self, step, argument):
@@ -128,13 +130,20 @@ class Handler:
         self.book = book
 
     async def handle_DATA(self, server, session, envelope):  # noqa: N802
+        if self.book.pause:
+            await asyncio.sleep(self.book.pause)
         action = self.book.action("dot", ",".join(envelope.rcpt_tos))
         if action is None:
             await self.book.record(server.number, envelope)
+            await asyncio.sleep(self.book.pause)
             return "250 2.0.0 taken"
         if action.startswith("taken "):
             await self.book.record(server.number, envelope)
             action = action.removeprefix("taken ")
+        if action.startswith("until "):
+            async with self.book.arrived:
+                await self.book.arrived.wait_for(lambda: len(self.book.messages) >= int(action.split()[1]))
+            return "250 2.0.0 taken at last"
         if action == "stall":
             await asyncio.Event().wait()
         if action == "drop":
@@ -227,6 +236,7 @@ def main():
     arguments.add_argument("--login")
     arguments.add_argument("--no-utf8", action="store_true")
     arguments.add_argument("--no-starttls", action="store_true")
+    arguments.add_argument("--pause", type=int, default=0, help="milliseconds between a message and its reply")
     asyncio.run(serve(arguments.parse_args()))
 
 
@@ -237,6 +247,7 @@ async def serve(options):
     logging.disable()
     warnings.simplefilter("ignore")
     book = Book()
+    book.pause = options.pause / 1000
     login = tuple(options.login.split(":", 1)) if options.login else None
 
     def authenticate(server, session: Session, envelope: Envelope, mechanism, data):

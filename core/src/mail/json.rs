@@ -32,6 +32,17 @@ impl Message {
         Self::from_value(value)
     }
 
+    /// Reads a list of messages in the JSON form.
+    ///
+    /// # Errors
+    /// `InvalidArgument` that names the message by its place, and the field.
+    pub fn list_from_json(text: &str) -> Result<Vec<Self>> {
+        let list: Vec<Value> = serde_json::from_str(text)
+            .map_err(|error| Error::invalid(format!("messages are a JSON list of objects; this is none: {error}")))?;
+        let read = |(index, value)| Self::from_value(value).map_err(|error| at(&format!("messages[{index}]"), &error));
+        list.into_iter().enumerate().map(read).collect()
+    }
+
     pub(super) fn from_value(value: Value) -> Result<Self> {
         let Value::Object(fields) = value else {
             return Err(Error::invalid("a message is a JSON object with fields such as to, subject and text"));

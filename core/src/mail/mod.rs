@@ -22,6 +22,7 @@ mod json;
 mod message;
 mod mime;
 mod options;
+pub mod outbox;
 mod pool;
 mod report;
 mod send;
@@ -37,6 +38,10 @@ use futures::FutureExt;
 pub use address::{MAX_ADDRESS, MAX_MAILBOX_NAME, Mailbox};
 pub use message::{Address, Attachment, Message};
 pub use options::{Auth, MailerOptions, Tls};
+pub use outbox::{
+    EnqueueOptions, Enqueued, Mail, MailState, OnDoubt, Outbox, OutboxEvent, OutboxOptions, OutboxStats, OutboxWatch,
+    Rate, Senders,
+};
 pub use report::{Recipient, Report, Status};
 pub use send::{Batch, Sent};
 
@@ -120,6 +125,11 @@ impl Mailer {
     /// The runtime that it sends on; none if its client was connected by [`Client::with_store`].
     pub fn runtime(&self) -> Option<&Runtime> {
         self.0.runtime.as_ref()
+    }
+
+    /// How long a whole send may take.
+    fn timeout(&self) -> std::time::Duration {
+        self.0.options.timeout
     }
 
     fn check_open(&self) -> Result<()> {

@@ -108,11 +108,10 @@ async fn goodbye(connection: Connection, options: Arc<MailerOptions>, env: Env) 
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        if Runtime::is_ours() {
-            self.idle().clear();
-        } else {
+        let idle = std::mem::take(&mut *self.idle());
+        if !Runtime::is_ours() {
             // Taking a socket out of the parent's epoll set would silence it there.
-            std::mem::forget(std::mem::take(&mut *self.idle()));
+            std::mem::forget(idle);
         }
     }
 }

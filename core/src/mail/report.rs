@@ -52,6 +52,10 @@ impl Status {
             Self::Unknown => "unknown",
         }
     }
+
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        [Self::Accepted, Self::Rejected, Self::Unknown].into_iter().find(|status| status.name() == name)
+    }
 }
 
 impl Report {
@@ -63,8 +67,13 @@ impl Report {
     /// The report as JSON: `message_id`, `attempts`, and `recipients` with `address`, `status`, `code`, `text` and
     /// `permanent` each.
     pub fn to_json(&self) -> String {
+        self.to_value().to_string()
+    }
+
+    /// The same as a value.
+    pub fn to_value(&self) -> serde_json::Value {
         let recipients: Vec<_> = self.recipients.iter().map(Recipient::to_value).collect();
-        json!({"message_id": self.message_id, "attempts": self.attempts, "recipients": recipients}).to_string()
+        json!({"message_id": self.message_id, "attempts": self.attempts, "recipients": recipients})
     }
 }
 

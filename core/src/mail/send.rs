@@ -59,8 +59,24 @@ impl Mailer {
         message.wire(checked, &message_id, date, self.0.options.max_size)
     }
 
+    /// Makes a message complete, so that it is the same whoever sends it, and when: with a sender, an id and a date, and
+    /// its files in it. Returns the id.
+    pub(super) fn complete(&self, message: &mut Message) -> Result<String> {
+        let checked = message.check(&self.0.defaults)?;
+        message.load_files(self.0.options.max_size)?;
+        let id = checked.message_id.clone().unwrap_or_else(|| self.new_message_id(checked.from.domain()));
+        let date = message.date_ms.map_or_else(|| self.0.env.clock.wall(), crate::time::WallTime);
+        message.from = Some(checked.from.clone().into());
+        message.reply_to = checked.reply_to.iter().cloned().map(Into::into).collect();
+        message.message_id = Some(id.clone());
+        message.date_ms = Some(date.0);
+        // As it will be sent, so that what is too large is said now.
+        message.wire(checked, &id, date, self.0.options.max_size)?;
+        Ok(id)
+    }
+
     /// An id that nobody else makes.
-    pub(super) fn new_message_id(&self, domain: &str) -> String {
+    fn new_message_id(&self, domain: &str) -> String {
         let rng = &self.0.env.rng;
         let domain = if domain.starts_with('[') { "localhost" } else { domain };
         format!("<{:016x}{:016x}@{domain}>", rng.bits(), rng.bits())

@@ -132,16 +132,23 @@ impl Failure {
 /// Asked when the server has agreed to take the message for somebody, before anything of it is sent: where an outbox
 /// writes down that it sends.
 pub(super) trait Gate: Send + Sync {
-    /// The moment after which the final dot must not be sent, or none; an error to send nothing.
-    fn open(&self) -> BoxFuture<'_, Result<Option<Timestamp>>>;
+    /// An error to send nothing.
+    fn open(&self) -> BoxFuture<'_, Result<()>>;
+
+    /// The moment after which the final dot must not be sent, as it is known now; none if there is no such moment.
+    fn until(&self) -> Option<Timestamp>;
 }
 
 /// The gate of a plain send: open.
 pub(super) struct Always;
 
 impl Gate for Always {
-    fn open(&self) -> BoxFuture<'_, Result<Option<Timestamp>>> {
-        Box::pin(std::future::ready(Ok(None)))
+    fn open(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn until(&self) -> Option<Timestamp> {
+        None
     }
 }
 
@@ -274,23 +281,23 @@ impl Connection {
         if !ledger.fates.contains(&Fate::Willing) {
             return Ok(());
         }
-        let until = gate.open().await.map_err(Failure::Fatal)?;
+        gate.open().await.map_err(Failure::Fatal)?;
         let ready = steps.run("DATA", step, self.smtp.command(Data)).await?;
         if u16::from(ready.code()) != 354 {
             return Err(Failure::Broken(format!("the mail server answered DATA with {}", ready.code())));
         }
-        let reply = self.content(wire, &ledger.dot, until, steps).await?;
+        let reply = self.content(wire, &ledger.dot, gate, steps).await?;
         let reply = steps.reply(&reply);
         ledger.settle(|fate| (*fate == Fate::Willing).then(|| Fate::Accepted(reply.clone())));
         Ok(())
     }
 
-    /// The content, the final dot, and the server's reply. Past `until` the dot is not sent any more.
+    /// The content, the final dot, and the server's reply. Past the gate's moment the dot is not sent any more.
     async fn content(
         &mut self,
         wire: &Wire,
         dot: &AtomicBool,
-        until: Option<Timestamp>,
+        gate: &dyn Gate,
         steps: &Steps<'_>,
     ) -> Result<Response, Failure> {
         // The dot itself comes with a line end in front.
@@ -304,11 +311,15 @@ impl Connection {
             next
         });
         let sending = steps.run("the content", steps.options.step_timeout, self.smtp.message_iter(parts));
+        // A renewal moves the moment.
         let too_late = async {
-            match until {
-                Some(until) => steps.env.sleep_until(until).await,
-                None => std::future::pending().await,
+            while let Some(until) = gate.until() {
+                if steps.env.now() >= until {
+                    return;
+                }
+                steps.env.sleep_until(until).await;
             }
+            std::future::pending().await
         };
         let mut sending = std::pin::pin!(sending);
         tokio::select! {

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use futures::StreamExt;
 
+use crate::driver::Runtime;
 use crate::env::{Env, Task};
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -221,7 +222,10 @@ pub(crate) struct Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        if let Some(hub) = self.hub.upgrade() {
+        // In a forked child the lock may be held by a thread that is not there, and the stream is the parent's.
+        if Runtime::is_ours()
+            && let Some(hub) = self.hub.upgrade()
+        {
             hub.detach(self.number);
         }
     }

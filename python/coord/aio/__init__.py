@@ -24,6 +24,7 @@ from coord.aio._observer import Observer
 from coord.aio._owner import OwnerWatch
 from coord.aio._provider import Provider, ProviderEvents
 from coord.aio._watch import Watch
+from coord.aio.mail import Mailer, Outbox, Senders, mailer
 
 __all__ = [
     "Candidacy",
@@ -33,13 +34,17 @@ __all__ = [
     "LeaderWatch",
     "Lock",
     "Loss",
+    "Mailer",
     "Observer",
+    "Outbox",
     "OwnerWatch",
     "Provider",
     "ProviderEvents",
+    "Senders",
     "SessionWatch",
     "Term",
     "Watch",
     "connect",
+    "mailer",
     "testing",
 ]

@@ -22,6 +22,8 @@ from coord.aio._observer import Observer
 from coord.aio._owner import OwnerWatch
 from coord.aio._provider import Provider
 from coord.aio._watch import Watch
+from coord.aio.mail import Mailer, Outbox
+from coord.mail import native_mailer, native_outbox
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -80,6 +82,30 @@ class Client(ClientBase):
             InvalidArgument: The name is not valid; `coord.sanitize` makes a name of any text.
         """
         return Election(self._native.election(name), self)
+
+    def mailer(self, url: str, **options: float | str) -> Mailer:
+        """A mailer for the server at this URL; see `coord.mailer`. No I/O. It outlives the client.
+
+        Raises:
+            InvalidArgument: The URL or an option.
+            Closed: The client is closed.
+        """
+        return Mailer(native_mailer(self, url, options))
+
+    def outbox(self, name: str, mailer: Mailer, **options: float | str) -> Outbox:
+        """The outbox of this name, whose mails go through this mailer. No I/O; nothing is sent before `Outbox.start`.
+
+        Args:
+            name: Its name: `name`, `scope/name` or `namespace/scope/name`.
+            mailer: What sends.
+            **options: on_doubt ("send" or "park"), rate and per_domain_rate ("100/m"), attempts, retry_min, retry_max,
+                poll; see docs/mail.md.
+
+        Raises:
+            InvalidArgument: The name or an option.
+            Closed: The client is closed.
+        """
+        return Outbox(native_outbox(self, name, mailer, options), self, mailer)
 
     async def locks(self, prefix: str = "") -> Locks:
         """Every lock whose full name begins with `prefix`, with holders and waiters.

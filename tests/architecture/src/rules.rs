@@ -122,8 +122,20 @@ pub const ROOMS: [Room; 13] = [
     Room {
         name: "mail",
         modules: &["mail"],
-        rooms: &["base", "config", "env", "driver", "client"],
-        crates: &["base64", "futures", "idna", "lettre", "mime_guess", "rustix", "serde_json", "tokio", "tracing"],
+        rooms: &["base", "protocol", "config", "env", "store", "driver", "session", "client"],
+        crates: &[
+            "base64",
+            "bson",
+            "futures",
+            "idna",
+            "lettre",
+            "mime_guess",
+            "rustix",
+            "serde_json",
+            "sha2",
+            "tokio",
+            "tracing",
+        ],
         never: "a backend, spawning by itself, another concept's inside",
     },
 ];

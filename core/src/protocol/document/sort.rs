@@ -1,4 +1,4 @@
-//! Sorting: by several fields, each ascending or descending, in the order of [`compare`](super::order::compare).
+//! Sorting: by several fields, each ascending or descending, in the order of [`compare`].
 //!
 //! As in MongoDB an array counts as its least element, or its greatest if descending; a field that is not there counts
 //! as null, and an empty array as less than that.

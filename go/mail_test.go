@@ -1,0 +1,235 @@
+package coord
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"testing"
+)
+
+// mailServer is the mail server of all suites, tests/servers/smtp.py: requests and answers in JSON.
+type mailServer struct {
+	t    *testing.T
+	in   io.Writer
+	out  *bufio.Reader
+	port int
+}
+
+func startMailServer(t *testing.T) *mailServer {
+	t.Helper()
+	const python = "../.venv/bin/python"
+	if err := exec.Command(python, "-c", "import aiosmtpd").Run(); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("in CI nothing may be left out: there is no Python with aiosmtpd in .venv")
+		}
+		t.Skip("there is no Python with aiosmtpd in .venv")
+	}
+	server := exec.Command(python, "../tests/servers/smtp.py")
+	in, err := server.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := server.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = server.Process.Kill()
+		_ = server.Wait()
+	})
+	s := &mailServer{t: t, in: in, out: bufio.NewReader(out)}
+	var ports struct{ Port int }
+	s.answer(&ports)
+	s.port = ports.Port
+	return s
+}
+
+func (s *mailServer) answer(into any) {
+	s.t.Helper()
+	line, err := s.out.ReadBytes('\n')
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := json.Unmarshal(line, into); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *mailServer) ask(request string, into any) {
+	s.t.Helper()
+	if _, err := fmt.Fprintln(s.in, request); err != nil {
+		s.t.Fatal(err)
+	}
+	s.answer(into)
+}
+
+type arrivedMail struct {
+	Rcpt      []string
+	Subject   string
+	Text      string
+	MessageID string `json:"message_id"`
+	Files     []struct{ Name, Type, Base64 string }
+}
+
+func (s *mailServer) messages() []arrivedMail {
+	s.t.Helper()
+	var answer struct{ Messages []arrivedMail }
+	s.ask(`{"messages": true}`, &answer)
+	return answer.Messages
+}
+
+func (s *mailServer) mailer() *Mailer {
+	s.t.Helper()
+	url := fmt.Sprintf("smtp://127.0.0.1:%d?tls=none", s.port)
+	mailer, err := NewMailer(url, map[string]string{"sender": "shop@example.org", "retry_min": "10ms", "retry_max": "20ms"})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return mailer
+}
+
+func TestAMessageArrives(t *testing.T) {
+	server := startMailServer(t)
+	mailer := server.mailer()
+	if err := mailer.Health(limited(t)); err != nil {
+		t.Fatal(err)
+	}
+	report, err := mailer.Send(limited(t), &Message{
+		To:          []Address{{Name: "Ann Lee", Address: "ann@example.org"}},
+		Cc:          To("Bob <bob@example.org>"),
+		Subject:     "Grüße, 世界",
+		Text:        "Hello.",
+		HTML:        "<p>Hello.</p>",
+		Attachments: []Attachment{{Name: "a.txt", Content: []byte("x")}},
+		Headers:     [][2]string{{"X-Own", "1"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !report.AllAccepted() || len(report.Recipients) != 2 || report.Recipients[0].Code != 250 {
+		t.Errorf("the report is %+v", report)
+	}
+	got := server.messages()
+	if len(got) != 1 || got[0].Subject != "Grüße, 世界" || got[0].Files[0].Name != "a.txt" || got[0].MessageID != report.MessageID {
+		t.Errorf("what arrived is %+v", got)
+	}
+	if err := mailer.Close(limited(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := mailer.Close(limited(t)); err != nil {
+		t.Fatal(err)
+	}
+	_, err = mailer.Send(limited(t), &Message{To: To("a@example.org")})
+	wants(t, err, ErrClosed)
+}
+
+func TestMistakesInMessagesNameTheirField(t *testing.T) {
+	server := startMailServer(t)
+	mailer := server.mailer()
+	defer func() { _ = mailer.Close(limited(t)) }()
+	for _, message := range []*Message{
+		nil,
+		{},
+		{To: To("nobody")},
+		{To: To("a@example.org"), Subject: "x\r\nBcc: e@example.org"},
+		{To: To("a@example.org"), Attachments: []Attachment{{Path: "/nowhere"}}},
+	} {
+		_, err := mailer.Send(limited(t), message)
+		wants(t, err, ErrInvalidArgument)
+	}
+	_, err := NewMailer("smtp://u:s3cret@", nil)
+	wants(t, err, ErrInvalidArgument)
+	server.ask(`{"rule": {"at": "dot", "do": "taken drop", "times": 1}}`, &struct{}{})
+	_, err = mailer.Send(limited(t), &Message{To: To("a@example.org")})
+	wants(t, err, ErrOutcomeUnknown)
+	ctx, cancel := context.WithCancel(limited(t))
+	cancel()
+	_, err = mailer.Send(ctx, &Message{To: To("a@example.org")})
+	wants(t, err, ErrCancelled)
+}
+
+func TestABatchTellsOfEachMessage(t *testing.T) {
+	server := startMailServer(t)
+	mailer := server.mailer()
+	defer func() { _ = mailer.Close(limited(t)) }()
+	messages := make([]*Message, 12)
+	for i := range messages {
+		messages[i] = &Message{To: To(fmt.Sprintf("r%d@example.org", i))}
+	}
+	messages[5] = &Message{}
+	seen := map[int]bool{}
+	for index, result := range mailer.SendMany(limited(t), messages) {
+		seen[index] = true
+		if (index == 5) != (CodeOf(result.Err) == ErrInvalidArgument) {
+			t.Errorf("%d: %v", index, result.Err)
+		}
+	}
+	if len(seen) != len(messages) || len(server.messages()) != len(messages)-1 {
+		t.Errorf("told of %d", len(seen))
+	}
+}
+
+func TestAnOutboxSendsWhatWasEnqueued(t *testing.T) {
+	server := startMailServer(t)
+	client := connect(t, memory(t))
+	mailer, err := client.Mailer(fmt.Sprintf("smtp://127.0.0.1:%d?tls=none&sender=a@example.org", server.port), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	outbox, err := client.Outbox("letters", mailer, map[string]string{"poll": "50ms"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := outbox.Enqueue(limited(t), &Message{To: To("ann@example.org"), Text: "x"}, EnqueueOptions{Key: "k"})
+	if err != nil || !first.New {
+		t.Fatal(first, err)
+	}
+	again, err := outbox.Enqueue(limited(t), &Message{To: To("bob@example.org")}, EnqueueOptions{Key: "k"})
+	if err != nil || again.New || again.ID != first.ID {
+		t.Fatal(again, err)
+	}
+	var senders *Senders
+	for event, err := range outbox.Watch(limited(t)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if event.Event == "gap" {
+			if senders, err = outbox.Start(2); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if event.Mail != nil && event.Mail.State == MailSent {
+			break
+		}
+	}
+	mail, err := outbox.Get(limited(t), first.ID)
+	if err != nil || mail.State != MailSent || mail.Recipients[0].Status != Accepted || mail.Attempts != 1 {
+		t.Fatalf("%+v %v", mail, err)
+	}
+	if list, err := outbox.List(limited(t), MailSent, 10); err != nil || len(list) != 1 {
+		t.Fatal(list, err)
+	}
+	if stats, err := outbox.Stats(limited(t)); err != nil || stats[MailSent] != 1 {
+		t.Fatal(stats, err)
+	}
+	wants(t, outbox.Retry(limited(t), first.ID), ErrConflict)
+	wants(t, outbox.Cancel(limited(t), "none"), ErrNotFound)
+	_, err = outbox.Get(limited(t), "none")
+	wants(t, err, ErrNotFound)
+	if err := senders.Stop(limited(t)); err != nil {
+		t.Fatal(err)
+	}
+	if count, err := outbox.Purge(limited(t), 0); err != nil || count != 1 {
+		t.Fatal(count, err)
+	}
+	if got := server.messages(); len(got) != 1 || got[0].Rcpt[0] != "ann@example.org" {
+		t.Errorf("what arrived is %+v", got)
+	}
+}
