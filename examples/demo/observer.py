@@ -38,7 +38,8 @@ def watch_members(members: coord.Observer) -> None:
 
 def main(url: str) -> None:
     """Tells until nobody listens any more."""
-    with coord.connect(url, name="observer") as client:
+    # At the end it is alone, and has to find out by itself that the last one is dead: after a ttl at the latest.
+    with coord.connect(url, name="observer", ttl=2) as client:
         with client.election("demo/leader").observe() as leaders, client.observe("demo/member") as members:
             for target, watch in ((watch_leaders, leaders), (watch_members, members)):
                 threading.Thread(target=target, args=(watch,), daemon=True).start()

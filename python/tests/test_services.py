@@ -220,7 +220,8 @@ def test_another_process_s_provider_ends_with_it(shared_url: str, end: str) -> N
     {end}
     hear()
     """
-    with coord.connect(shared_url) as client, client.observe("web") as web:
+    # A client looks after others when it has been there for about a ttl.
+    with coord.connect(shared_url, ttl=2) as client, client.observe("web") as web:
         with script(text, shared_url, options=("-W", "ignore")) as process:
             assert process.hear() == "provides"
             web.wait_available(timeout=PATIENCE)

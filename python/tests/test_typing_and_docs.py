@@ -41,7 +41,7 @@ def test_the_stub_is_that_of_the_native_module() -> None:
     assert check.returncode == 0, check.stdout + check.stderr
 
 
-@pytest.mark.parametrize("name", [*NOUNS, "ProviderEvents", "SessionWatch", "Term", "Watch"])
+@pytest.mark.parametrize("name", [*NOUNS, "Mailer", "Outbox", "ProviderEvents", "SessionWatch", "Term", "Watch"])
 def test_both_apis_have_the_same_names(name: str) -> None:
     def names(cls: type) -> set[str]:
         return {member for member in dir(cls) if not member.startswith("_")}

@@ -4,6 +4,7 @@ mod conformance;
 mod connecting;
 mod corrupt;
 mod differential;
+mod documents;
 mod documents_random;
 mod elections;
 mod failover;

@@ -1,7 +1,8 @@
 //! Fenced writes and deletions: after a write with a token no write with a lower one of the same lock touches the
 //! document, although it is deleted and made anew in between, also by who knows of no fences.
 //!
-//! Modelled: one document and one lock, two holders whose writes arrive in any order, and one who writes without a fence.
+//! Modelled: one document and one lock, two holders whose writes arrive in any order, and another program, which knows of no
+//! fences and takes them along when it removes the document.
 //! What a write makes of a document and its fences is the code itself. As on MongoDB a write first tries the short way,
 //! one command that sees the document alone, and then the long one, a transaction that sees the tombstone as well;
 //! anything may happen between the two. SQLite and memory always go the long way, which is a part of this.
@@ -25,8 +26,8 @@ pub enum Mutant {
     UpsertWithoutTombstone,
     /// A document without a fence takes the short way.
     FirstFenceIsShort,
-    /// A deletion without a fence forgets those of others.
-    UnfencedDeletionForgets,
+    /// A later hold than the document knows takes the short way, past the tombstone.
+    LaterHoldIsShort,
 }
 
 /// The model and its bounds.
@@ -103,18 +104,16 @@ impl Tombstone {
                 true
             }
             (Kind::Insert | Kind::Update | Kind::Upsert, None) => true,
+            // By another program, which knows of no tombstone.
             (Kind::Delete, None) => {
-                let forgets = self.mutant == Some(Mutant::UnfencedDeletionForgets);
-                if !world.exists || world.on_document.0.is_empty() || forgets {
-                    world.exists = false;
-                    world.on_document = Fences::default();
-                    return true;
-                }
-                false
+                world.exists = false;
+                world.on_document = Fences::default();
+                true
             }
             (Kind::Update | Kind::Upsert, Some(fence)) if world.exists => {
                 let admitted = match known {
-                    Some(highest) => highest <= fence.token,
+                    Some(highest) if self.mutant == Some(Mutant::LaterHoldIsShort) => highest <= fence.token,
+                    Some(highest) => highest == fence.token,
                     None => self.mutant == Some(Mutant::FirstFenceIsShort),
                 };
                 if admitted {
@@ -251,7 +250,7 @@ mod tests {
             Mutant::FencesDieWithTheDocument,
             Mutant::UpsertWithoutTombstone,
             Mutant::FirstFenceIsShort,
-            Mutant::UnfencedDeletionForgets,
+            Mutant::LaterHoldIsShort,
         ] {
             refuted(
                 &format!("tombstone {mutant:?}"),

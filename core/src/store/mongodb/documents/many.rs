@@ -69,9 +69,9 @@ impl Table {
             return finished(done.written, done.left_out);
         }
         let field = format!("{FENCES}.{}", fence.key().as_str());
-        // First those that know the lock, else the others would be written twice.
-        let known = doc! { "$and": [filter.clone(), { &field: { "$lte": fence.token } }] };
-        let new = doc! { "$and": [filter.clone(), { &field: { "$exists": false } }] };
+        // First those that know the hold, else the others would be written twice.
+        let known = doc! { "$and": [filter.clone(), { &field: fence.token }] };
+        let new = doc! { "$and": [filter.clone(), { &field: { "$not": { "$gte": fence.token } } }] };
         let keys = self.keys(new).await?;
         let by = self.written_by(many.source.as_deref());
         let written = self.update_in_one(known, update, by, Some((field.clone(), fence.token.into()))).await?;

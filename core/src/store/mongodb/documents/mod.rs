@@ -12,8 +12,9 @@
 //! Invariants:
 //! - a write is one command (`write`), unless it must look at something else as well: then it is a transaction
 //!   (`transaction`), tried again when it collides with another one;
-//! - a fenced write takes the short way only where the document shows that a write with the same lock's token has come
-//!   already, and with no higher one; else it looks at the tombstone, too, since others may have made the document anew;
+//! - a fenced write takes the short way only where the document shows that a write of the same hold has come already, and
+//!   none of a later one. So a tombstone has the highest token of each lock, also when others remove the document or make
+//!   it anew;
 //! - a stream that lost its place says so with a gap (`watch`).
 
 use std::sync::Arc;

@@ -15,6 +15,11 @@ use crate::store::documents::{Aggregated, Found, Query, Snapshot, Stored};
 /// How many documents wait for a reader that is slow; then the server's cursor waits.
 const AHEAD: usize = 256;
 
+/// How often a reading of one moment is tried, and how long after the one before, while the server has none yet.
+const SNAPSHOT_TRIES: usize = 100;
+const SNAPSHOT_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+const SNAPSHOT_UNAVAILABLE: i32 = 246;
+
 impl Table {
     pub(super) async fn find(&self, query: Query) -> Result<Found> {
         if query.limit == Some(0) {
@@ -89,14 +94,23 @@ impl Table {
 
     /// As of one moment of the server. None if it cannot.
     async fn exact_snapshot(&self, filter: Document) -> Result<Option<Snapshot>> {
-        let documents = self.documents.clone();
+        let (documents, env) = (self.documents.clone(), self.inner.env.clone());
         let request = async move {
-            let mut session = documents.client().start_session().snapshot(true).await?;
-            match documents.find(filter).max_time(QUERY_LIMIT).session(&mut session).await {
-                Ok(cursor) => Ok(Some((cursor, session))),
-                Err(error) if cannot_snapshot(&error) => Ok(None),
-                Err(error) => Err(error),
+            for _ in 0..SNAPSHOT_TRIES {
+                let mut session = documents.client().start_session().snapshot(true).await?;
+                // The collection's own level would stand in the session's place.
+                let find = documents.find(filter.clone()).read_concern(ReadConcern::snapshot()).max_time(QUERY_LIMIT);
+                match find.session(&mut session).await {
+                    Ok(cursor) => return Ok(Some((cursor, session))),
+                    Err(error) if cannot_snapshot(&error) => return Ok(None),
+                    // The collection, or an index, was made a moment ago.
+                    Err(error) if faults::code_of(&error) == Some(SNAPSHOT_UNAVAILABLE) => {
+                        env.sleep(SNAPSHOT_PAUSE).await;
+                    }
+                    Err(error) => return Err(error),
+                }
             }
+            Ok(None)
         };
         let Some((cursor, session)) = self.run(QUERY_LIMIT, READ, request).await? else { return Ok(None) };
         let Some(time) = session.snapshot_time() else { return Ok(None) };
@@ -171,7 +185,7 @@ fn on_the_wire(projection: Option<&Projection>) -> (Option<Document>, bool) {
 
 /// Whether the server, or its storage, knows no reading of one moment.
 fn cannot_snapshot(error: &mongodb::error::Error) -> bool {
-    const UNKNOWN: [i32; 3] = [72, 246, 31_465];
+    const UNKNOWN: [i32; 2] = [72, 31_465];
     match &*error.kind {
         mongodb::error::ErrorKind::IncompatibleServer { .. } => true,
         _ => faults::code_of(error).is_some_and(|code| UNKNOWN.contains(&code)),

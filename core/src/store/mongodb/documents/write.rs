@@ -207,9 +207,10 @@ impl Table {
     }
 }
 
-/// The document of this key if a write with the lock's token has come already, and with no higher one.
+/// The document of this key if a write of the same hold has come already, and none of a later one. The first write of each
+/// hold goes the long way, so that the tombstone knows its token, whatever others do to the document.
 fn passes(key: &Key, fence: &Fence) -> Document {
-    doc! { "_id": key.value(), (format!("{FENCES}.{}", fence.key().as_str())): { "$lte": fence.token } }
+    doc! { "_id": key.value(), (format!("{FENCES}.{}", fence.key().as_str())): fence.token }
 }
 
 fn raced(tried: mongodb::error::Result<Tried>) -> mongodb::error::Result<Tried> {

@@ -1,6 +1,7 @@
 //! Tests of the store as a whole.
 
 mod differential;
+mod documents;
 mod failures;
 mod log;
 mod processes;

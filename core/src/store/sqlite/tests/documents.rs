@@ -1,0 +1,143 @@
+//! Tables in the file: what only SQLite does.
+
+use bson::{DateTime, doc};
+use futures::{FutureExt, TryStreamExt};
+
+use super::*;
+use crate::error::Code;
+use crate::protocol::document::{Action, Filter, Key, Position, TableName, Update, Write};
+use crate::store::documents::{Documents, Event, From, Index, ManyAction, Operation, Query, WatchOptions, WriteMany};
+
+fn table() -> TableName {
+    TableName::parse("t").unwrap()
+}
+
+fn insert(n: i64) -> Write {
+    Write::new(Key::from(n), Action::Insert(doc! { "n": n }))
+}
+
+async fn next(changes: &mut crate::store::documents::Changes) -> Event {
+    tokio::time::timeout(Duration::from_secs(30), changes.next()).await.expect("in time").expect("no end").unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_are_synced_and_coordination_is_not() {
+    let scratch = Scratch::new();
+    let store = open(&scratch.path("t.db")).await;
+    let level = || {
+        let open = store.inner().unwrap();
+        open.writer.with_connection(|db| db.query_row("PRAGMA synchronous", [], |row| row.get::<_, i64>(0)).unwrap())
+    };
+    store.write(&table(), insert(1)).await.unwrap();
+    assert_eq!(level(), 2, "FULL");
+    store.health().await.unwrap();
+    assert_eq!(level(), 1, "NORMAL");
+    store.write(&table(), insert(2)).await.unwrap();
+    assert_eq!(level(), 2);
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_process_is_told_and_reads_what_was_written() {
+    let scratch = Scratch::new();
+    let (first, second) = (open(&scratch.path("t.db")).await, open(&scratch.path("t.db")).await);
+    let mut changes = second.watch(&table(), WatchOptions::default()).await.unwrap();
+    assert!(matches!(next(&mut changes).await, Event::Gap(_)));
+    for n in 0..1_200 {
+        first.write(&table(), insert(n)).await.unwrap();
+    }
+    for n in 0..1_200 {
+        let Event::Change(change) = next(&mut changes).await else { panic!("only changes") };
+        assert_eq!(change.key, Key::from(n));
+    }
+    let all = WriteMany {
+        filter: Filter::default(),
+        action: ManyAction::Update(Update::parse(doc! { "$set": { "seen": 1 } }).unwrap()),
+        fence: None,
+        source: None,
+    };
+    assert_eq!(second.write_many(&table(), all).await.unwrap().count, 1_200, "in several transactions");
+    first.close().await;
+    second.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_that_was_trimmed_is_told_so() {
+    let scratch = Scratch::new();
+    let store = open(&scratch.path("t.db")).await;
+    let position = store.write(&table(), insert(1)).await.unwrap().position;
+    store.write(&table(), insert(2)).await.unwrap();
+    let watch = |from| store.watch(&table(), WatchOptions { from, previous: false });
+    let mut changes = watch(From::After(position)).await.unwrap();
+    assert!(matches!(next(&mut changes).await, Event::Change(change) if change.key == Key::from(2)));
+    let beyond = watch(From::After(Position(1_000))).await.map(drop);
+    assert_eq!(beyond.unwrap_err().code(), Code::InvalidArgument);
+    store.inner().unwrap().writer.with_connection(|db| {
+        db.execute_batch("UPDATE meta SET trimmed = (SELECT max(seq) FROM log); DELETE FROM log").unwrap();
+    });
+    assert_eq!(watch(From::After(position)).await.map(drop).unwrap_err().code(), Code::Compacted);
+    assert_eq!(watch(From::Time(crate::time::WallTime(0))).await.map(drop).unwrap_err().code(), Code::Compacted);
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_and_dropped_documents_go() {
+    let scratch = Scratch::new();
+    let store = open(&scratch.path("t.db")).await;
+    let old = |n: i64, millis| {
+        let document = doc! { "at": DateTime::from_millis(millis) };
+        store.write(&table(), Write::new(Key::from(n), Action::Insert(document))).boxed()
+    };
+    old(1, -5).await.unwrap();
+    old(2, 1_000).await.unwrap();
+    old(3, i64::MAX / 4).await.unwrap();
+    store.write(&table(), insert(4)).await.unwrap();
+    let mut changes = store.watch(&table(), WatchOptions::default()).await.unwrap();
+    assert!(matches!(next(&mut changes).await, Event::Gap(_)));
+    let index =
+        Index { fields: vec![("at".into(), false)], expire_after: Some(Duration::from_secs(1)), ..Index::default() };
+    store.ensure_indexes(&table(), vec![index]).await.unwrap();
+    for _ in 0..2 {
+        let Event::Change(change) = next(&mut changes).await else { panic!("only changes") };
+        assert_eq!(change.operation, Operation::Delete);
+        assert!([Key::from(1), Key::from(2)].contains(&change.key));
+    }
+    let left: Vec<_> = store.find(&table(), Query::default()).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(left.len(), 2);
+
+    store.drop_table(&table()).await.unwrap();
+    assert!(matches!(next(&mut changes).await, Event::Gap(_)));
+    assert_eq!(store.count(&table(), Filter::default()).await.unwrap(), 0);
+    let remains = || {
+        store.inner().unwrap().writer.with_connection(|db| {
+            let count = |table: &str| {
+                db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0)).unwrap()
+            };
+            count("doc") + count("entry") + count("ix") + count("tab")
+        })
+    };
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while remains() > 0 {
+        assert!(std::time::Instant::now() < deadline, "what a dropped table had is removed");
+        tokio::task::yield_now().await;
+    }
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_over_many_documents_is_filled_in_parts() {
+    let scratch = Scratch::new();
+    let store = open(&scratch.path("t.db")).await;
+    let writes = (0..1_300).map(|n| store.write(&table(), insert(n)));
+    for written in futures::future::join_all(writes).await {
+        written.unwrap();
+    }
+    let index = Index { fields: vec![("n".into(), false)], unique: true, ..Index::default() };
+    store.ensure_indexes(&table(), vec![index]).await.unwrap();
+    let query = Query { filter: Filter::parse(doc! { "n": { "$in": [7, 1_299.0] } }).unwrap(), ..Query::default() };
+    let found: Vec<_> = store.find(&table(), query).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(found.len(), 2);
+    let twice = Write::new(Key::from(-1), Action::Insert(doc! { "n": 1_000 }));
+    assert_eq!(store.write(&table(), twice).await.unwrap_err().code(), Code::AlreadyExists);
+    store.close().await;
+}
