@@ -283,22 +283,25 @@ impl Providers {
 
     /// Tells of the loss of the session before this one, if that has not been done.
     fn tell_loss_before(&self, session: SessionId) {
-        let loss = *self.loss.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((lost, reason)) = loss.filter(|(lost, _)| *lost != session) {
+        let before = self.loss.lock().unwrap_or_else(PoisonError::into_inner).take_if(|(lost, _)| *lost != session);
+        if let Some((lost, reason)) = before {
             self.on_lost(lost, reason);
         }
     }
 
-    /// The session is over, and everything that it provided is gone.
+    /// The session is over, and everything that it provided is gone. Touches nothing of its successor's, so it may come
+    /// late, and twice.
     pub(super) fn on_lost(&self, session: SessionId, reason: LossReason) {
         let mut table = self.table();
         table.retain(|_, offer| {
             let (had, keep) = offer.state.modify(|state| {
                 let had = state.applied.is_some_and(|(of, _)| of == session);
-                // Its successor may be writing already.
+                let concerned = had || state.written == Some(session);
                 state.written = state.written.filter(|of| *of != session);
                 state.applied = state.applied.filter(|(of, _)| *of != session);
-                (had && state.wanted, state.wanted && (offer.reregister || !state.ever))
+                // What is in the successor's record already still has to be taken out of it.
+                let goes_on = state.written.is_some() || (state.wanted && (offer.reregister || !state.ever));
+                (had && state.wanted, !concerned || goes_on)
             });
             if had && reason != LossReason::Closed {
                 offer.happened(Happened::Lost(reason));

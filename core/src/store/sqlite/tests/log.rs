@@ -150,7 +150,8 @@ fn a_file_of_the_first_version_is_brought_up_to_date() {
         let store = open(&scratch.db()).await;
         acquire(&store, "x", entry(1, 1)).await;
         open_session(&store, 1).await;
-        let undo = "DROP TABLE log; DROP TABLE listener; DROP TABLE prov; ALTER TABLE meta DROP COLUMN listeners;
+        let undo = "DROP TABLE log; DROP TABLE listener; DROP TABLE prov; DROP TABLE tab; DROP TABLE doc; DROP TABLE fence;
+            DROP TABLE ix; DROP TABLE entry; ALTER TABLE meta DROP COLUMN listeners;
             ALTER TABLE meta DROP COLUMN trimmed; ALTER TABLE sess DROP COLUMN clean; ALTER TABLE sess DROP COLUMN opened;
             ALTER TABLE sess DROP COLUMN rv; PRAGMA user_version = 1";
         store.close().await;
