@@ -142,8 +142,7 @@ var neverConnected = func() *core {
 
 func (c *core) beginClose() {
 	c.closing.Do(func() {
-		c.pump.drain()
-		_, failed := c.pump.start(false, func(event ccoord.Event) {
+		failed := c.pump.startLast(func(event ccoord.Event) {
 			if failed := event.Err(); failed != nil {
 				c.closeErr = newError("close the client", failed)
 			}

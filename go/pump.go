@@ -58,11 +58,23 @@ type begin func(ccoord.Report) (ccoord.Op, *ccoord.Error)
 
 // start begins an operation whose event goes to done, on the pump's goroutine; done owns the event and must not wait.
 func (p *pump) start(cancellable bool, done func(ccoord.Event), begin begin) (ccoord.Op, *ccoord.Error) {
+	return p.register(false, cancellable, done, begin)
+}
+
+// startLast begins the operation with which a client ends: the pump ends with the last event that is still to come.
+func (p *pump) startLast(done func(ccoord.Event), begin begin) *ccoord.Error {
+	_, err := p.register(true, false, done, begin)
+	return err
+}
+
+func (p *pump) register(last, cancellable bool, done func(ccoord.Event), begin begin) (ccoord.Op, *ccoord.Error) {
 	p.mu.Lock()
 	if p.stopped {
 		p.mu.Unlock()
 		return ccoord.Op{}, &ccoord.Error{Code: int32(ErrClosed), Message: "the client is closed"}
 	}
+	// Together with the tag: the pump must not find that nobody waits before the last one does.
+	p.draining = p.draining || last
 	p.lastTag++
 	tag := p.lastTag
 	p.waiting[tag] = done
@@ -71,7 +83,12 @@ func (p *pump) start(cancellable bool, done func(ccoord.Event), begin begin) (cc
 	if err != nil {
 		p.mu.Lock()
 		delete(p.waiting, tag)
+		// The last event may have come while this one was waited for, and no other wakes the pump.
+		idle := p.draining && len(p.waiting) == 0
 		p.mu.Unlock()
+		if idle {
+			p.stop()
+		}
 	}
 	return op, err
 }
@@ -136,13 +153,6 @@ func timeLimit(ctx context.Context) int64 {
 		return -1
 	}
 	return max(1, time.Until(deadline).Milliseconds())
-}
-
-// drain makes the pump end with the last event that is still to come. Called before that one is started.
-func (p *pump) drain() {
-	p.mu.Lock()
-	p.draining = true
-	p.mu.Unlock()
 }
 
 // stop ends the pump now. Who still waits is told that the client is closed.
