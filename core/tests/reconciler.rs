@@ -697,7 +697,7 @@ async fn shards_move_between_replicas_and_no_key_is_run_by_two() {
     close(observer).await;
 }
 
-/// Looks until it is so.
+/// Looks until it is so: for what a reconciler's statistics say, of which nothing tells.
 async fn until(what: &str, so: impl Fn() -> bool) {
     let begun = std::time::Instant::now();
     while !so() {

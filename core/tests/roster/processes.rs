@@ -83,6 +83,7 @@ async fn killed_processes_are_missed_at_once_and_by_all() {
                 if found.len() == expected {
                     return found;
                 }
+                // Not by an event: it is the events that are compared with what the store says by itself.
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
             }
         };

@@ -570,6 +570,7 @@ pub(crate) async fn views_are_the_stores_at_quiet_moments(place: Place) {
                 if all_live && found.len() == providers.len() && ours(&found) {
                     return found;
                 }
+                // Not by an event: it is the events that are compared with what the store says by itself.
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };

@@ -118,6 +118,7 @@ fn watch(election: &Election, log: &Mutex<Log>) {
         match block_on(election.observe()) {
             Ok(watch) => break watch,
             Err(error) if error.code() == Code::Closed => return,
+            // The store is away: not at once again.
             Err(_) => std::thread::sleep(Duration::from_millis(100)),
         }
     };
@@ -125,6 +126,7 @@ fn watch(election: &Election, log: &Mutex<Log>) {
         match block_on(watch.next()) {
             Ok(event) => told(event),
             Err(error) if error.code() == Code::Closed => return,
+            // The store is away: not at once again.
             Err(_) => std::thread::sleep(Duration::from_millis(100)),
         }
     }
@@ -139,6 +141,7 @@ impl Worker {
                 Err(_) if self.ended.load(Relaxed) => return,
                 Err(error) => eprintln!("connecting again: {error}"),
             }
+            // The store is away: not at once again.
             std::thread::sleep(Duration::from_millis(200));
         };
         let ttl = client.session().timing.ttl;

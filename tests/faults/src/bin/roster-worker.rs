@@ -37,6 +37,7 @@ fn main() {
             Ok(client) => break client,
             Err(error) => eprintln!("connecting again: {error}"),
         }
+        // The store is away: not at once again.
         std::thread::sleep(Duration::from_millis(200));
     };
     let random = Random::new(number(seed));
