@@ -1,4 +1,5 @@
-//! Rates across replicas: one counter per window, domain and outbox, counted up before a mail is sent.
+//! Rates across replicas: one counter per window, domain and outbox, counted up before a mail is sent. Windows are those of
+//! the store's date: by their own clocks, replicas would each fill a window of their own.
 
 use std::collections::BTreeSet;
 
@@ -33,7 +34,7 @@ impl Inner {
 
     async fn count_one(&self, what: &str, rate: Rate) -> Result<Option<i64>> {
         let length = i64::try_from(rate.per.as_millis()).unwrap_or(i64::MAX).max(1);
-        let window = self.now() / length;
+        let window = self.now().await / length;
         let end = (window + 1) * length;
         let key = Key::new(format!("{}/{what}/{length}/{window}", self.name))?;
         let update = Update::parse(doc! { "$inc": { "n": 1_i64 }, "$set": { "end": end } })?;
@@ -48,12 +49,12 @@ impl Inner {
         if self.options.rate.is_none() && self.options.per_domain_rate.is_none() {
             return Ok(());
         }
-        let filter = Filter::parse(doc! { "end": { "$lt": self.now() - KEPT_MS } })?;
+        let filter = Filter::parse(doc! { "end": { "$lt": self.now().await - KEPT_MS } })?;
         let write = WriteMany { filter, action: ManyAction::Delete, fence: None, source: None };
         self.documents()?.write_many(&TableName::parse(TABLE)?, write).await?;
         Ok(())
     }
 }
 
-/// Longer than clocks differ.
+/// Longer than the clocks of a store's servers differ.
 const KEPT_MS: i64 = 600_000;
