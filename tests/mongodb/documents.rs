@@ -380,7 +380,6 @@ fn a_watch_whose_history_is_lost_has_a_gap() {
 fn what_has_expired_goes_by_the_servers_date_and_who_watches_sees_it() {
     let Some(set) = ReplicaSet::start(1) else { return };
     run(async move {
-        set.command(doc! { "setParameter": 1, "ttlMonitorSleepSecs": 1 }).unwrap();
         let mut shared = Shared::new(&set.uri()).await;
         let index = Index {
             fields: vec![("at".into(), false)],
