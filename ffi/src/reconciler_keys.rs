@@ -61,8 +61,8 @@ pub unsafe extern "C" fn coord_reconciler_add_after(
     // SAFETY: as every export, see lib.rs.
     let (key, news, err) = unsafe { (Bytes::lent(key, key_len), Out::lent(news), Out::lent(err)) };
     fallible(err, || {
-        let delay = u64::try_from(delay_ms)
-            .map_err(|_| Error::invalid(format!("delay_ms is 0 or more, not {delay_ms}")))?;
+        let delay =
+            u64::try_from(delay_ms).map_err(|_| Error::invalid(format!("delay_ms is 0 or more, not {delay_ms}")))?;
         about(reconciler, key, news, |reconciler, key| reconciler.add_after(key, Duration::from_millis(delay)))
     })
 }
@@ -199,7 +199,7 @@ fn reconciled(
 ) -> Result<impl Future<Output = Result<()>> + Send + 'static> {
     let object = handle::get::<ReconcilerObject>(handle)?;
     let (key, limit) = (object.format().key(key)?, limit(timeout_ms)?);
-    Ok(object.shared().wait(move |reconciler| async move {
-        reconciler.wait_until_reconciled(key, Position(position), limit).await
-    }))
+    Ok(object
+        .shared()
+        .wait(move |reconciler| async move { reconciler.wait_until_reconciled(key, Position(position), limit).await }))
 }

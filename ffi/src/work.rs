@@ -231,10 +231,7 @@ fn read<T>(work: *const coord_work_t, neutral: T, body: impl FnOnce(&WorkObject)
 /// @owns nothing
 /// @since 0.1
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn coord_work_check(
-    work: *const coord_work_t,
-    err: *mut *mut coord_error_t,
-) -> coord_status_t {
+pub unsafe extern "C" fn coord_work_check(work: *const coord_work_t, err: *mut *mut coord_error_t) -> coord_status_t {
     // SAFETY: as every export, see lib.rs.
     let err = unsafe { Out::lent(err) };
     fallible(err, || handle::get::<WorkObject>(work)?.work.check())
@@ -347,8 +344,7 @@ pub unsafe extern "C" fn coord_work_complete(
     fallible(err, || {
         let work = handle::get::<WorkObject>(work)?;
         let outcome = outcome_of(outcome, after_ms, message)?;
-        let completed =
-            || Error::new(Code::NotHeld, format!("the run of {} was completed before", work.work.key()));
+        let completed = || Error::new(Code::NotHeld, format!("the run of {} was completed before", work.work.key()));
         work.take().ok_or_else(completed)?.complete(outcome)
     })
 }

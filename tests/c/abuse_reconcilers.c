@@ -299,7 +299,7 @@ int main(void) {
     long_key[0] = long_key[sizeof long_key - 1] = '"';
     abuse_key(long_key, sizeof long_key);
     FAILS(COORD_E_INVALID_ARGUMENT, coord_source_observer(NULL, 0, &new_source, &err));
-    static const char *const filters[] = {"[]", "1", "{", "{\"$bogus\":1}", "\"a\""};
+    static const char *const filters[] = {"[]", "1", "{", "\"a\""};
     for (size_t i = 0; i < sizeof filters / sizeof *filters; i++) {
         FAILS(COORD_E_INVALID_ARGUMENT, coord_source_table(table, filters[i], COORD_NUL, &new_source, &err));
     }
