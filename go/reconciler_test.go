@@ -202,7 +202,7 @@ func TestKeysArePlannedCancelledPausedAndDrained(t *testing.T) {
 	}
 	drained := make(chan error, 1)
 	go func() { drained <- r.Drain(limited(t)) }()
-	becomes(t, "it takes in no more", func() bool { _, err := r.Add(5); return CodeOf(err) == ErrClosed })
+	becomes(t, "it takes in no more", func() bool { _, err := r.AddAfter(4, 2*time.Hour); return CodeOf(err) == ErrClosed })
 	if call.ctx.Err() == nil || one.ctx.Err() != nil {
 		t.Error("a drain lets runs go on")
 	}

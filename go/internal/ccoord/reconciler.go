@@ -56,16 +56,6 @@ func ReconcilerStatName(stat int) string {
 	return C.GoString(C.coord_reconciler_stat_name(C.int32_t(stat)))
 }
 
-// SourceTable makes a source of the documents of a table that match.
-func SourceTable(table Table, filter []byte) (Source, *Error) {
-	stress()
-	var source Source
-	var e *C.coord_error_t
-	at, length := lendBytes(filter)
-	err := failure(C.coord_source_table(table.h, at, length, &source.h, &e), e)
-	return source, err
-}
-
 // SourceObserver makes a source of the services that an observer sees.
 func SourceObserver(pattern string) (Source, *Error) {
 	stress()
@@ -284,15 +274,6 @@ func (w Work) Check() *Error {
 	return failure(C.coord_work_check(w.h, &e), e)
 }
 
-// Fence is the condition of writes to tables.
-func (w Work) Fence(strict bool) (Fence, *Error) {
-	stress()
-	var fence Fence
-	var e *C.coord_error_t
-	err := failure(C.coord_work_fence(w.h, flag(strict), &fence.h, &e), e)
-	return fence, err
-}
-
 // WaitCancelled starts waiting until the run is asked to stop.
 func (w Work) WaitCancelled(to Report) (Op, *Error) {
 	return to.started(func(q *C.coord_queue_t, tag C.uint64_t, op **C.coord_op_t, e **C.coord_error_t) C.coord_status_t {
@@ -322,11 +303,4 @@ func lendBytes(bytes []byte) (unsafe.Pointer, C.size_t) {
 // copied copies bytes that C lends.
 func copied(at *C.char, length C.size_t) []byte {
 	return C.GoBytes(unsafe.Pointer(at), C.int(length))
-}
-
-func flag(on bool) C.int32_t {
-	if on {
-		return 1
-	}
-	return 0
 }
