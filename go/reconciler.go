@@ -108,6 +108,8 @@ func (c *Client) Reconcile(
 	r := &Reconciler{
 		core: core, op: op, name: reconciler.Name(), reconciler: reconciler, stop: stop, ended: make(chan struct{}),
 	}
+	// The handle goes with r: what it has done can still be asked.
+	runtime.AddCleanup(r, ccoord.Reconciler.Destroy, reconciler)
 	go r.run(ctx, waiting, c, int(workers), f)
 	return r, nil
 }
@@ -134,7 +136,6 @@ func (r *Reconciler) run(
 	working.Wait()
 	r.stop()
 	r.fail(<-closed)
-	r.reconciler.Destroy()
 	runtime.KeepAlive(client)
 }
 
@@ -263,18 +264,25 @@ func (r *Reconciler) about(op string, key any, call func([]byte) (bool, *ccoord.
 	if err != nil {
 		return false, err
 	}
+	defer runtime.KeepAlive(r)
 	was, failed := call(document)
 	if failed != nil {
-		return false, r.newError(op, failed)
+		return false, newError(op, failed)
 	}
 	return was, nil
 }
 
 // Pause begins no run until Resume; keys are still taken in, and shards and leadership kept.
-func (r *Reconciler) Pause() { _ = r.reconciler.Pause() }
+func (r *Reconciler) Pause() {
+	_ = r.reconciler.Pause()
+	runtime.KeepAlive(r)
+}
 
 // Resume ends a pause.
-func (r *Reconciler) Resume() { _ = r.reconciler.Resume() }
+func (r *Reconciler) Resume() {
+	_ = r.reconciler.Resume()
+	runtime.KeepAlive(r)
+}
 
 // WaitUntilReconciled waits until every change of a key up to this position, that of a write, has been run, the last time
 // without an error. It fails with ErrConflict if the key is parked, with ErrNotHeld if another replica runs it, with
@@ -285,9 +293,10 @@ func (r *Reconciler) WaitUntilReconciled(ctx context.Context, key any, position 
 	if err != nil {
 		return err
 	}
-	return r.ofHandle(r.core.pump.finish(ctx, op, func(to ccoord.Report) (ccoord.Op, *ccoord.Error) {
+	defer runtime.KeepAlive(r)
+	return r.core.pump.finish(ctx, op, func(to ccoord.Report) (ccoord.Op, *ccoord.Error) {
 		return r.reconciler.WaitUntilReconciled(document, position, timeLimit(ctx), to)
-	}))
+	})
 }
 
 // Drain takes in no more keys, has those run that are due now, and waits until these runs have ended; then the reconciler
@@ -299,9 +308,9 @@ func (r *Reconciler) Drain(ctx context.Context) error {
 	if ctx.Value(runOf{r}) != nil {
 		return &Error{Code: ErrReentrant, Op: op, Message: "its own function cannot drain a reconciler; return from it first"}
 	}
-	err := r.ofHandle(r.core.pump.finish(ctx, op, func(to ccoord.Report) (ccoord.Op, *ccoord.Error) {
+	err := r.core.pump.finish(ctx, op, func(to ccoord.Report) (ccoord.Op, *ccoord.Error) {
 		return r.reconciler.Drain(timeLimit(ctx), to)
-	}))
+	})
 	if err != nil && CodeOf(err) != ErrClosed {
 		return err
 	}
@@ -335,16 +344,4 @@ func (r *Reconciler) Err() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.err
-}
-
-// newError puts an error about this reconciler into Go's terms: a handle that is gone is a reconciler that is over.
-func (r *Reconciler) newError(op string, failed *ccoord.Error) error {
-	return r.ofHandle(newError(op, failed))
-}
-
-func (r *Reconciler) ofHandle(err error) error {
-	if e, ok := err.(*Error); ok && e.Code == ErrHandle {
-		e.Code, e.Message = ErrClosed, "the reconciler is over"
-	}
-	return err
 }

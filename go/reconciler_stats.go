@@ -1,6 +1,9 @@
 package coord
 
-import "time"
+import (
+	"runtime"
+	"time"
+)
 
 // ReconcilerStats is what a reconciler is doing and has done.
 type ReconcilerStats struct {
@@ -32,12 +35,12 @@ type ReconcilerStats struct {
 	Shards []int
 }
 
-// Stats returns what the reconciler is doing and has done. It does not wait, and fails with ErrClosed when the reconciler
-// is over.
+// Stats returns what the reconciler is doing and has done, also after its end. It does not wait.
 func (r *Reconciler) Stats() (ReconcilerStats, error) {
+	defer runtime.KeepAlive(r)
 	stats, failed := r.reconciler.Stats()
 	if failed != nil {
-		return ReconcilerStats{}, r.newError("count runs", failed)
+		return ReconcilerStats{}, newError("count runs", failed)
 	}
 	// In the order of their numbers in coord.h; a test compares the names.
 	v := stats.Values
@@ -66,12 +69,12 @@ type ParkedKey struct {
 	For time.Duration
 }
 
-// Parked lists the keys whose function said that they cannot be reconciled. It does not wait, and fails with ErrClosed when
-// the reconciler is over.
+// Parked lists the keys whose function said that they cannot be reconciled. It does not wait.
 func (r *Reconciler) Parked() ([]ParkedKey, error) {
+	defer runtime.KeepAlive(r)
 	list, failed := r.reconciler.Parked()
 	if failed != nil {
-		return nil, r.newError("list parked keys", failed)
+		return nil, newError("list parked keys", failed)
 	}
 	parked := make([]ParkedKey, len(list))
 	for i, key := range list {

@@ -59,7 +59,7 @@ func add(t *testing.T, r *Reconciler, key any) {
 	}
 }
 
-// called waits for the next call, which is for this key and this attempt.
+// comesFor waits for the next call, which is for this key and this attempt.
 func comesFor(t *testing.T, from <-chan ran, key any, attempt int) ran {
 	t.Helper()
 	call := comes(t, "a call", from)
@@ -109,6 +109,9 @@ func TestWhatARunComesToDecidesTheNext(t *testing.T) {
 		if call.work.Exists() || call.work.Document() != nil || call.work.Token() != 0 || call.work.Check() != nil {
 			t.Errorf("%+v", call.work)
 		}
+		if revision, ok := call.work.Revision(); ok || revision != 0 {
+			t.Error(revision, ok)
+		}
 		wants(t, call.work.Decode(new(struct{})), ErrNotFound)
 		var key string
 		if err := call.work.DecodeKey(&key); err != nil || key != "a" {
@@ -152,8 +155,9 @@ func TestWhatARunComesToDecidesTheNext(t *testing.T) {
 		comes(t, "the end", r.Done())
 		_, err = r.Add("a")
 		wants(t, err, ErrClosed)
-		_, err = r.Stats()
-		wants(t, err, ErrClosed)
+		if after := statsOf(t, r); after.Runs != stats.Runs {
+			t.Errorf("%+v", after)
+		}
 		closeReconciler(t, r)
 	})
 }
