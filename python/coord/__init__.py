@@ -48,6 +48,7 @@ from coord._native import __version__
 from coord._observer import Observer, ObserverEvent, ObserverEventKind, ProviderInfo, Providers
 from coord._owner import Owner, OwnerEvent, OwnerEventKind, Owners, OwnerWatch
 from coord._provider import Provider, ProviderEvent, ProviderEventKind, ProviderEvents
+from coord._reconciler import ParkedKey, ParkedKeys, Reconciler, ReconcilerStats, Source
 from coord._types import (
     Holder,
     HolderState,
@@ -60,6 +61,7 @@ from coord._types import (
     Waiter,
 )
 from coord._watch import Watch
+from coord._work import Cancellation, RequeueAfter, RetryAfter, Terminal, Work, requeue_after
 from coord.mail import Mailer, Outbox, mailer
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AlreadyExists",
+    "Cancellation",
     "Cancelled",
     "Candidacy",
     "Candidate",
@@ -109,6 +112,8 @@ __all__ = [
     "OwnerWatch",
     "Owners",
     "Panic",
+    "ParkedKey",
+    "ParkedKeys",
     "Provider",
     "ProviderEvent",
     "ProviderEventKind",
@@ -116,23 +121,31 @@ __all__ = [
     "ProviderInfo",
     "Providers",
     "QueueFull",
+    "Reconciler",
+    "ReconcilerStats",
     "Reentrant",
+    "RequeueAfter",
+    "RetryAfter",
     "Session",
     "SessionState",
     "SessionWatch",
+    "Source",
     "Stats",
     "StoreCalls",
     "Term",
+    "Terminal",
     "Timeout",
     "Unauthorized",
     "Unavailable",
     "Unsupported",
     "Waiter",
     "Watch",
+    "Work",
     "__version__",
     "aio",
     "connect",
     "mailer",
+    "requeue_after",
     "sanitize",
     "testing",
 ]

@@ -2,7 +2,7 @@
 //!
 //! In reading order: `call` is an operation that was described but not begun, which Python either waits for or
 //! starts on a `queue`, and `feed` is a source of events, one after the other; `client`, `lock` and `held`, `election`,
-//! `term` and `candidacy`, `provider`, `observer` and `owner` describe and make them; `loss` is that of a hold or a term;
+//! `term` and `candidacy`, `provider`, `observer` and `owner`, `reconciler` and `work` describe and make them; `loss` is that of a hold or a term;
 //! `answer` and `error` convert what comes back; `log` keeps the library's log until Python fetches it.
 //!
 //! Invariants: no thread of the library ever attaches to the interpreter; the interpreter is let go around every
@@ -30,8 +30,10 @@ mod ours;
 mod owner;
 mod provider;
 mod queue;
+mod reconciler;
 mod term;
 mod testing;
+mod work;
 
 use pyo3::prelude::*;
 
@@ -69,9 +71,13 @@ mod _native {
     #[pymodule_export]
     use crate::queue::{Op, Queue};
     #[pymodule_export]
+    use crate::reconciler::{Reconciler, Source, reconcile};
+    #[pymodule_export]
     use crate::term::Term;
     #[pymodule_export]
     use crate::testing::Control;
+    #[pymodule_export]
+    use crate::work::{Request, Work, checked_seconds};
 
     use super::*;
 

@@ -23,10 +23,12 @@ from coord.aio._lock import Held, Lock, Loss
 from coord.aio._observer import Observer
 from coord.aio._owner import OwnerWatch
 from coord.aio._provider import Provider, ProviderEvents
+from coord.aio._reconciler import Cancellation, Reconciler, Work
 from coord.aio._watch import Watch
 from coord.aio.mail import Mailer, Outbox, Senders, mailer
 
 __all__ = [
+    "Cancellation",
     "Candidacy",
     "Client",
     "Election",
@@ -40,10 +42,12 @@ __all__ = [
     "OwnerWatch",
     "Provider",
     "ProviderEvents",
+    "Reconciler",
     "Senders",
     "SessionWatch",
     "Term",
     "Watch",
+    "Work",
     "connect",
     "mailer",
     "testing",
