@@ -9,6 +9,7 @@ use coord_core::reconciler::{
 };
 use coord_core::table::Position;
 use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
 use crate::answer::{Answer, make};
@@ -55,7 +56,7 @@ pub(crate) fn reconcile(
     mode: &Bound<'_, PyAny>,
     shards: Option<&Bound<'_, PyAny>>,
     backoff: Option<&Bound<'_, PyAny>>,
-    rate: Option<(Bound<'_, PyAny>, Bound<'_, PyAny>)>,
+    rate: Option<&Bound<'_, PyAny>>,
     resync: Option<&Bound<'_, PyAny>>,
     move_grace: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Call> {
@@ -96,8 +97,10 @@ fn given_mode(py: Python<'_>, mode: &Bound<'_, PyAny>, shards: Option<&Bound<'_,
 }
 
 /// Runs in a second, and how many of them may begin at once: the core's names for a rate.
-fn given_rate(rate: (Bound<'_, PyAny>, Bound<'_, PyAny>)) -> PyResult<Rate> {
-    let (per_second, burst) = rate;
+fn given_rate(rate: &Bound<'_, PyAny>) -> PyResult<Rate> {
+    let Ok((per_second, burst)) = rate.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>() else {
+        return Err(PyTypeError::new_err(format!("a rate is a number, or a pair of a number and an int, not {rate}")));
+    };
     Ok(Rate { per_second: args::number("the rate", &per_second)?, burst: args::count("the burst", &burst)? })
 }
 
