@@ -11,18 +11,20 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from coord import _lifetime, _native
 from coord._errors import Closed, CoordError, Forked, Timeout
 from coord._lock import ProcessBound, _qualified, also_failed
+from coord._model import Model
+from coord._table_base import Document, Key, TableBase
 from coord._types import _html_table
 from coord._work import RequeueAfter, Run, Work
 
 if TYPE_CHECKING:
     from coord._client import ClientBase
 
-Mode = Literal["all", "leader", "sharded"]
+Mode: TypeAlias = Literal["all", "leader", "sharded"]
 
 
 class Source(ProcessBound):
@@ -67,6 +69,10 @@ class Source(ProcessBound):
 
     def __repr__(self) -> str:
         return f"<{_qualified(self)} {self._what}>"
+
+
+Keys: TypeAlias = "TableBase[Any] | tuple[TableBase[Any], Document | None] | Source"
+"""Where keys come from: the documents of a table, those of it that match a filter, or something else."""
 
 
 @dataclass(frozen=True)
@@ -142,9 +148,10 @@ class ParkedKeys(list[ParkedKey]):
 class ReconcilerBase(ProcessBound):
     """Calls for every key that changes: what needs no waiting."""
 
-    def __init__(self, native: _native.Reconciler, client: ClientBase, f: Callable[..., object]) -> None:
+    def __init__(self, native: _native.Reconciler, client: ClientBase, f: Callable[..., object], model: Model) -> None:
         self._native = native
         self._client = client
+        self._model = model
         self._requests = native.requests()
         self._name = native.name()
         self._function = getattr(f, "__qualname__", repr(f))
@@ -165,7 +172,7 @@ class ReconcilerBase(ProcessBound):
         """What ended its source, so that it has ended, too; None if nothing did."""
         return self._failure
 
-    def add(self, key: Any) -> bool:
+    def add(self, key: Key) -> bool:
         """Runs a key as soon as a worker is free, as if it had changed; also a parked one. No I/O.
 
         Returns:
@@ -178,7 +185,7 @@ class ReconcilerBase(ProcessBound):
         """
         return self._native.add(key)
 
-    def add_after(self, key: Any, seconds: float) -> bool:
+    def add_after(self, key: Key, seconds: float) -> bool:
         """Runs a key after this time, or earlier if that is planned already. No I/O.
 
         Returns:
@@ -191,7 +198,7 @@ class ReconcilerBase(ProcessBound):
         """
         return self._native.add_after(key, seconds)
 
-    def cancel(self, key: Any) -> bool:
+    def cancel(self, key: Key) -> bool:
         """Forgets what is planned for a key, its errors included, and asks its run to stop. No I/O.
 
         The key is run again when it changes.
@@ -263,9 +270,14 @@ class Reconciler(ReconcilerBase):
     """
 
     def __init__(
-        self, native: _native.Reconciler, client: ClientBase, f: Callable[[Work], RequeueAfter | None], workers: int
+        self,
+        native: _native.Reconciler,
+        client: ClientBase,
+        f: Callable[[Work], RequeueAfter | None],
+        model: Model,
+        workers: int,
     ) -> None:
-        super().__init__(native, client, f)
+        super().__init__(native, client, f, model)
         _lifetime.reconciling(self)
         self._threads = [
             threading.Thread(target=self._serve, args=(f,), name=f"coord-reconcile-{worker}", daemon=True)
@@ -321,7 +333,7 @@ class Reconciler(ReconcilerBase):
         for thread in self._threads:
             thread.join()
 
-    def wait_until_reconciled(self, key: Any, position: int = 0, timeout: float | None = None) -> None:
+    def wait_until_reconciled(self, key: Key, position: int = 0, timeout: float | None = None) -> None:
         """Waits until every change of a key up to this position has been run, the last time without an error.
 
         Args:
@@ -340,7 +352,7 @@ class Reconciler(ReconcilerBase):
     def _serve(self, f: Callable[[Work], RequeueAfter | None]) -> None:
         try:
             while (request := self._next()) is not None:
-                work = Work(request.work())
+                work = Work(request.work(), self._model)
                 run = Run(request, work, self._name)
                 try:
                     answer = f(work)
@@ -388,7 +400,7 @@ def check_sync(f: Callable[..., object]) -> None:
 def native_reconcile(
     client: ClientBase,
     name: str,
-    source: Source,
+    source: Keys,
     workers: int,
     mode: Mode,
     shards: int | None,
@@ -396,14 +408,13 @@ def native_reconcile(
     rate: float | tuple[float, int] | None,
     resync: float | None,
     move_grace: float | None,
-) -> _native.Call:
-    """Describes the start of a reconciler to the native module, which checks the options."""
-    if not isinstance(source, Source):
-        raise TypeError(f"a source is a Table, a pair (Table, filter) or a coord.Source, not {type(source).__name__}")
-    return _native.reconcile(
+) -> tuple[_native.Call, Model]:
+    """Describes the start of a reconciler to the native module, which checks the options; and its table's model."""
+    native, model = _native_source(source)
+    call = _native.reconcile(
         client._native,
         name,
-        source._native,
+        native,
         workers=workers,
         mode=mode,
         shards=shards,
@@ -412,6 +423,17 @@ def native_reconcile(
         resync=resync,
         move_grace=move_grace,
     )
+    return call, model
+
+
+def _native_source(source: Keys) -> tuple[_native.Source, Model]:
+    if isinstance(source, Source):
+        return source._native, None
+    table, filter_ = source if isinstance(source, tuple) and len(source) == 2 else (source, None)
+    if not isinstance(table, TableBase):
+        kind = type(source).__name__
+        raise TypeError(f"a source is a Table, a pair of a Table and a filter, or a coord.Source, not {kind}")
+    return _native.Source.table(table._native, filter_), table.model
 
 
 # What the native module calls.

@@ -5,6 +5,7 @@ The core says which key is to be run and waits for the end of the run; here is w
 
 from __future__ import annotations
 
+import functools
 import logging
 import traceback
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 from coord import _native
 from coord._errors import Cancelled, Closed, Fenced, Forked, NotHeld, Timeout
 from coord._lock import ProcessBound, _qualified
+from coord._model import Model, value_of
 
 _logger = logging.getLogger("coord")
 
@@ -103,13 +105,33 @@ class CancellationBase(ProcessBound):
 class WorkBase(ProcessBound):
     """What a function is to work on: what needs no waiting."""
 
-    def __init__(self, native: _native.Work) -> None:
+    def __init__(self, native: _native.Work, model: Model = None) -> None:
         self._native = native
+        self._model = model
 
     @property
     def key(self) -> Any:
         """The key: of the document; the full name of the service or the lock; or what was added."""
         return self._native.key()
+
+    @functools.cached_property
+    def document(self) -> dict[str, Any] | None:
+        """The document as it was when this run began.
+
+        None if it was deleted or matches the filter no more, and for locks and keys that are added by hand. Of a
+        service: `{"service": ..., "providers": [{"instance_id": ..., "session": ..., "name": ..., "host": ...,
+        "pid": ..., "metadata": ...}]}`, None if nobody provides it.
+        """
+        return self._native.document()
+
+    @functools.cached_property
+    def value(self) -> Any:
+        """The document as a value of the table's model; without a model, the document itself.
+
+        Raises:
+            CorruptState: The document is no such value.
+        """
+        return None if self.document is None else value_of(self.document, self._model)
 
     @property
     def attempt(self) -> int:
@@ -137,6 +159,10 @@ class WorkBase(ProcessBound):
             Cancelled: The run is asked to stop.
         """
         self._native.check()
+
+    def _fence(self) -> _native.Fence:
+        """The right to write to a table under this run's shard or leadership."""
+        return self._native.fence()
 
     def __repr__(self) -> str:
         token = "" if self.token is None else f" token={self.token}"
@@ -169,12 +195,12 @@ class Cancellation(CancellationBase):
 class Work(WorkBase):
     """What a reconciler's function is to work on.
 
-    It can be given as the fence of a write to a table, `fence=work`: the write is refused when a later holder of the
-    key's shard, or a later leader, has written.
+    In the modes "leader" and "sharded" it can be given as the fence of a write to a table, `fence=work`: the write is
+    refused when a later holder of the key's shard, or a later leader, has written.
     """
 
-    def __init__(self, native: _native.Work) -> None:
-        super().__init__(native)
+    def __init__(self, native: _native.Work, model: Model = None) -> None:
+        super().__init__(native, model)
         self._cancelled = Cancellation(native)
 
     @property

@@ -86,6 +86,21 @@ fn integer<'a, 'py>(value: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, PyInt
     value.cast::<PyInt>().ok().filter(|value| !value.is_instance_of::<PyBool>())
 }
 
+/// A number that is not negative: a count, a revision, a position.
+///
+/// # Errors
+/// `TypeError` for what is not an int, and for a bool; `InvalidArgument` for a negative one, or of more than 64 bits.
+pub(crate) fn unsigned(what: &str, value: &Bound<'_, PyAny>) -> PyResult<u64> {
+    let Some(number) = integer(value) else {
+        let kind = value.get_type().name()?;
+        return Err(PyTypeError::new_err(format!("{what} is an int, not {kind}")));
+    };
+    raised(
+        value.py(),
+        number.extract().map_err(|_| Error::invalid(format!("{what} is an int of 0 or more, of 64 bits"))),
+    )
+}
+
 /// A fencing token.
 ///
 /// # Errors
@@ -104,24 +119,8 @@ pub(crate) fn token(value: &Bound<'_, PyAny>) -> PyResult<i64> {
 /// # Errors
 /// `TypeError` for what is not an int, and for a bool; `InvalidArgument` for a negative or longer one.
 pub(crate) fn count(what: &str, value: &Bound<'_, PyAny>) -> PyResult<u32> {
-    whole(what, value, "32")
-}
-
-/// A whole number from zero, of 64 bits.
-///
-/// # Errors
-/// As those of [`count`].
-pub(crate) fn unsigned(what: &str, value: &Bound<'_, PyAny>) -> PyResult<u64> {
-    whole(what, value, "64")
-}
-
-fn whole<T: for<'a, 'py> FromPyObject<'a, 'py>>(what: &str, value: &Bound<'_, PyAny>, bits: &str) -> PyResult<T> {
-    let Some(number) = integer(value) else {
-        let kind = value.get_type().name()?;
-        return Err(PyTypeError::new_err(format!("{what} is an int, not {kind}")));
-    };
-    let extracted = number.extract::<T>();
-    raised(value.py(), extracted.map_err(|_| Error::invalid(format!("{what} is a number from 0, of {bits} bits"))))
+    let narrow = |number| u32::try_from(number).map_err(|_| Error::invalid(format!("{what} has at most 32 bits")));
+    raised(value.py(), narrow(unsigned(what, value)?))
 }
 
 /// A number.

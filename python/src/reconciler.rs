@@ -19,7 +19,9 @@ use crate::client::Client;
 use crate::error::raised;
 use crate::feed::Feed;
 use crate::ours::Ours;
-use crate::work::{Request, given_key, shown_key};
+use crate::table::Table;
+use crate::work::Request;
+use crate::{lifted, lowered};
 
 /// Where keys come from: a source of the core.
 #[pyclass(frozen, module = "coord._native")]
@@ -27,6 +29,12 @@ pub(crate) struct Source(Ours<CoreSource>);
 
 #[pymethods]
 impl Source {
+    #[staticmethod]
+    fn table(py: Python<'_>, table: &Table, filter: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        let (table, filter) = (table.get(py)?, lowered::filter(filter)?);
+        Ok(Self(Ours::new(CoreSource::Table { table, filter })))
+    }
+
     #[staticmethod]
     fn observer(pattern: &Bound<'_, PyAny>) -> PyResult<Self> {
         Ok(Self(Ours::new(CoreSource::Observer(args::text("the pattern of services", pattern)?))))
@@ -133,17 +141,17 @@ impl Reconciler {
     }
 
     fn add(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let (reconciler, key) = (self.get(py)?, given_key(key)?);
+        let (reconciler, key) = (self.get(py)?, lowered::key(key)?);
         raised(py, reconciler.add(key))
     }
 
     fn add_after(&self, py: Python<'_>, key: &Bound<'_, PyAny>, seconds: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let (reconciler, key) = (self.get(py)?, given_key(key)?);
+        let (reconciler, key) = (self.get(py)?, lowered::key(key)?);
         raised(py, reconciler.add_after(key, args::seconds("seconds", seconds)?))
     }
 
     fn cancel(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let (reconciler, key) = (self.get(py)?, given_key(key)?);
+        let (reconciler, key) = (self.get(py)?, lowered::key(key)?);
         raised(py, reconciler.cancel(key))
     }
 
@@ -181,7 +189,7 @@ impl Reconciler {
         position: &Bound<'_, PyAny>,
         timeout: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Call> {
-        let (reconciler, key) = (self.get(py)?, given_key(key)?);
+        let (reconciler, key) = (self.get(py)?, lowered::key(key)?);
         let position = Position(args::unsigned("position", position)?);
         let timeout = args::seconds_or_none("timeout", timeout)?.unwrap_or(FOREVER);
         Ok(Call::new(async move {
@@ -223,7 +231,7 @@ fn make_stats(py: Python<'_>, stats: ReconcilerStats) -> PyResult<Bound<'_, PyAn
 }
 
 fn make_parked<'py>(py: Python<'py>, parked: &ParkedKey) -> PyResult<Bound<'py, PyAny>> {
-    let facts = (shown_key(py, &parked.key)?, &parked.reason, parked.parked_for.as_secs_f64());
+    let facts = (lifted::key(py, &parked.key)?, &parked.reason, parked.parked_for.as_secs_f64());
     make(py, PYTHON, "ParkedKey", facts)
 }
 

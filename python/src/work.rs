@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use coord_core::error::{Code, Error, Result};
 use coord_core::reconciler::{Outcome, Request as CoreRequest, Work as CoreWork};
-use coord_core::table::Key;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::answer::Answer;
 use crate::args;
 use crate::call::Call;
 use crate::error::raised;
+use crate::fence::Fence;
+use crate::lifted;
 use crate::ours::Ours;
 
 /// Checks a number of seconds where it is said.
@@ -34,7 +36,12 @@ impl Work {
 #[pymethods]
 impl Work {
     fn key<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        shown_key(py, self.get(py)?.key())
+        lifted::key(py, self.get(py)?.key())
+    }
+
+    /// The document; None if there is none.
+    fn document<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        self.get(py)?.document().map(|document| lifted::document(py, document)).transpose()
     }
 
     fn attempt(&self, py: Python<'_>) -> PyResult<u32> {
@@ -47,6 +54,12 @@ impl Work {
 
     fn revision(&self, py: Python<'_>) -> PyResult<Option<u64>> {
         Ok(self.get(py)?.revision().map(|revision| revision.0))
+    }
+
+    /// The shard or the leadership as the right to write.
+    fn fence(&self, py: Python<'_>) -> PyResult<Fence> {
+        let none = || Error::invalid("a run of mode 'all' has no token, so no write can be done under it");
+        Ok(Fence::new(raised(py, self.get(py)?.fence().ok_or_else(none))?))
     }
 
     fn check(&self, py: Python<'_>) -> PyResult<()> {
@@ -125,13 +138,4 @@ impl Request {
         // In a forked child it is the parent's, and forgotten.
         drop(self.take());
     }
-}
-
-pub(crate) fn given_key(key: &Bound<'_, PyAny>) -> PyResult<Key> {
-    raised(key.py(), Key::new(args::text("a key", key)?))
-}
-
-pub(crate) fn shown_key<'py>(py: Python<'py>, key: &Key) -> PyResult<Bound<'py, PyAny>> {
-    use pyo3::IntoPyObjectExt;
-    key.value().as_str().unwrap_or_default().into_bound_py_any(py)
 }

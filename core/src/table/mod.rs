@@ -27,7 +27,9 @@ use crate::client::{Client, Core};
 use crate::error::{Code, Error, Result};
 use crate::lock::Held;
 use crate::protocol::document::{Action, Condition, Write};
-pub use crate::protocol::document::{Fence, Filter, Key, Position, Projection, Revision, Sort, TableName, Update};
+pub use crate::protocol::document::{
+    Fence, Filter, Key, MAX_DOCUMENT, Position, Projection, Revision, Sort, TableName, Update,
+};
 use crate::store::Store;
 use crate::store::documents::{Documents, ManyAction, Query, WriteMany};
 pub use crate::store::documents::{Index, ManyWritten, Operation, Stored, TableOptions, Written};

@@ -13,7 +13,9 @@ from coord import _native
 from coord._bridge import bridge
 from coord._errors import Closed, CoordError, Forked, Timeout
 from coord._lock import also_failed
+from coord._model import Model
 from coord._reconciler import ReconcilerBase
+from coord._table_base import Key
 from coord._work import CancellationBase, RequeueAfter, Run, WorkBase
 
 if TYPE_CHECKING:
@@ -50,8 +52,8 @@ class Cancellation(CancellationBase):
 class Work(WorkBase):
     """What a reconciler's function is to work on; see `coord.Work`."""
 
-    def __init__(self, native: _native.Work) -> None:
-        super().__init__(native)
+    def __init__(self, native: _native.Work, model: Model = None) -> None:
+        super().__init__(native, model)
         self._cancelled = Cancellation(native)
 
     @property
@@ -70,8 +72,8 @@ class Reconciler(ReconcilerBase):
     closes it. It goes on until it, its client or its loop is closed, whether somebody keeps it or not.
     """
 
-    def __init__(self, native: _native.Reconciler, client: Client, f: _Function) -> None:
-        super().__init__(native, client, f)
+    def __init__(self, native: _native.Reconciler, client: Client, f: _Function, model: Model) -> None:
+        super().__init__(native, client, f, model)
         self._f = f
         self._keep = client._keep
         self._runs: set[asyncio.Task[None]] = set()
@@ -119,7 +121,7 @@ class Reconciler(ReconcilerBase):
             # It has no more keys to wait for.
             await asyncio.wait([self._task, *self._runs])
 
-    async def wait_until_reconciled(self, key: Any, position: int = 0, timeout: float | None = None) -> None:
+    async def wait_until_reconciled(self, key: Key, position: int = 0, timeout: float | None = None) -> None:
         """Waits until every change of a key up to this position has been run, the last time without an error.
 
         Args:
@@ -160,7 +162,7 @@ class Reconciler(ReconcilerBase):
                 return taken[0]
 
     async def _run(self, request: _native.Request) -> None:
-        work = Work(request.work())
+        work = Work(request.work(), self._model)
         run = Run(request, work, self._name)
         task = asyncio.current_task()
         assert task is not None
