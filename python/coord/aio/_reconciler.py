@@ -142,10 +142,17 @@ class Reconciler(ReconcilerBase):
             while (request := await self._next()) is not None:
                 task = self._keep(self._run(request))
                 self._runs.add(task)
-                task.add_done_callback(self._runs.discard)
+                task.add_done_callback(self._run_ended)
         finally:
             self._begin_close()
             self._requests.close()
+
+    def _run_ended(self, task: asyncio.Task[None]) -> None:
+        self._runs.discard(task)
+        # What ends the loop comes out of that, and is not to be complained about for a second time.
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            context = {"message": f"a run of {self!r} has ended by itself", "exception": error, "task": task}
+            task.get_loop().call_exception_handler(context)
 
     async def _next(self) -> _native.Request | None:
         """Waits for the next key to be run; None when there are no more."""
