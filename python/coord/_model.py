@@ -89,13 +89,16 @@ def _value(value: Any, kind: Any, path: str) -> Any:
         if not isinstance(value, dict):
             raise TypeError(f"{_at(path)} is a document, not {value!r}")
         return {name: _value(one, parts[-1], f"{path}.{name}") for name, one in value.items()}
-    if not isinstance(kind, type) or kind is object:
-        # Any, a type variable, or what else there may be.
+    if kind in (Any, object) or not isinstance(kind, type):
+        # Whatever it is; a type variable, or what else there may be.
         return value
     if dataclasses.is_dataclass(kind) and not isinstance(value, kind):
         return _dataclass(value, kind, path)
     if issubclass(kind, enum.Enum):
-        return kind(value)
+        try:
+            return kind(value)
+        except ValueError as error:
+            raise ValueError(f"{_at(path)}: {error}") from None
     if kind is tuple and isinstance(value, list):
         return tuple(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

@@ -466,6 +466,8 @@ type Results<T> = futures::stream::BoxStream<'static, Result<T>>;
 
 impl<T: Send + 'static> Cursor<T> {
     fn new(client: &Client, found: Results<T>) -> Self {
+        // Asked again after its end, it ends again.
+        let found: Results<T> = Box::pin(found.fuse());
         Self { core: client.core().clone(), found: Arc::new(tokio::sync::Mutex::new(found)) }
     }
 
