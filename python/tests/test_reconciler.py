@@ -366,7 +366,6 @@ def test_a_drain_runs_what_is_ready(memory: coord.Client) -> None:
     gate.next()
     with pytest.raises(coord.Timeout):
         reconciler.drain(0.02)
-    reconciler.add("too late")
     gate.may_return.release(2)
     reconciler.drain(PATIENCE)
     assert [work.key for work in gate.works] == ["a", "b"]
