@@ -244,8 +244,8 @@ impl Client {
     ///
     /// # Errors
     /// `InvalidArgument` for the name and the options, for another client's table, for another number of shards than this
-    /// reconciler began with, and for [`Source::Manual`] in another mode than [`Mode::All`] (nobody else knows its keys); `Unsupported` if the store
-    /// cannot watch; `Closed`; those of the store.
+    /// reconciler began with, and for [`Source::Manual`] in another mode than [`Mode::All`] (nobody else knows its keys);
+    /// `Unsupported` if the store cannot watch; `Closed`; those of the store.
     pub async fn reconcile(&self, name: &str, source: Source, options: ReconcileOptions) -> Result<Reconciler> {
         let name = self.name(name)?;
         options.check()?;
