@@ -101,9 +101,7 @@ pub const NOT_YET: &[(Language, Part)] = &[
     (Language::Go, Part::Tables),
     (Language::Go, Part::Reconcilers),
     (Language::Python, Part::Tables),
-    (Language::Python, Part::Reconcilers),
     (Language::Asyncio, Part::Tables),
-    (Language::Asyncio, Part::Reconcilers),
 ];
 
 /// The programs of the agents.
