@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -31,7 +32,7 @@ async def memory() -> AsyncIterator[aio.Client]:
 
 
 async def test_a_key_is_run_again_when_it_asks_for_it_or_fails(aclient: aio.Client) -> None:
-    table = aclient.table("t")
+    table = aclient.table(f"t{uuid.uuid4().hex}")
     written = await table.insert("k", {"n": 5})
     seen: list[tuple[Any, int]] = []
 
@@ -52,6 +53,7 @@ async def test_a_key_is_run_again_when_it_asks_for_it_or_fails(aclient: aio.Clie
         assert (stats.runs, stats.errors, stats.retries, stats.requeued) == (3, 1, 1, 1)
         deleted = await table.delete("k")
     assert deleted is not None
+    await table.drop()
     assert seen == [(5, 1), (5, 1), (5, 2)]
 
 
@@ -317,7 +319,7 @@ def test_what_ends_the_loop_ends_the_reconciler(shared_url: str, error: str) -> 
 
 
 async def test_the_leader_hands_over(aclient: aio.Client, url: str) -> None:
-    table = aclient.table("t")
+    table = aclient.table(f"t{uuid.uuid4().hex}")
     await table.insert("k", {})
     tokens: list[int | None] = []
 
@@ -330,11 +332,14 @@ async def test_the_leader_hands_over(aclient: aio.Client, url: str) -> None:
     await aeventually(lambda: first.stats().runs >= 2, "it runs its own change, too")
     async with await aio.connect(url) as other:
         late: list[int | None] = []
-        second = await other.reconcile("r", other.table("t"), lambda work: late.append(work.token), mode="leader")
+        second = await other.reconcile(
+            "r", other.table(table.name), lambda work: late.append(work.token), mode="leader"
+        )
         with pytest.raises(coord.NotHeld):
             second.add("k")
         await first.close(PATIENCE)
         await aeventually(lambda: late, "the other runs it")
+        await table.drop()
         assert tokens[0] is not None
         assert late[0] is not None
         assert tokens[0] < late[0]
