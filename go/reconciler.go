@@ -10,29 +10,50 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"go.mongodb.org/mongo-driver/v2/bson"
+
 	"coord/internal/ccoord"
 )
 
 // Source is where the keys of a reconciler come from.
 type Source struct {
-	make func() (ccoord.Source, *ccoord.Error)
+	make func(*core) (ccoord.Source, *ccoord.Error)
+}
+
+// SourceTable are the documents of a table that match: their keys, at the start and whenever one changes or is deleted.
+// The filter is a document (a bson.D, a bson.M, a struct); nil for all documents.
+func SourceTable(name string, filter any) Source {
+	return Source{func(c *core) (ccoord.Source, *ccoord.Error) {
+		var which []byte
+		if filter != nil {
+			var err error
+			if which, err = bson.Marshal(filter); err != nil {
+				return ccoord.Source{}, &ccoord.Error{
+					Code: int32(ErrInvalidArgument), Message: "the filter is no document of BSON: " + err.Error(),
+				}
+			}
+		}
+		return c.client.SourceTable(name, which)
+	}}
 }
 
 // SourceObserver are the services that an observer of this pattern sees, "name", "scope/name" or "scope/*": their full
 // names, at the start those that somebody provides, and then whenever a provider comes, goes or changes.
 func SourceObserver(pattern string) Source {
-	return Source{func() (ccoord.Source, *ccoord.Error) { return ccoord.SourceObserver(pattern) }}
+	return Source{func(*core) (ccoord.Source, *ccoord.Error) { return ccoord.SourceObserver(pattern) }}
 }
 
 // SourceReleasedLocks are the locks that became free: their full names. At the start every free lock that the store
 // remembers, and again after an interruption; then each that is released while nobody waits for it. prefix is what their
 // full names begin with; empty for all of the client's namespace.
 func SourceReleasedLocks(prefix string) Source {
-	return Source{func() (ccoord.Source, *ccoord.Error) { return ccoord.SourceReleasedLocks(prefix) }}
+	return Source{func(*core) (ccoord.Source, *ccoord.Error) { return ccoord.SourceReleasedLocks(prefix) }}
 }
 
 // SourceManual are the keys that are added with [Reconciler.Add].
-func SourceManual() Source { return Source{ccoord.SourceManual} }
+func SourceManual() Source {
+	return Source{func(*core) (ccoord.Source, *ccoord.Error) { return ccoord.SourceManual() }}
+}
 
 // Reconciler is a function that is called for every key of a source, and again for every key that changes, until Close.
 // Its methods may be called from any goroutine.
@@ -88,7 +109,7 @@ func (c *Client) Reconcile(
 		}
 	}
 	core := c.inner()
-	from, failed := source.make()
+	from, failed := source.make(core)
 	if failed != nil {
 		return nil, core.newError(op, failed)
 	}

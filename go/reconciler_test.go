@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"go.mongodb.org/mongo-driver/v2/bson"
+
 	"coord/internal/ccoord"
 	"coord/internal/control"
 )
@@ -344,6 +346,49 @@ func TestLocksAndServicesAreKeys(t *testing.T) {
 	})
 }
 
+// The records of sharded reconcilers are a table, too.
+func TestDocumentsOfATableAreKeys(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, url string) {
+		client, other := connect(t, url), connect(t, url)
+		sharded := func(name string, shards int) {
+			r, err := other.Reconcile(context.Background(), name, SourceReleasedLocks("default/none/"),
+				func(context.Context, *Work) (Outcome, error) { return nil, nil }, InMode(ModeSharded), Shards(shards))
+			if err != nil {
+				t.Fatal(err)
+			}
+			closeReconciler(t, r)
+		}
+		sharded("one", 1)
+		f, all := calls()
+		r := reconcile(t, client, SourceTable("reconcilers", nil), f, Workers(2))
+		call := comesFor(t, all, "default/default/one", 1)
+		var record struct {
+			ID     string `bson:"_id"`
+			Shards int
+		}
+		if err := call.work.Decode(&record); err != nil || record.ID != "default/default/one" || record.Shards != 1 {
+			t.Errorf("%+v, %v", record, err)
+		}
+		if revision, ok := call.work.Revision(); !ok || revision == 0 {
+			t.Error("a document of a table has no revision")
+		}
+		wants(t, call.work.Decode(&[]int{}), ErrInvalidArgument)
+		call.returns(nil, nil)
+		sharded("two", 2)
+		comesFor(t, all, "default/default/two", 1).returns(nil, nil)
+		idle(t, r)
+		closeReconciler(t, r)
+
+		f, all = calls()
+		r = reconcile(t, client, SourceTable("reconcilers", bson.M{"shards": bson.M{"$gt": 1}}), f)
+		comesFor(t, all, "default/default/two", 1).returns(nil, nil)
+		if stats := idle(t, r); stats.Runs != 1 {
+			t.Errorf("%+v", stats)
+		}
+		closeReconciler(t, r)
+	})
+}
+
 func TestTheLeaderRunsKeysAndHandsOver(t *testing.T) {
 	onEveryStore(t, func(t *testing.T, url string) {
 		alice, bob := connect(t, url), connect(t, url)
@@ -562,7 +607,10 @@ func TestBadInputOfReconcilers(t *testing.T) {
 	for _, name := range []string{"", "/", "a b", "a/b/c/d", "\xff", strings.Repeat("a", 254)} {
 		wants(t, begin(name, SourceManual()), ErrInvalidArgument)
 	}
-	for _, source := range []Source{{}, SourceObserver("a b"), SourceObserver("\xff"), SourceReleasedLocks("\xff")} {
+	for _, source := range []Source{
+		{}, SourceObserver("a b"), SourceObserver("\xff"), SourceReleasedLocks("\xff"),
+		SourceTable("", nil), SourceTable("\xff", nil), SourceTable("t", 1), SourceTable("t", bson.M{"$and": 1}),
+	} {
 		wants(t, begin("r", source), ErrInvalidArgument)
 	}
 	for _, option := range []ReconcileOption{

@@ -161,6 +161,31 @@ static void shards(void) {
     coord_reconciler_destroy(r);
 }
 
+/* The records of sharded reconcilers are a table, too. */
+static void documents(void) {
+    coord_table_t *table = NULL;
+    coord_source_t *source = NULL;
+    OK(coord_table_new(b, "reconcilers", COORD_NUL, COORD_FORMAT_BSON, &table, &err));
+    OK(coord_source_table(table, NULL, 0, &source, &err));
+    coord_table_destroy(table);
+    coord_reconciler_t *r = reconcile(a, source, "all", 0);
+    coord_work_t *work = next(r, "\"default/default/r\"");
+    SAME_TEXT(coord_work_document(work), "{\"_id\":\"default/default/r\",\"shards\":3}");
+    EQUAL(coord_work_document_length(work), strlen(coord_work_document(work)));
+    EQUAL(coord_work_has_revision(work), 1);
+    CHECK(coord_work_revision(work) > 0);
+    done(work);
+    OK(coord_reconciler_wait_until_reconciled(r, "\"default/default/r\"", COORD_NUL, 0, WAIT_MS, NULL, &err));
+    coord_reconciler_destroy(r);
+
+    OK(coord_table_new(b, "reconcilers", COORD_NUL, COORD_FORMAT_JSON, &table, &err));
+    OK(coord_source_table(table, "{\"shards\":{\"$gt\":3}}", COORD_NUL, &source, &err));
+    coord_table_destroy(table);
+    r = reconcile(a, source, "all", 0);
+    nothing_now(r);
+    coord_reconciler_destroy(r);
+}
+
 /* In a test of a program a session is ended at will: what was run under it does not count. */
 static void lost_leadership(void) {
     coord_control_t *control = NULL;
@@ -200,6 +225,7 @@ int main(void) {
     hand_over();
     lost_leadership();
     shards();
+    documents();
     expect_no_event(queue);
     coord_queue_destroy(queue);
     OK(coord_client_close(a, WAIT_MS, &err));

@@ -56,6 +56,22 @@ func ReconcilerStatName(stat int) string {
 	return C.GoString(C.coord_reconciler_stat_name(C.int32_t(stat)))
 }
 
+// SourceTable makes a source of the documents of a table that match, which is BSON; nil for all of them.
+func (c Client) SourceTable(name string, filter []byte) (Source, *Error) {
+	stress()
+	var source Source
+	var table *C.coord_table_t
+	var e *C.coord_error_t
+	at, length := lend(name)
+	if err := failure(C.coord_table_new(c.h, at, length, C.COORD_FORMAT_BSON, &table, &e), e); err != nil {
+		return source, err
+	}
+	defer C.coord_table_destroy(table)
+	which, size := lendBytes(filter)
+	err := failure(C.coord_source_table(table, which, size, &source.h, &e), e)
+	return source, err
+}
+
 // SourceObserver makes a source of the services that an observer sees.
 func SourceObserver(pattern string) (Source, *Error) {
 	stress()
