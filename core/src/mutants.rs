@@ -45,10 +45,11 @@ pub enum Mutant {
     LeadsUnpublished,
     StoryWithoutPause,
     PriorityIgnored,
+    ServerClockExpiry,
 }
 
 /// Every mutant with its name and what it does wrong.
-pub const ALL: [(Mutant, &str, &str); 36] = {
+pub const ALL: [(Mutant, &str, &str); 37] = {
     use Mutant as M;
     [
         (M::DeadlineFromReply, "deadline-from-reply", "a renewal counts from its answer, not from its first send"),
@@ -95,6 +96,11 @@ pub const ALL: [(Mutant, &str, &str); 36] = {
         (M::LeadsUnpublished, "leads-unpublished", "a leader is told that it leads before its value is there"),
         (M::StoryWithoutPause, "story-without-pause", "an observer is not told that nobody leads between two terms"),
         (M::PriorityIgnored, "priority-ignored", "whoever comes waits at the end, whatever its priority"),
+        (
+            M::ServerClockExpiry,
+            "server-clock-expiry",
+            "a session is dead when the store's date has passed its latest renewal's plus its ttl",
+        ),
     ]
 };
 
