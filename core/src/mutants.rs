@@ -46,10 +46,13 @@ pub enum Mutant {
     StoryWithoutPause,
     PriorityIgnored,
     ServerClockExpiry,
+    StaleProvide,
+    LateLossForgets,
+    NotReregistered,
 }
 
 /// Every mutant with its name and what it does wrong.
-pub const ALL: [(Mutant, &str, &str); 37] = {
+pub const ALL: [(Mutant, &str, &str); 40] = {
     use Mutant as M;
     [
         (M::DeadlineFromReply, "deadline-from-reply", "a renewal counts from its answer, not from its first send"),
@@ -101,6 +104,13 @@ pub const ALL: [(Mutant, &str, &str); 37] = {
             "server-clock-expiry",
             "a session is dead when the store's date has passed its latest renewal's plus its ttl",
         ),
+        (M::StaleProvide, "stale-provide", "a provider's step is applied after a later one of its session"),
+        (
+            M::LateLossForgets,
+            "late-loss-forgets",
+            "word of a lost session makes a provider forget that its successor's record has it",
+        ),
+        (M::NotReregistered, "not-reregistered", "a provider is not registered again after its session was lost"),
     ]
 };
 

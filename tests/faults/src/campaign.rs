@@ -121,9 +121,11 @@ impl<'a> Campaign<'a> {
         for number in 0..plan.workers {
             let program = plan.programs[number % plan.programs.len()].clone();
             let name = Worker::name_of(number, &program);
-            // Half of each language's live by dates of their own.
-            let own = number / plan.programs.len() % 2 == 1;
-            let date = if own { Date::new(plan.folder.join(format!("{name}.date")))? } else { None };
+            let date = Date::new(plan.folder.join(format!("{name}.date")))?;
+            // Half of each language's begin with another date than the host's.
+            if let Some(date) = date.as_ref().filter(|_| number / plan.programs.len() % 2 == 1) {
+                date.jump(&mut Random::new(plan.seed ^ number as u64))?;
+            }
             let orders = Orders {
                 url: url(plan, servers, &name),
                 folder: plan.folder.clone(),

@@ -342,7 +342,7 @@ impl Histories {
 const CLEARLY_BEFORE: Duration = Duration::from_secs(1);
 
 /// How many steps the search for an order may take, for one lock.
-const SEARCH: u64 = 20_000_000;
+const SEARCH: u64 = 1_000_000;
 
 /// A fault this soon after the last check of a process that was killed is what killed it.
 const NEAR: Nanos = 1_000_000_000;
