@@ -410,7 +410,7 @@ impl Reconciler {
     /// Runs a key as soon as a worker is free, as if it had changed; also a parked one. Returns whether that was news.
     ///
     /// # Errors
-    /// `InvalidArgument` for the key; `NotHeld` if another replica runs it; `Closed`.
+    /// `InvalidArgument` for the key; `NotHeld` if another replica runs it; `Closed`, also while it drains.
     pub fn add(&self, key: impl Given<Key>) -> Result<bool> {
         let key = self.own(key.given()?)?;
         Ok(self.engine.add(key))
@@ -427,7 +427,7 @@ impl Reconciler {
 
     fn own(&self, key: Key) -> Result<Arc<Key>> {
         self.client.core().check_open()?;
-        if self.engine.queue().is_closed() {
+        if !self.engine.queue().takes_in() {
             return Err(Error::closed("the reconciler"));
         }
         if !self.engine.is_ours(&key) {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coord_tests::servers::{Mongod, ReplicaSet};
 use mongodb::bson::{Bson, doc};
@@ -129,9 +129,21 @@ impl Servers {
         Date::kept_in(PathBuf::from(folder).join(member.port().to_string()))
     }
 
-    /// Waits until there is a primary that takes writes.
+    /// Waits until the set does its work: a majority has acknowledged some writes in a row, each within a second.
     pub fn heal(&self) {
         self.weather.heal();
-        self.set.primary();
+        let note = doc! { "appendOplogNote": 1, "data": { "healed": true } };
+        let (until, mut in_a_row) = (Instant::now() + PATIENCE, 0);
+        while in_a_row < 3 && Instant::now() < until {
+            let begun = Instant::now();
+            let mut command = note.clone();
+            command.insert("writeConcern", doc! { "w": "majority", "wtimeout": 1_000 });
+            let reply = self.primary().command(command);
+            let acknowledged = reply.is_ok_and(|reply| !reply.contains_key("writeConcernError"));
+            in_a_row = if acknowledged && begun.elapsed() < Duration::from_secs(1) { in_a_row + 1 } else { 0 };
+        }
     }
 }
+
+/// How long that may take, on a machine that others use, too.
+const PATIENCE: Duration = Duration::from_secs(60);

@@ -171,7 +171,7 @@ func (w *worker) attempt() {
 	}
 	held, err := w.take(ctx, name, wait)
 	if err != nil {
-		code := fmt.Sprint(coord.CodeOf(err))
+		code := coord.CodeOf(err).String()
 		switch {
 		case errors.Is(err, coord.ErrContended):
 			code = "Contended"
