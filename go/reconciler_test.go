@@ -230,13 +230,15 @@ func TestAPanicOfAReconcilersFunctionIsAnError(t *testing.T) {
 		switch work.Attempt() {
 		case 1:
 			panic("on purpose")
+		case 3:
+			runtime.Goexit()
 		case 2:
 			return nil, errors.New("bad \xff text" + strings.Repeat("ä", 1<<15))
 		}
 		return nil, nil
 	}, Backoff(time.Millisecond, time.Millisecond))
 	add(t, r, "k")
-	for want := 1; want <= 3; want++ {
+	for want := 1; want <= 4; want++ {
 		if got := comes(t, "a call", attempts); got != want {
 			t.Fatalf("attempt %d, not %d", got, want)
 		}
