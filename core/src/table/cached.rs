@@ -257,6 +257,14 @@ impl CachedTable {
         self.shown(self.table.upsert(key, update, options).await?).await
     }
 
+    /// [`Table::locate`].
+    ///
+    /// # Errors
+    /// As [`Table::locate`].
+    pub async fn locate(&self, key: impl Given<Key>, fields: Document, options: WriteOptions) -> Result<Written> {
+        self.shown(self.table.locate(key, fields, options).await?).await
+    }
+
     /// [`Table::replace`].
     ///
     /// # Errors
@@ -285,6 +293,14 @@ impl CachedTable {
     /// As [`Table::delete`].
     pub async fn delete(&self, key: impl Given<Key>, options: WriteOptions) -> Result<Written> {
         self.shown(self.table.delete(key, options).await?).await
+    }
+
+    /// [`Table::delete_if`].
+    ///
+    /// # Errors
+    /// As [`Table::delete_if`].
+    pub async fn delete_if(&self, key: impl Given<Key>, revision: Revision, options: WriteOptions) -> Result<Written> {
+        self.shown(self.table.delete_if(key, revision, options).await?).await
     }
 
     /// The write is done; with `read_your_writes`, returns when the copy shows it.
