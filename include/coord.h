@@ -5026,8 +5026,8 @@ coord_status_t coord_event_take_many_written(coord_event_t *event,
  * Watches the documents that match: a snapshot in brackets, then changes. A NULL filter is every document. `from` may
  * be NULL; with a position (coord_delivery_position of an earlier watch, coord_written_position) there is no
  * snapshot, but the changes after it, unless the store no longer has them. Options: "previous" (switch, 0 by
- * default): also show what a document was before a change, where the table keeps that (coord_table_configure on
- * MongoDB; always on SQLite and memory). No I/O: the first coord_table_watch_next begins.
+ * default): also show what a document was before a change, where the table keeps that (coord_table_configure;
+ * always in memory). No I/O: the first coord_table_watch_next begins.
  *
  * @threadsafe yes
  * @blocks no
