@@ -24,6 +24,7 @@ use crate::error::{
 use crate::handle::{self, Object, Owned, object};
 use crate::held::{HeldObject, coord_held_t};
 use crate::listing::{LockListObject, coord_lock_list_t};
+use crate::reconciler::{Begun, Run};
 use crate::session::{SessionObject, coord_session_t};
 use crate::stored::{StoredListObject, StoredObject, WrittenObject};
 use crate::table_log::{LogEntryObject, TableLogObject};
@@ -90,6 +91,10 @@ pub const COORD_EVENT_TABLE_LOG: i32 = 27;
 pub const COORD_EVENT_LOG_ENTRY: i32 = 28;
 /// A table was to be copied into memory; coord_event_take_cached_table.
 pub const COORD_EVENT_CACHED_TABLE: i32 = 29;
+/// A reconciler was to be started; coord_event_take_reconciler.
+pub const COORD_EVENT_RECONCILER: i32 = 40;
+/// A reconciler has a key that is to be run; coord_event_take_work.
+pub const COORD_EVENT_WORK: i32 = 41;
 /// An operation ended whose result is a text, such as the report of a message; coord_event_take_text.
 pub const COORD_EVENT_TEXT: i32 = 50;
 
@@ -135,6 +140,8 @@ pub(crate) enum Payload {
     TableLog(TableLogObject),
     LogEntry(Box<LogEntryObject>),
     CachedTable(CachedTableObject),
+    Reconciler(Box<Begun>),
+    Work(Box<Run>),
     /// None at the end of what comes one after another.
     Text(Option<String>),
 }

@@ -87,6 +87,15 @@ pub mod delivery;
 pub mod table_log;
 
 pub mod cached;
+pub mod source;
+
+pub mod reconciler;
+
+pub mod reconciler_keys;
+
+pub mod work;
+
+pub mod reconciler_stats;
 
 pub mod mail;
 

@@ -48,6 +48,19 @@ from coord._native import __version__
 from coord._observer import Observer, ObserverEvent, ObserverEventKind, ProviderInfo, Providers
 from coord._owner import Owner, OwnerEvent, OwnerEventKind, Owners, OwnerWatch
 from coord._provider import Provider, ProviderEvent, ProviderEventKind, ProviderEvents
+from coord._reconciler import ParkedKey, ParkedKeys, Reconciler, ReconcilerStats, Source
+from coord._table import CachedTable, Table
+from coord._table_types import (
+    Found,
+    Index,
+    LogEntry,
+    LogOperation,
+    ManyWritten,
+    Stored,
+    TableEventKind,
+    Written,
+)
+from coord._table_watch import Cursor, Delivery, TableLog, TableWatch
 from coord._types import (
     Holder,
     HolderState,
@@ -60,14 +73,18 @@ from coord._types import (
     Waiter,
 )
 from coord._watch import Watch
+from coord._work import Cancellation, RequeueAfter, RetryAfter, Terminal, Work, requeue_after
 from coord.mail import Mailer, Outbox, mailer
 
 if TYPE_CHECKING:
     from coord import aio as aio
+    from coord import bson as bson
     from coord import testing as testing
 
 __all__ = [
     "AlreadyExists",
+    "CachedTable",
+    "Cancellation",
     "Cancelled",
     "Candidacy",
     "Candidate",
@@ -79,23 +96,30 @@ __all__ = [
     "Contended",
     "CoordError",
     "CorruptState",
+    "Cursor",
+    "Delivery",
     "Election",
     "Fenced",
     "Forbidden",
     "Forked",
+    "Found",
     "Held",
     "Holder",
     "HolderState",
+    "Index",
     "InvalidArgument",
     "Leader",
     "LeaderWatch",
     "Lock",
     "LockInfo",
     "Locks",
+    "LogEntry",
+    "LogOperation",
     "Loss",
     "LossReason",
     "Lost",
     "Mailer",
+    "ManyWritten",
     "NotFound",
     "NotHeld",
     "Observer",
@@ -109,6 +133,8 @@ __all__ = [
     "OwnerWatch",
     "Owners",
     "Panic",
+    "ParkedKey",
+    "ParkedKeys",
     "Provider",
     "ProviderEvent",
     "ProviderEventKind",
@@ -116,23 +142,38 @@ __all__ = [
     "ProviderInfo",
     "Providers",
     "QueueFull",
+    "Reconciler",
+    "ReconcilerStats",
     "Reentrant",
+    "RequeueAfter",
+    "RetryAfter",
     "Session",
     "SessionState",
     "SessionWatch",
+    "Source",
     "Stats",
     "StoreCalls",
+    "Stored",
+    "Table",
+    "TableEventKind",
+    "TableLog",
+    "TableWatch",
     "Term",
+    "Terminal",
     "Timeout",
     "Unauthorized",
     "Unavailable",
     "Unsupported",
     "Waiter",
     "Watch",
+    "Work",
+    "Written",
     "__version__",
     "aio",
+    "bson",
     "connect",
     "mailer",
+    "requeue_after",
     "sanitize",
     "testing",
 ]
@@ -153,7 +194,7 @@ def sanitize(text: str) -> str:
 
 
 def __getattr__(name: str) -> ModuleType:
-    # asyncio is not imported for those who do not use it.
-    if name in ("aio", "testing"):
+    # asyncio and pymongo are not imported for those who do not use them.
+    if name in ("aio", "bson", "testing"):
         return importlib.import_module(f"coord.{name}")
     raise AttributeError(f"module 'coord' has no attribute {name!r}")

@@ -297,7 +297,9 @@ int main(void) {
     coord_table_destroy(table);
     void (*stories[])(coord_table_t *) = {found, indexed, fenced, by_queue, large};
     static const char *const names[] = {"found", "indexed", "fenced", "by_queue", "large"};
-    for (size_t i = 0; i < sizeof stories / sizeof *stories; i++) {
+    /* Where a program runs some thirty times slower, a large document takes longer than a test waits. */
+    size_t count = sizeof stories / sizeof *stories - (getenv("COORD_TEST_SLOW") != NULL);
+    for (size_t i = 0; i < count; i++) {
         table = table_of(names[i], COORD_FORMAT_JSON);
         stories[i](table);
         coord_table_destroy(table);

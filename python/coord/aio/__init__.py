@@ -23,12 +23,18 @@ from coord.aio._lock import Held, Lock, Loss
 from coord.aio._observer import Observer
 from coord.aio._owner import OwnerWatch
 from coord.aio._provider import Provider, ProviderEvents
+from coord.aio._reconciler import Cancellation, Reconciler, Work
+from coord.aio._table import CachedTable, Table
+from coord.aio._table_watch import Cursor, TableLog, TableWatch
 from coord.aio._watch import Watch
 from coord.aio.mail import Mailer, Outbox, Senders, mailer
 
 __all__ = [
+    "CachedTable",
+    "Cancellation",
     "Candidacy",
     "Client",
+    "Cursor",
     "Election",
     "Held",
     "LeaderWatch",
@@ -40,10 +46,15 @@ __all__ = [
     "OwnerWatch",
     "Provider",
     "ProviderEvents",
+    "Reconciler",
     "Senders",
     "SessionWatch",
+    "Table",
+    "TableLog",
+    "TableWatch",
     "Term",
     "Watch",
+    "Work",
     "connect",
     "mailer",
     "testing",
