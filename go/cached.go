@@ -73,7 +73,7 @@ func (c *CachedTable[K, V]) Table() *Table[K, V] { return &Table[K, V]{c.table} 
 func (c *CachedTable[K, V]) Get(key K) (*Stored[K, V], error) {
 	defer runtime.KeepAlive(c)
 	op := c.table.op("read")
-	bytes, err := keyOf(op, key)
+	bytes, err := keyBytes(op, key)
 	if err != nil {
 		return nil, err
 	}

@@ -149,7 +149,7 @@ func written(
 	op := t.op(verb)
 	write := ccoord.Write{Action: action, Revision: (*uint64)(revision)}
 	var err error
-	if write.Key, err = keyOf(op, key); err != nil {
+	if write.Key, err = keyBytes(op, key); err != nil {
 		return nil, err
 	}
 	if action != ccoord.WriteDelete {
@@ -232,7 +232,7 @@ func (t *Table[K, V]) Contains(ctx context.Context, key K) (bool, error) {
 func (t *table) get(ctx context.Context, key any) (ccoord.Stored, error) {
 	defer runtime.KeepAlive(t)
 	op := t.op("read")
-	encoded, err := keyOf(op, key)
+	encoded, err := keyBytes(op, key)
 	if err != nil {
 		return ccoord.Stored{}, err
 	}

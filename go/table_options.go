@@ -11,7 +11,7 @@ import (
 	"coord/internal/ccoord"
 )
 
-// Fencer is a hold under which writes are done: a [Held] or a [Term], for example.
+// Fencer is what writes are done under: a [Held], a [Term], or the [Work] of a reconciler that is not of [ModeAll].
 type Fencer interface {
 	fence(strict bool) (ccoord.Fence, *ccoord.Error)
 }
@@ -27,6 +27,11 @@ func (h *Held) fence(strict bool) (ccoord.Fence, *ccoord.Error) {
 func (t *Term) fence(strict bool) (ccoord.Fence, *ccoord.Error) {
 	defer runtime.KeepAlive(t)
 	return t.term.Fence(strict)
+}
+
+func (w *Work) fence(strict bool) (ccoord.Fence, *ccoord.Error) {
+	defer runtime.KeepAlive(w)
+	return w.work.Fence(strict)
 }
 
 // WriteOption changes by whose right a write is done.
@@ -222,7 +227,7 @@ func updateOf(op string, update any) ([]byte, error) {
 	return encoded(op, update)
 }
 
-func keyOf(op string, key any) ([]byte, error) {
+func keyBytes(op string, key any) ([]byte, error) {
 	bytes, err := bson.Marshal(bson.D{{Key: "_id", Value: key}})
 	if err != nil {
 		return nil, invalid(op, "this is no key: "+err.Error())

@@ -5,8 +5,6 @@ package ccoord
 // #include <coord.h>
 import "C"
 
-import "unsafe"
-
 // Table is a table of documents, which cross as BSON.
 type Table struct{ h *C.coord_table_t }
 
@@ -50,15 +48,6 @@ type Write struct {
 	Fence    Fence
 }
 
-// lendBytes gives C a document for the length of one call; NULL for none.
-func lendBytes(document []byte) (unsafe.Pointer, C.size_t) {
-	return unsafe.Pointer(unsafe.SliceData(document)), C.size_t(len(document))
-}
-
-func copyBytes(start *C.char, length C.size_t) []byte {
-	return C.GoBytes(unsafe.Pointer(start), C.int(length))
-}
-
 // Table makes the table of this name.
 func (c Client) Table(name string) (Table, *Error) {
 	stress()
@@ -84,6 +73,15 @@ func (t Term) Fence(strict bool) (Fence, *Error) {
 	var fence Fence
 	var e *C.coord_error_t
 	err := failure(C.coord_term_fence(t.h, truth(strict), &fence.h, &e), e)
+	return fence, err
+}
+
+// Fence makes the fence of what the run is done under.
+func (w Work) Fence(strict bool) (Fence, *Error) {
+	stress()
+	var fence Fence
+	var e *C.coord_error_t
+	err := failure(C.coord_work_fence(w.h, truth(strict), &fence.h, &e), e)
 	return fence, err
 }
 
@@ -119,7 +117,7 @@ func (e Event) TakeWritten() (Written, *Error) {
 	}
 	defer C.coord_written_destroy(written)
 	return Written{
-		Document:    copyBytes(C.coord_written_document(written), C.coord_written_document_length(written)),
+		Document:    copied(C.coord_written_document(written), C.coord_written_document_length(written)),
 		Revision:    uint64(C.coord_written_revision(written)),
 		HasRevision: C.coord_written_has_revision(written) != 0,
 		Position:    uint64(C.coord_written_position(written)),
@@ -170,8 +168,8 @@ func (e Event) TakeStored() (Stored, *Error) {
 
 func copyStored(stored *C.coord_stored_t) Stored {
 	return Stored{
-		Key:         copyBytes(C.coord_stored_key(stored), C.coord_stored_key_length(stored)),
-		Document:    copyBytes(C.coord_stored_document(stored), C.coord_stored_document_length(stored)),
+		Key:         copied(C.coord_stored_key(stored), C.coord_stored_key_length(stored)),
+		Document:    copied(C.coord_stored_document(stored), C.coord_stored_document_length(stored)),
 		Revision:    uint64(C.coord_stored_revision(stored)),
 		HasRevision: C.coord_stored_has_revision(stored) != 0,
 	}

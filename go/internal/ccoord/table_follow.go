@@ -94,9 +94,9 @@ func (e Event) TakeDelivery() (Delivery, *Error) {
 func (d Delivery) Read() Delivered {
 	return Delivered{
 		Type:        int32(C.coord_delivery_type(d.h)),
-		Key:         copyBytes(C.coord_delivery_key(d.h), C.coord_delivery_key_length(d.h)),
-		Document:    copyBytes(C.coord_delivery_document(d.h), C.coord_delivery_document_length(d.h)),
-		Previous:    copyBytes(C.coord_delivery_previous(d.h), C.coord_delivery_previous_length(d.h)),
+		Key:         copied(C.coord_delivery_key(d.h), C.coord_delivery_key_length(d.h)),
+		Document:    copied(C.coord_delivery_document(d.h), C.coord_delivery_document_length(d.h)),
+		Previous:    copied(C.coord_delivery_previous(d.h), C.coord_delivery_previous_length(d.h)),
 		Revision:    uint64(C.coord_delivery_revision(d.h)),
 		HasRevision: C.coord_delivery_has_revision(d.h) != 0,
 		Position:    uint64(C.coord_delivery_position(d.h)),
@@ -159,7 +159,7 @@ func (e Event) TakeLogEntry() (LogEntry, *Error) {
 		Source:      C.GoString(C.coord_log_entry_source(entry)),
 		Operation:   int32(C.coord_log_entry_operation(entry)),
 		AtMillis:    int64(C.coord_log_entry_at_ms(entry)),
-		Key:         copyBytes(C.coord_log_entry_key(entry), C.coord_log_entry_key_length(entry)),
+		Key:         copied(C.coord_log_entry_key(entry), C.coord_log_entry_key_length(entry)),
 		Changed:     changed,
 		Revision:    uint64(C.coord_log_entry_revision(entry)),
 		HasRevision: C.coord_log_entry_has_revision(entry) != 0,
