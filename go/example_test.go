@@ -173,3 +173,37 @@ func ExampleElection_Observe() {
 	// alice leads at http://host-1:8080
 	// nobody leads
 }
+
+func ExampleClient_Reconcile() {
+	ctx := context.Background()
+	client, err := coord.Connect(ctx, "memory:")
+	if err != nil {
+		panic(err)
+	}
+	defer client.Close(ctx)
+	reconciler, err := client.Reconcile(ctx, "mailboxes", coord.SourceManual(),
+		func(ctx context.Context, work *coord.Work) (coord.Outcome, error) {
+			// ctx is cancelled when the run is asked to stop; check right before each effect.
+			if err := work.Check(); err != nil {
+				return nil, err
+			}
+			fmt.Println(work.Key(), "attempt", work.Attempt())
+			if work.Attempt() == 1 {
+				return nil, errors.New("not yet") // called again after a growing pause
+			}
+			return nil, nil // not before the key is added again
+		}, coord.Workers(4))
+	if err != nil {
+		panic(err)
+	}
+	if _, err := reconciler.Add("ann"); err != nil {
+		panic(err)
+	}
+	fmt.Println(reconciler.WaitUntilReconciled(ctx, "ann", 0))
+	fmt.Println(reconciler.Close(ctx))
+	// Output:
+	// ann attempt 1
+	// ann attempt 2
+	// <nil>
+	// <nil>
+}

@@ -422,6 +422,122 @@
 #define COORD_FORMAT_BSON 1
 
 /**
+ * Nothing is to be done until the key changes.
+ */
+#define COORD_OUTCOME_DONE 0
+
+/**
+ * The key is to be run again after `after_ms`, or earlier if it changes.
+ */
+#define COORD_OUTCOME_REQUEUE_AFTER 1
+
+/**
+ * It failed: the key is run again after the back-off's time, or earlier if it changes.
+ */
+#define COORD_OUTCOME_ERROR 2
+
+/**
+ * It failed: the key is run again after `after_ms`, or earlier if it changes. For a back-off of one's own
+ * (coord_work_attempt counts).
+ */
+#define COORD_OUTCOME_ERROR_AFTER 3
+
+/**
+ * It failed and will fail again: the key is parked until it changes or is added by hand.
+ */
+#define COORD_OUTCOME_TERMINAL 4
+
+/**
+ * Keys that wait for a worker.
+ */
+#define COORD_RECONCILER_STAT_READY 0
+
+/**
+ * Keys that are due later: after an error, or planned.
+ */
+#define COORD_RECONCILER_STAT_DELAYED 1
+
+/**
+ * Keys that are being run.
+ */
+#define COORD_RECONCILER_STAT_IN_FLIGHT 2
+
+/**
+ * Keys that are parked.
+ */
+#define COORD_RECONCILER_STAT_PARKED 3
+
+/**
+ * How long the first of the ready keys has been ready, in microseconds.
+ */
+#define COORD_RECONCILER_STAT_OLDEST_US 4
+
+/**
+ * How long the longest of the present runs has been going on, in microseconds.
+ */
+#define COORD_RECONCILER_STAT_LONGEST_RUN_US 5
+
+/**
+ * Runs that have ended.
+ */
+#define COORD_RECONCILER_STAT_RUNS 6
+
+/**
+ * Those that ended with an error, terminal ones included.
+ */
+#define COORD_RECONCILER_STAT_ERRORS 7
+
+/**
+ * Runs that began after an error of their key.
+ */
+#define COORD_RECONCILER_STAT_RETRIES 8
+
+/**
+ * Runs that ended with a terminal error.
+ */
+#define COORD_RECONCILER_STAT_TERMINAL 9
+
+/**
+ * Runs that asked for another one later.
+ */
+#define COORD_RECONCILER_STAT_REQUEUED 10
+
+/**
+ * Runs whose result did not count, because their shard or the leadership was lost.
+ */
+#define COORD_RECONCILER_STAT_FENCED 11
+
+/**
+ * Runs that were destroyed without having been completed.
+ */
+#define COORD_RECONCILER_STAT_DROPPED 12
+
+/**
+ * How long all runs that have ended took together, in microseconds.
+ */
+#define COORD_RECONCILER_STAT_RUN_TIME_US 13
+
+/**
+ * How long the longest of them took, in microseconds.
+ */
+#define COORD_RECONCILER_STAT_LONGEST_ENDED_RUN_US 14
+
+/**
+ * How long all keys together were ready before they were run, in microseconds.
+ */
+#define COORD_RECONCILER_STAT_QUEUE_TIME_US 15
+
+/**
+ * 1 if every key of the source has been seen, else 0.
+ */
+#define COORD_RECONCILER_STAT_SYNCED 16
+
+/**
+ * 1 if it is paused, else 0.
+ */
+#define COORD_RECONCILER_STAT_PAUSED 17
+
+/**
  * No event.
  */
 #define COORD_EVENT_NONE 0
@@ -520,6 +636,16 @@
  * A leader was to be forced, in a test; coord_event_take_token.
  */
 #define COORD_EVENT_FORCED 19
+
+/**
+ * A reconciler was to be started; coord_event_take_reconciler.
+ */
+#define COORD_EVENT_RECONCILER 40
+
+/**
+ * A reconciler has a key that is to be run; coord_event_take_work.
+ */
+#define COORD_EVENT_WORK 41
 
 /**
  * An operation ended whose result is a text, such as the report of a message; coord_event_take_text.
@@ -716,6 +842,11 @@ typedef struct coord_owner_t coord_owner_t;
 typedef struct coord_owner_watch_t coord_owner_watch_t;
 
 /**
+ * The keys that are parked, at one moment. What it lends is valid until it is destroyed.
+ */
+typedef struct coord_parked_list_t coord_parked_list_t;
+
+/**
  * A provider as an observer sees it. Belongs to the list or the event that lends it; what it lends lives as long.
  */
 typedef struct coord_provider_info_t coord_provider_info_t;
@@ -736,6 +867,17 @@ typedef struct coord_provider_t coord_provider_t;
 typedef struct coord_queue_t coord_queue_t;
 
 /**
+ * A snapshot of a reconciler's counters, and of the shards that its replica holds.
+ */
+typedef struct coord_reconciler_stats_t coord_reconciler_stats_t;
+
+/**
+ * A function that is to run for every key of a source, and again for every key that changes: here in the form of runs
+ * that coord_reconciler_next gives. It keeps its client open.
+ */
+typedef struct coord_reconciler_t coord_reconciler_t;
+
+/**
  * What sends the mails of an outbox in this process.
  */
 typedef struct coord_senders_t coord_senders_t;
@@ -744,6 +886,11 @@ typedef struct coord_senders_t coord_senders_t;
  * A client's session at one moment. What it lends is valid until it is destroyed.
  */
 typedef struct coord_session_t coord_session_t;
+
+/**
+ * Where the keys of reconcilers come from. It may be used for several, and destroyed after the call that got it.
+ */
+typedef struct coord_source_t coord_source_t;
 
 /**
  * A snapshot of a client's counters.
@@ -765,6 +912,12 @@ typedef struct coord_term_t coord_term_t;
  * A text, as it was when it was asked for.
  */
 typedef struct coord_text_t coord_text_t;
+
+/**
+ * One run of one key. Until it is completed, the key is run by nobody else of this reconciler's replicas, as far as its
+ * mode says so. What it lends is valid until it is destroyed.
+ */
+typedef struct coord_work_t coord_work_t;
 
 /**
  * The outcome of a call: `COORD_OK`, or the number of an error. New numbers may be added at any time.
@@ -4126,6 +4279,733 @@ const char *coord_table_name(const coord_table_t *table);
  * @since 0.1
  */
 void coord_table_destroy(coord_table_t *table);
+
+/**
+ * The documents of a table that match: their keys, at the start and whenever one changes or is deleted. `filter` is in the
+ * table's format; NULL for all documents. It keeps the table's client open.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_source_destroy; `table` stays the caller's
+ * @since 0.1
+ */
+coord_status_t coord_source_table(coord_table_t *table,
+                                  const void *filter,
+                                  size_t filter_len,
+                                  coord_source_t **out,
+                                  coord_error_t **err);
+
+/**
+ * The services that an observer of this pattern sees ("name", "scope/name", "scope/" and a star): keys are their full
+ * names, at the start those that somebody provides, and then whenever a provider comes, goes or changes. The pattern is
+ * checked by coord_client_reconcile.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_source_destroy
+ * @since 0.1
+ */
+coord_status_t coord_source_observer(const char *pattern,
+                                     size_t pattern_len,
+                                     coord_source_t **out,
+                                     coord_error_t **err);
+
+/**
+ * The locks that became free: keys are their full names. At the start every free lock that the store remembers, and
+ * again after an interruption; then each that is released while nobody waits for it. `prefix` is what full names begin
+ * with; NULL or empty for all of the client's namespace.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_source_destroy
+ * @since 0.1
+ */
+coord_status_t coord_source_released_locks(const char *prefix,
+                                           size_t prefix_len,
+                                           coord_source_t **out,
+                                           coord_error_t **err);
+
+/**
+ * Keys that are added by hand, with coord_reconciler_add.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_source_destroy
+ * @since 0.1
+ */
+coord_status_t coord_source_manual(coord_source_t **out, coord_error_t **err);
+
+/**
+ * Destroys a source. Reconcilers that were made from it go on. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `source`
+ * @since 0.1
+ */
+void coord_source_destroy(coord_source_t *source);
+
+/**
+ * Starts a reconciler of this name ("name", "scope/name" or "namespace/scope/name"). Succeeds when it follows its source;
+ * its runs are then taken with coord_reconciler_next. `format` (COORD_FORMAT_...) is that of its keys and documents.
+ * Reconcilers of one source have each a queue of their own; the name tells which are replicas of each other, for the
+ * modes "leader" and "sharded".
+ *
+ * Options: "workers" (number, 1 by default) is how many runs may be out at a time. "mode" (text): "all", the default,
+ * runs every key in every replica; "leader" in the elected one; "sharded" divides the keys into "shards" (number, 64 by
+ * default, the same for all replicas for ever), each of which one replica has. "backoff_min_ms" and "backoff_max_ms"
+ * (numbers, 5 and 1000000 by default): how long a key waits after an error, twice as long after each further one.
+ * "rate_per_second" (a number, or a text such as "0.5") is how many runs may begin in a second, without a limit by
+ * default, and "rate_burst" (number, 1 by default) how many at once. "resync_ms" (number, never by default): how often
+ * every key is run although nothing has changed. "move_grace_ms" (number, 10000 by default): how long a run may go on when
+ * its shard is to move to another replica, before it is asked to stop.
+ *
+ * COORD_E_INVALID_ARGUMENT also for another number of shards than this reconciler began with, and for keys that are
+ * added by hand in another mode than "all"; COORD_E_UNSUPPORTED if the store cannot watch.
+ *
+ * @threadsafe yes
+ * @blocks until the source is followed, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_reconciler_destroy; `source` and `options` stay the caller's
+ * @since 0.1
+ */
+coord_status_t coord_client_reconcile(coord_client_t *client,
+                                      const char *name,
+                                      size_t name_len,
+                                      coord_source_t *source,
+                                      int32_t format,
+                                      coord_options_t *options,
+                                      int64_t timeout_ms,
+                                      coord_cancel_t *cancel,
+                                      coord_reconciler_t **out,
+                                      coord_error_t **err);
+
+/**
+ * Starts coord_client_reconcile; ends with COORD_EVENT_RECONCILER.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_client_reconcile_start(coord_client_t *client,
+                                            const char *name,
+                                            size_t name_len,
+                                            coord_source_t *source,
+                                            int32_t format,
+                                            coord_options_t *options,
+                                            int64_t timeout_ms,
+                                            coord_queue_t *queue,
+                                            uint64_t tag,
+                                            coord_op_t **op,
+                                            coord_error_t **err);
+
+/**
+ * Takes the reconciler out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_reconciler_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_reconciler(coord_event_t *event, coord_reconciler_t **out, coord_error_t **err);
+
+/**
+ * The full name of the reconciler, "namespace/scope/name"; valid until the handle is destroyed, empty for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_reconciler_name(coord_reconciler_t *reconciler);
+
+/**
+ * Waits for a key that is to be run, and begins its run, which is to be completed with coord_work_complete. At most as
+ * many runs as there are "workers" are out at a time, and never two of one key. A call that ends by its time limit or by
+ * `cancel` takes none away; with a limit of 0 it takes a key that is due now, and waits for its document only.
+ * COORD_E_CLOSED when the reconciler or the client is closed, the handle destroyed, or a drain has come to its end; what
+ * ended the source.
+ *
+ * @threadsafe yes
+ * @blocks until there is one, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_work_destroy
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_next(coord_reconciler_t *reconciler,
+                                     int64_t timeout_ms,
+                                     coord_cancel_t *cancel,
+                                     coord_work_t **out,
+                                     coord_error_t **err);
+
+/**
+ * Starts coord_reconciler_next; ends with COORD_EVENT_WORK. If the event is destroyed untaken, the key comes again, as
+ * after an error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_next_start(coord_reconciler_t *reconciler,
+                                           coord_queue_t *queue,
+                                           uint64_t tag,
+                                           coord_op_t **op,
+                                           coord_error_t **err);
+
+/**
+ * Takes in no more keys, lets those that are due now be run, and waits until these runs are completed; coord_reconciler_next
+ * gives COORD_E_CLOSED then. What is due later is not waited for. COORD_E_TIMEOUT when that takes longer; it goes on.
+ *
+ * @threadsafe yes
+ * @blocks until what is due was run, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_drain(coord_reconciler_t *reconciler,
+                                      int64_t timeout_ms,
+                                      coord_cancel_t *cancel,
+                                      coord_error_t **err);
+
+/**
+ * Starts coord_reconciler_drain; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_drain_start(coord_reconciler_t *reconciler,
+                                            int64_t timeout_ms,
+                                            coord_queue_t *queue,
+                                            uint64_t tag,
+                                            coord_op_t **op,
+                                            coord_error_t **err);
+
+/**
+ * Ends a reconciler: no further run begins, those that are out are asked to stop, and when they are completed shards and
+ * leadership are given up. Waits for that; COORD_E_TIMEOUT when it takes longer, and it goes on in the background. Inside a
+ * run it would wait for itself: give it a limit of 0 there. Closing twice is no error.
+ *
+ * @threadsafe yes
+ * @blocks until its runs are completed, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing; the handle stays, and is still to be destroyed
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_close(coord_reconciler_t *reconciler,
+                                      int64_t timeout_ms,
+                                      coord_cancel_t *cancel,
+                                      coord_error_t **err);
+
+/**
+ * Starts coord_reconciler_close; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_close_start(coord_reconciler_t *reconciler,
+                                            int64_t timeout_ms,
+                                            coord_queue_t *queue,
+                                            uint64_t tag,
+                                            coord_op_t **op,
+                                            coord_error_t **err);
+
+/**
+ * Destroys the handle, and ends the reconciler like coord_reconciler_close, without waiting. Runs that are out are asked
+ * to stop, and are still to be completed. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `reconciler`
+ * @since 0.1
+ */
+void coord_reconciler_destroy(coord_reconciler_t *reconciler);
+
+/**
+ * Runs a key, in the reconciler's format, as soon as a worker is free, as if it had changed; also a parked one. `*news`,
+ * if it is not NULL, is 0 where that was to be done anyway, else 1. COORD_E_NOT_HELD if another replica runs the key;
+ * COORD_E_CLOSED also while it drains.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_add(coord_reconciler_t *reconciler,
+                                    const void *key,
+                                    size_t key_len,
+                                    int32_t *news,
+                                    coord_error_t **err);
+
+/**
+ * Runs a key after `delay_ms`, or earlier if that is planned already. `*news`, if it is not NULL, is 0 where nothing
+ * changed by that, else 1. Errors as of coord_reconciler_add.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_add_after(coord_reconciler_t *reconciler,
+                                          const void *key,
+                                          size_t key_len,
+                                          int64_t delay_ms,
+                                          int32_t *news,
+                                          coord_error_t **err);
+
+/**
+ * Forgets what is planned for a key, its errors included, and asks its run to stop. The key is run again when it changes.
+ * `*was`, if it is not NULL, is 1 if there was anything, else 0.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_cancel(coord_reconciler_t *reconciler,
+                                       const void *key,
+                                       size_t key_len,
+                                       int32_t *was,
+                                       coord_error_t **err);
+
+/**
+ * Begins no run until coord_reconciler_resume; keys are still taken in, and shards and leadership kept.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_pause(coord_reconciler_t *reconciler, coord_error_t **err);
+
+/**
+ * Ends a pause.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_resume(coord_reconciler_t *reconciler, coord_error_t **err);
+
+/**
+ * Waits until every change of a key up to this position (of a write: coord_written_position) has been run, the last time
+ * without an error. COORD_E_CONFLICT if the key is parked; COORD_E_NOT_HELD if another replica runs it; COORD_E_CLOSED;
+ * what ended the source.
+ *
+ * @threadsafe yes
+ * @blocks until it is so, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_wait_until_reconciled(coord_reconciler_t *reconciler,
+                                                      const void *key,
+                                                      size_t key_len,
+                                                      uint64_t position,
+                                                      int64_t timeout_ms,
+                                                      coord_cancel_t *cancel,
+                                                      coord_error_t **err);
+
+/**
+ * Starts coord_reconciler_wait_until_reconciled; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_wait_until_reconciled_start(coord_reconciler_t *reconciler,
+                                                            const void *key,
+                                                            size_t key_len,
+                                                            uint64_t position,
+                                                            int64_t timeout_ms,
+                                                            coord_queue_t *queue,
+                                                            uint64_t tag,
+                                                            coord_op_t **op,
+                                                            coord_error_t **err);
+
+/**
+ * Takes the run out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_work_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_work(coord_event_t *event, coord_work_t **out, coord_error_t **err);
+
+/**
+ * The key in the reconciler's format: of the document, the service or the lock; empty for NULL. It ends with a zero, which
+ * coord_work_key_length does not count.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_work_key(const coord_work_t *work);
+
+/**
+ * The length of the key in bytes; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_work_key_length(const coord_work_t *work);
+
+/**
+ * 1 if the key has a document, as it was when this run began. 0 if it was deleted or does not match any more, and for
+ * locks and keys that are added by hand. The document of a service, which has one while somebody provides it, is
+ * {"_id", "service", "providers": [{"instance_id", "session", "name", "host", "pid", "metadata"}]}.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_work_has_document(const coord_work_t *work);
+
+/**
+ * The document in the reconciler's format; empty if there is none. It ends with a zero, which
+ * coord_work_document_length does not count.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_work_document(const coord_work_t *work);
+
+/**
+ * The length of the document in bytes; 0 if there is none.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_work_document_length(const coord_work_t *work);
+
+/**
+ * 1 if the document has a revision: that of a table has, unless another program has written it.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_work_has_revision(const coord_work_t *work);
+
+/**
+ * The state of the document, for COORD_WRITE_REPLACE and COORD_WRITE_DELETE; 0 if it has no revision.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint64_t coord_work_revision(const coord_work_t *work);
+
+/**
+ * 1, and one more for each error of the key in a row before; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint32_t coord_work_attempt(const coord_work_t *work);
+
+/**
+ * The fencing token of the key's shard or of the leadership, 0 in the mode "all". Tokens of one key are comparable for
+ * ever.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int64_t coord_work_token(const coord_work_t *work);
+
+/**
+ * 1 if the run is asked to stop: its key was cancelled, its shard or the leadership is lost or is to move, or the
+ * reconciler is being closed. Else 0.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_work_is_cancelled(const coord_work_t *work);
+
+/**
+ * Checks that the key is still this replica's to work on: call it before each effect. Reads a clock and nothing else.
+ * COORD_E_FENCED when the shard or the leadership is lost, COORD_E_CANCELLED when the run is asked to stop for another
+ * reason.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_work_check(const coord_work_t *work, coord_error_t **err);
+
+/**
+ * The shard or the leadership as the condition of writes to tables. `strict` is as of coord_held_fence.
+ * COORD_E_NOT_FOUND in the mode "all", where there is none.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_fence_destroy
+ * @since 0.1
+ */
+coord_status_t coord_work_fence(const coord_work_t *work, int32_t strict, coord_fence_t **out, coord_error_t **err);
+
+/**
+ * Waits until the run is asked to stop. COORD_E_CLOSED when it is completed or its handle destroyed before.
+ *
+ * @threadsafe yes
+ * @blocks until it is so, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_work_wait_cancelled(coord_work_t *work,
+                                         int64_t timeout_ms,
+                                         coord_cancel_t *cancel,
+                                         coord_error_t **err);
+
+/**
+ * Starts coord_work_wait_cancelled; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_work_wait_cancelled_start(coord_work_t *work,
+                                               coord_queue_t *queue,
+                                               uint64_t tag,
+                                               coord_op_t **op,
+                                               coord_error_t **err);
+
+/**
+ * Says what the run has come to (COORD_OUTCOME_...). `after_ms` counts for COORD_OUTCOME_REQUEUE_AFTER and
+ * COORD_OUTCOME_ERROR_AFTER and is 0 for the others; `message` says why for COORD_OUTCOME_ERROR,
+ * COORD_OUTCOME_ERROR_AFTER and COORD_OUTCOME_TERMINAL, goes to the log and, for the last, to coord_reconciler_parked, and
+ * is NULL for the others. COORD_E_FENCED when the shard or the leadership under which the key was run is lost: the result
+ * does not count then, and the next holder runs the key. COORD_E_NOT_HELD when it was completed before.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing; the handle stays, and is still to be destroyed
+ * @since 0.1
+ */
+coord_status_t coord_work_complete(coord_work_t *work,
+                                   int32_t outcome,
+                                   int64_t after_ms,
+                                   const char *message,
+                                   size_t message_len,
+                                   coord_error_t **err);
+
+/**
+ * Destroys a run. One that was not completed comes again, as after an error. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `work`
+ * @since 0.1
+ */
+void coord_work_destroy(coord_work_t *work);
+
+/**
+ * Takes a snapshot of a reconciler's counters.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_reconciler_stats_destroy
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_stats(coord_reconciler_t *reconciler,
+                                      coord_reconciler_stats_t **out,
+                                      coord_error_t **err);
+
+/**
+ * One counter (COORD_RECONCILER_STAT_...); -1 for a number that this library does not know.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int64_t coord_reconciler_stats_value(const coord_reconciler_stats_t *stats, int32_t stat);
+
+/**
+ * The name of a counter, e.g. "in_flight"; empty for a number that this library does not know, so that 0, 1, 2 and so on
+ * until then are all there are. Valid for ever.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_reconciler_stat_name(int32_t stat);
+
+/**
+ * How many shards this replica holds; 1 for the leadership, 0 in the mode "all".
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_reconciler_stats_shard_count(const coord_reconciler_stats_t *stats);
+
+/**
+ * The number of the shard at this place, in ascending order, 0 for the leadership; 0 beyond the end.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint32_t coord_reconciler_stats_shard(const coord_reconciler_stats_t *stats, size_t index);
+
+/**
+ * Destroys a snapshot of counters. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `stats`
+ * @since 0.1
+ */
+void coord_reconciler_stats_destroy(coord_reconciler_stats_t *stats);
+
+/**
+ * Lists the keys that were said to be impossible to reconcile (COORD_OUTCOME_TERMINAL), and have not changed since.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_parked_list_destroy
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_parked(coord_reconciler_t *reconciler, coord_parked_list_t **out, coord_error_t **err);
+
+/**
+ * How many keys there are in the list; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_parked_list_count(const coord_parked_list_t *list);
+
+/**
+ * The key at this place, in the reconciler's format; empty beyond the end. It ends with a zero, which
+ * coord_parked_list_key_length does not count.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_parked_list_key(const coord_parked_list_t *list, size_t index);
+
+/**
+ * The length in bytes of the key at this place; 0 beyond the end.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_parked_list_key_length(const coord_parked_list_t *list, size_t index);
+
+/**
+ * What was said of the key at this place; empty beyond the end.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_parked_list_reason(const coord_parked_list_t *list, size_t index);
+
+/**
+ * For how long the key at this place has been parked, in milliseconds; 0 beyond the end.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int64_t coord_parked_list_parked_ms(const coord_parked_list_t *list, size_t index);
+
+/**
+ * Destroys a list of parked keys. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `list`
+ * @since 0.1
+ */
+void coord_parked_list_destroy(coord_parked_list_t *list);
 
 /**
  * A mailer for the server at this URL: "smtp://user:password@host:587" with STARTTLS, "smtps://..." with TLS from the

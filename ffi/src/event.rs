@@ -21,6 +21,7 @@ use crate::error::{
 use crate::handle::{self, Owned, object};
 use crate::held::{HeldObject, coord_held_t};
 use crate::listing::{LockListObject, coord_lock_list_t};
+use crate::reconciler::{Begun, Run};
 use crate::session::{SessionObject, coord_session_t};
 use crate::text::{TextObject, coord_text_t};
 
@@ -64,6 +65,10 @@ pub const COORD_EVENT_LEADER_WATCH: i32 = 17;
 pub const COORD_EVENT_ELECTED: i32 = 18;
 /// A leader was to be forced, in a test; coord_event_take_token.
 pub const COORD_EVENT_FORCED: i32 = 19;
+/// A reconciler was to be started; coord_event_take_reconciler.
+pub const COORD_EVENT_RECONCILER: i32 = 40;
+/// A reconciler has a key that is to be run; coord_event_take_work.
+pub const COORD_EVENT_WORK: i32 = 41;
 /// An operation ended whose result is a text, such as the report of a message; coord_event_take_text.
 pub const COORD_EVENT_TEXT: i32 = 50;
 
@@ -99,6 +104,8 @@ pub(crate) enum Payload {
     LeaderWatch(LeaderWatch),
     Elected(Elected),
     Token(i64),
+    Reconciler(Box<Begun>),
+    Work(Box<Run>),
     /// None at the end of what comes one after another.
     Text(Option<String>),
 }

@@ -76,6 +76,16 @@ pub mod format;
 #[allow(dead_code, reason = "the same")]
 pub mod table;
 
+pub mod source;
+
+pub mod reconciler;
+
+pub mod reconciler_keys;
+
+pub mod work;
+
+pub mod reconciler_stats;
+
 pub mod mail;
 
 pub mod outbox;

@@ -151,6 +151,18 @@ impl Given {
         Ok(Some(fits))
     }
 
+    /// A number that may have a fraction: given as a number, or as a text.
+    pub(crate) fn decimal(&mut self, name: &'static str) -> Result<Option<f64>> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Number(number)) => Ok(Some(number as f64)),
+            Some(Value::Text(text)) => match text.parse() {
+                Ok(number) => Ok(Some(number)),
+                Err(_) => Err(Error::invalid(format!("the option '{name}' is a number, not '{text}'"))),
+            },
+        }
+    }
+
     pub(crate) fn switch(&mut self, name: &'static str) -> Result<Option<bool>> {
         match self.number(name)? {
             None => Ok(None),
@@ -212,7 +224,10 @@ mod tests {
         assert_eq!(number(5).number_as::<u8>("n").unwrap(), Some(5));
         assert_eq!(number(1500).milliseconds("n").unwrap(), Some(Duration::from_millis(1500)));
         assert_eq!(text().text("n").unwrap().as_deref(), Some("1"));
+        assert_eq!(number(5).decimal("n").unwrap(), Some(5.0));
+        assert_eq!(given(&[("n", Value::Text("0.25".into()))]).decimal("n").unwrap(), Some(0.25));
         for error in [
+            given(&[("n", Value::Text("1/2".into()))]).decimal("n").unwrap_err(),
             number(256).number_as::<u8>("n").unwrap_err(),
             number(-1).milliseconds("n").unwrap_err(),
             number(2).switch("n").unwrap_err(),

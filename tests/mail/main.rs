@@ -2,8 +2,11 @@
 
 mod arrives;
 mod campaign;
+mod clocks;
+mod copies;
 mod dialogue;
 mod outbox;
+mod place;
 mod random;
 mod security;
 mod support;

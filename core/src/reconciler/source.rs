@@ -112,6 +112,8 @@ pub(super) async fn feed(engine: Arc<Engine>) {
         Origin::ReleasedLocks { prefix } => follow_locks(&engine, prefix).await,
         Origin::Manual => {
             synced(&engine);
+            // Nothing to follow, but somebody has to hear that the client is closed.
+            engine.stopped().await;
             Ok(())
         }
     };

@@ -3,19 +3,19 @@
 //! [`Outbox::enqueue`] writes a mail in one write, once per key. [`Outbox::start`] sends: a sender claims as many mails as
 //! it can send at once, in the name of its session, and writes down that it sends *before* the final dot and what became
 //! of it *after* the server's reply. A sender that dies leaves mails that were certainly not sent, which others send, and
-//! those in doubt (one per connection), of which [`OnDoubt`] says what happens to them. Every copy has the same
-//! Message-ID.
+//! those in doubt (one per connection), of which [`OnDoubt`] says what happens to them. Every copy of a mail
+//! has the same Message-ID; what is enqueued again after a purge is another mail, unless its message sets that itself.
 //!
 //! **A second copy can occur exactly when** the server had taken the first one, and
-//! - (a) the sender died before the store had acknowledged its record of that; or
+//! - (a) the sender, or its session, died before the store had acknowledged its record of that; or
 //! - (b) the connection was lost, or timed out, between the final dot and its reply; or
 //! - (c) the sender was stopped between its last check and the dot for longer than the rest of its lease; or
 //! - (d) the store was restored to an earlier state, the key was purged and enqueued again, or a person retried.
 //!
-//! With [`OnDoubt::Park`], (a) and (b) park the mail instead.
+//! With [`OnDoubt::Park`], (a), (b) and (c) park the mail instead.
 //!
-//! Dates say only when a mail is due, expires or is purged, by the clocks of the replicas; they decide nothing about who
-//! sends.
+//! Dates say only when a mail is due, expires or is purged, and are the store's, whatever the replicas' clocks say; they
+//! decide nothing about who sends.
 
 mod options;
 mod rate;
@@ -38,7 +38,7 @@ use super::{Mailer, Message};
 use crate::client::{Client, Core};
 use crate::error::{Code, Error, Result};
 use crate::name::Name;
-use crate::protocol::document::{Action, Filter, Key, Sort, TableName, Update, Write};
+use crate::protocol::document::{Action, Filter, Key, Projection, Sort, TableName, Update, Write};
 use crate::store::Store;
 use crate::store::documents::{Changes, Documents, Event, ManyAction, Query, WatchOptions, WriteMany};
 use record::{CLAIMED, QUEUED, Record, id_of};
@@ -175,7 +175,7 @@ impl Outbox {
                 if let Some(state) = state {
                     filter.insert("st", doc! { "$in": state.stored() });
                 }
-                let found = inner.find(filter, doc! { "at": 1, "_id": 1 }, limit).await?;
+                let found = inner.find(filter, doc! { "at": 1, "_id": 1 }, limit, Part::State).await?;
                 Ok(found.into_iter().map(|record| record.mail).collect())
             })
             .await
@@ -208,7 +208,7 @@ impl Outbox {
     pub async fn retry(&self, id: &str) -> Result<()> {
         let inner = self.inner.clone();
         let update = doc! { "$set": {
-            "st": QUEUED, "att": 0_i64, "due": inner.now(), "done": 0_i64, "last": "retried by a person"
+            "st": QUEUED, "att": 0_i64, "due": self.date().await?, "done": 0_i64, "last": "retried by a person"
         } };
         let states = [MailState::Failed.name(), MailState::Parked.name(), QUEUED];
         self.change(id, &states, update).await?;
@@ -222,9 +222,14 @@ impl Outbox {
     /// `NotFound`; `Conflict` if it is being sent, or has come to its end; those of the store.
     pub async fn cancel(&self, id: &str) -> Result<()> {
         let update = doc! { "$set": {
-            "st": MailState::Cancelled.name(), "done": self.inner.now(), "msg": "", "last": "cancelled by a person"
+            "st": MailState::Cancelled.name(), "done": self.date().await?, "msg": "", "last": "cancelled by a person"
         } };
         self.change(id, &[QUEUED, MailState::Parked.name()], update).await
+    }
+
+    async fn date(&self) -> Result<i64> {
+        let inner = self.inner.clone();
+        self.inner.core.drive(async move { Ok(inner.now().await) }).await
     }
 
     async fn change(&self, id: &str, states: &[&str], update: Document) -> Result<()> {
@@ -260,7 +265,8 @@ impl Outbox {
             .drive(async move {
                 let finals: Vec<_> =
                     MailState::ALL.into_iter().filter(|state| state.is_final()).map(MailState::name).collect();
-                let before = inner.now().saturating_sub(i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX));
+                let before =
+                    inner.now().await.saturating_sub(i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX));
                 let filter = doc! { "box": inner.name.as_str(), "st": { "$in": finals }, "done": { "$lte": before } };
                 let write =
                     WriteMany { filter: Filter::parse(filter)?, action: ManyAction::Delete, fence: None, source: None };
@@ -367,8 +373,14 @@ impl Inner {
         documents(&self.core)
     }
 
-    fn now(&self) -> i64 {
-        self.core.setup().env.clock.wall().0
+    /// The store's date, so that replicas agree whose clocks differ. Our own one only while the store cannot be asked,
+    /// and then it cannot be written either.
+    async fn now(&self) -> i64 {
+        let date = match self.documents() {
+            Ok(documents) => documents.date().await,
+            Err(error) => Err(error),
+        };
+        date.unwrap_or_else(|_| self.core.setup().env.clock.wall()).0
     }
 
     fn document_id(&self, id: &str) -> String {
@@ -408,7 +420,7 @@ impl Inner {
         if key.is_empty() || key.len() > MAX_MAIL_KEY {
             return Err(Error::invalid(format!("key: it has 1 to {MAX_MAIL_KEY} bytes")));
         }
-        let now = self.now();
+        let now = self.now().await;
         if options.expires_ms.is_some_and(|expires| expires <= options.not_before_ms.unwrap_or(now).max(now)) {
             return Err(Error::invalid("expires: it lies before the mail may be sent"));
         }
@@ -462,8 +474,14 @@ impl Inner {
         Ok(Enqueued { id, new: true })
     }
 
+    /// All of a mail but its message.
     async fn read_document(&self, document_id: &str) -> Result<Option<Document>> {
-        let query = Query { filter: Filter::key(&Key::new(document_id)?), limit: Some(1), ..Query::default() };
+        let query = Query {
+            filter: Filter::key(&Key::new(document_id)?),
+            limit: Some(1),
+            projection: Part::State.projection()?,
+            ..Query::default()
+        };
         let mut found = self.documents()?.find(&self.table, query).await?;
         Ok(found.next().await.transpose()?.map(|stored| stored.document))
     }
@@ -472,11 +490,12 @@ impl Inner {
         self.read_document(document_id).await?.as_ref().map(Record::read).transpose()
     }
 
-    async fn find(&self, filter: Document, sort: Document, limit: u64) -> Result<Vec<Record>> {
+    async fn find(&self, filter: Document, sort: Document, limit: u64, part: Part) -> Result<Vec<Record>> {
         let query = Query {
             filter: Filter::parse(filter)?,
             sort: Some(Sort::parse(sort)?),
             limit: Some(limit),
+            projection: part.projection()?,
             ..Query::default()
         };
         let mut found = self.documents()?.find(&self.table, query).await?;
@@ -501,6 +520,22 @@ impl Inner {
     /// The states in which a mail belongs to a sender.
     fn with_a_sender() -> Vec<&'static str> {
         vec![CLAIMED, record::SENDING]
+    }
+}
+
+/// What to read of mails: a message may have megabytes, and only who sends it needs it.
+#[derive(Clone, Copy)]
+enum Part {
+    State,
+    Whole,
+}
+
+impl Part {
+    fn projection(self) -> Result<Option<Projection>> {
+        match self {
+            Self::State => Projection::parse(doc! { "msg": 0 }).map(Some),
+            Self::Whole => Ok(None),
+        }
     }
 }
 

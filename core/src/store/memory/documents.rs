@@ -204,6 +204,7 @@ impl Records {
             ManyAction::Delete => Action::Delete,
         };
         local::require_shared_action(&action)?;
+        many.filter.require_shared()?;
         let (mut written, mut left_out) = (0, 0);
         for key in self.tables.table(name).matching(&many.filter)? {
             let write = Write {
@@ -306,6 +307,10 @@ impl Documents for MemoryStore {
         future::ready(found.map(|found| stream::iter(found.into_iter().map(Ok)).boxed())).boxed()
     }
 
+    fn date(&self) -> BoxFuture<'_, Result<WallTime>> {
+        future::ready(Ok(self.env.clock.wall())).boxed()
+    }
+
     fn count(&self, table: &TableName, filter: Filter) -> BoxFuture<'_, Result<u64>> {
         let count = self.with(|records| {
             filter.require_shared()?;
@@ -320,6 +325,7 @@ impl Documents for MemoryStore {
 
     fn snapshot(&self, table: &TableName, filter: Filter) -> BoxFuture<'_, Result<Snapshot>> {
         let found = self.with(|records| {
+            filter.require_shared()?;
             let position = records.tables.last;
             let table = records.tables.table(table);
             let found: Vec<_> = table.matching(&filter)?.iter().filter_map(|key| table.stored(key)).map(Ok).collect();
