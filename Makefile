@@ -85,9 +85,9 @@ fuzz: ## Feed each target of tests/fuzz with what libFuzzer makes up, under the 
 	MINUTES='$(MINUTES)' tests/fuzz/campaign/run $(ONLY)
 
 .PHONY: mail-campaigns
-mail-campaigns: stage extension ## Send MAILS=n mails through an outbox whose senders are killed, and look at INPUTS=n random messages
-	tests/mail/campaign.sh $(if $(MAILS),$(MAILS),1000)
-	COORD_MAIL_INPUTS=$(if $(INPUTS),$(INPUTS),1000000) cargo test --quiet --locked -p coord-tests --test mail random
+mail-campaigns: setup stage extension ## Send MAILS=n mails through an outbox whose senders are killed, and look at INPUTS=n random messages
+	$(WITH_MONGODB) tests/mail/campaign.sh $(if $(MAILS),$(MAILS),1000)
+	COORD_MAIL_INPUTS=$(if $(INPUTS),$(INPUTS),1000000) cargo test --quiet --locked -p coord-tests --test mail random -- --nocapture
 
 .PHONY: mutants
 mutants: ## Show that the simulation catches each known-bad variant of the core (QUICK=1 for most of them)

@@ -410,6 +410,18 @@
 #define COORD_OBSERVED_CHANGED 7
 
 /**
+ * Documents are JSON text: MongoDB's Extended JSON, version 2. A key is its value: `"ann"`, `42`, `{"a": 1}`,
+ * `{"$oid": "..."}`.
+ */
+#define COORD_FORMAT_JSON 0
+
+/**
+ * Documents are the bytes of BSON. A key is a document with the one field `_id`; a list (an aggregation, indexes) is a
+ * document with the one field `pipeline` or `indexes`.
+ */
+#define COORD_FORMAT_BSON 1
+
+/**
  * No event.
  */
 #define COORD_EVENT_NONE 0
@@ -602,6 +614,12 @@ typedef struct coord_error_t coord_error_t;
 typedef struct coord_event_t coord_event_t;
 
 /**
+ * By which right writes are done: after one with this fence, no write with an older hold of the same lock touches that
+ * document. It neither keeps the hold nor ends it, and is for any number of writes.
+ */
+typedef struct coord_fence_t coord_fence_t;
+
+/**
  * A lock that is held. Destroying it releases the lock in the background. It keeps its client open.
  */
 typedef struct coord_held_t coord_held_t;
@@ -731,6 +749,11 @@ typedef struct coord_session_t coord_session_t;
  * A snapshot of a client's counters.
  */
 typedef struct coord_stats_t coord_stats_t;
+
+/**
+ * A table: the store as a place for documents. It keeps its client open.
+ */
+typedef struct coord_table_t coord_table_t;
 
 /**
  * A term of this client's. Destroying one that was campaigned for resigns it in the background; one that
@@ -4030,6 +4053,79 @@ const char *coord_provider_info_label_key(const coord_provider_info_t *provider,
  * @since 0.1
  */
 const char *coord_provider_info_label_value(const coord_provider_info_t *provider, size_t index);
+
+/**
+ * The fence of a hold, for writes to tables. With `strict` 1 a write is also refused when the hold has ended although
+ * nobody has written since: free on memory and SQLite, which always do; on MongoDB the write becomes a transaction.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_fence_destroy
+ * @since 0.1
+ */
+coord_status_t coord_held_fence(coord_held_t *held, int32_t strict, coord_fence_t **out, coord_error_t **err);
+
+/**
+ * The fence of a term: as coord_held_fence.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_fence_destroy
+ * @since 0.1
+ */
+coord_status_t coord_term_fence(coord_term_t *term, int32_t strict, coord_fence_t **out, coord_error_t **err);
+
+/**
+ * Destroys a fence; the hold is not affected. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `fence`
+ * @since 0.1
+ */
+void coord_fence_destroy(coord_fence_t *fence);
+
+/**
+ * The table of this name: `name`, or `database.collection` for any collection of a MongoDB server. Documents and keys
+ * cross in `format`, COORD_FORMAT_JSON or COORD_FORMAT_BSON. No I/O: the table is made by its first document.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_table_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_new(coord_client_t *client,
+                               const char *name,
+                               size_t name_len,
+                               int32_t format,
+                               coord_table_t **out,
+                               coord_error_t **err);
+
+/**
+ * The name of the table; valid until the handle is destroyed, empty for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_table_name(const coord_table_t *table);
+
+/**
+ * Destroys the handle of a table; its documents stay. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `table`
+ * @since 0.1
+ */
+void coord_table_destroy(coord_table_t *table);
 
 /**
  * A mailer for the server at this URL: "smtp://user:password@host:587" with STARTTLS, "smtps://..." with TLS from the

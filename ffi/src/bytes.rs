@@ -1,7 +1,7 @@
 //! Text and results across the border: raw pointers are wrapped once, at the top of an export, and safe after that.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, c_char, c_void};
 
 use coord_core::error::{Error, Result};
 
@@ -68,6 +68,45 @@ impl Text {
             Ok(text) => Ok(text.to_owned()),
             Err(error) => Err(Error::invalid(format!("{what} is not UTF-8 (at byte {})", error.valid_up_to()))),
         }
+    }
+}
+
+/// A document or a key that the caller lends for the length of a call: text, or bytes that are none.
+#[derive(Clone, Copy)]
+pub(crate) struct Bytes {
+    start: *const c_void,
+    length: usize,
+}
+
+impl Bytes {
+    /// # Safety
+    /// As [`Text::lent`].
+    pub(crate) unsafe fn lent(start: *const c_void, length: usize) -> Self {
+        Self { start, length }
+    }
+
+    pub(crate) fn is_null(&self) -> bool {
+        self.start.is_null()
+    }
+
+    /// Looks at the bytes. With `COORD_NUL`, at those before the zero.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if they are NULL or too many; those of `look`. `what` names the parameter.
+    pub(crate) fn read<T>(self, what: &str, look: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+        if self.start.is_null() {
+            return Err(Error::invalid(format!("{what} is NULL")));
+        }
+        let length = match self.length {
+            // SAFETY: by the contract of `lent`. At most the bytes up to the zero are looked at.
+            COORD_NUL => unsafe { libc::strnlen(self.start.cast(), MAX_LONG_TEXT + 1) },
+            length => length,
+        };
+        if length > MAX_LONG_TEXT {
+            return Err(Error::invalid(format!("{what} has more than {MAX_LONG_TEXT} bytes")));
+        }
+        // SAFETY: by the contract of `lent`, there are that many bytes.
+        look(unsafe { std::slice::from_raw_parts(self.start.cast(), length) })
     }
 }
 
@@ -165,6 +204,25 @@ impl Lent {
     /// In bytes, without the zero at its end.
     pub(crate) fn length(&self) -> usize {
         self.0.as_bytes().len()
+    }
+}
+
+/// A document or a key that is lent to the caller for as long as its object lives. A zero follows, which ends a text.
+pub(crate) struct LentBytes(Vec<u8>);
+
+impl LentBytes {
+    pub(crate) fn new(mut bytes: Vec<u8>) -> Self {
+        bytes.push(0);
+        Self(bytes)
+    }
+
+    pub(crate) fn start(&self) -> *const c_char {
+        self.0.as_ptr().cast()
+    }
+
+    /// In bytes, without the zero that follows.
+    pub(crate) fn length(&self) -> usize {
+        self.0.len() - 1
     }
 }
 

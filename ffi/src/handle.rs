@@ -295,7 +295,8 @@ mod tests {
     fn every_kind_has_its_own_number() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
         let mut kinds = std::collections::BTreeMap::new();
-        for file in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        for file in files.filter(|path| path.is_file()) {
             let source = std::fs::read_to_string(&file).unwrap();
             for line in source.lines().filter(|line| line.starts_with("object!(")) {
                 let kind: u64 = line.split(", ").nth(2).unwrap().parse().unwrap();

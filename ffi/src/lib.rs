@@ -20,6 +20,7 @@
 compile_error!("a handle needs 64 bits");
 
 mod boundary;
+#[allow(dead_code, reason = "the calls of tables use the rest")]
 mod bytes;
 mod handle;
 mod labels;
@@ -65,6 +66,15 @@ pub mod provider;
 pub mod observer;
 
 pub mod provided;
+
+#[allow(dead_code, reason = "the calls of tables and reconcilers use them")]
+pub mod fence;
+
+#[allow(dead_code, reason = "the same")]
+pub mod format;
+
+#[allow(dead_code, reason = "the same")]
+pub mod table;
 
 pub mod mail;
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use coord_core::election::Term;
 use coord_core::error::{Error, LossReason, Result};
+use coord_core::table::Fence;
 
 use crate::boundary::{fallible, quiet, timeout, value};
 use crate::bytes::{Lent, Out, Text, empty};
@@ -38,6 +39,10 @@ impl TermObject {
     pub(crate) fn shared(term: Arc<Term>) -> Self {
         let name = Lent::new(term.name().as_str());
         Self { term: Shared::of("term", term), name }
+    }
+
+    pub(crate) fn fence(&self) -> Fence {
+        self.term.value().fence()
     }
 }
 

@@ -48,6 +48,18 @@ from coord._native import __version__
 from coord._observer import Observer, ObserverEvent, ObserverEventKind, ProviderInfo, Providers
 from coord._owner import Owner, OwnerEvent, OwnerEventKind, Owners, OwnerWatch
 from coord._provider import Provider, ProviderEvent, ProviderEventKind, ProviderEvents
+from coord._table import CachedTable, Table
+from coord._table_types import (
+    Found,
+    Index,
+    LogEntry,
+    LogOperation,
+    ManyWritten,
+    Stored,
+    TableEventKind,
+    Written,
+)
+from coord._table_watch import Cursor, Delivery, TableLog, TableWatch
 from coord._types import (
     Holder,
     HolderState,
@@ -64,10 +76,12 @@ from coord.mail import Mailer, Outbox, mailer
 
 if TYPE_CHECKING:
     from coord import aio as aio
+    from coord import bson as bson
     from coord import testing as testing
 
 __all__ = [
     "AlreadyExists",
+    "CachedTable",
     "Cancelled",
     "Candidacy",
     "Candidate",
@@ -79,23 +93,30 @@ __all__ = [
     "Contended",
     "CoordError",
     "CorruptState",
+    "Cursor",
+    "Delivery",
     "Election",
     "Fenced",
     "Forbidden",
     "Forked",
+    "Found",
     "Held",
     "Holder",
     "HolderState",
+    "Index",
     "InvalidArgument",
     "Leader",
     "LeaderWatch",
     "Lock",
     "LockInfo",
     "Locks",
+    "LogEntry",
+    "LogOperation",
     "Loss",
     "LossReason",
     "Lost",
     "Mailer",
+    "ManyWritten",
     "NotFound",
     "NotHeld",
     "Observer",
@@ -122,6 +143,11 @@ __all__ = [
     "SessionWatch",
     "Stats",
     "StoreCalls",
+    "Stored",
+    "Table",
+    "TableEventKind",
+    "TableLog",
+    "TableWatch",
     "Term",
     "Timeout",
     "Unauthorized",
@@ -129,8 +155,10 @@ __all__ = [
     "Unsupported",
     "Waiter",
     "Watch",
+    "Written",
     "__version__",
     "aio",
+    "bson",
     "connect",
     "mailer",
     "sanitize",
@@ -153,7 +181,7 @@ def sanitize(text: str) -> str:
 
 
 def __getattr__(name: str) -> ModuleType:
-    # asyncio is not imported for those who do not use it.
-    if name in ("aio", "testing"):
+    # asyncio and pymongo are not imported for those who do not use them.
+    if name in ("aio", "bson", "testing"):
         return importlib.import_module(f"coord.{name}")
     raise AttributeError(f"module 'coord' has no attribute {name!r}")

@@ -8,7 +8,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from coord import _lifetime, _native
 from coord._election import Election
@@ -17,6 +17,8 @@ from coord._lock import Held, HeldBase, Lock, ProcessBound, _qualified, also_fai
 from coord._observer import Observer
 from coord._owner import Owners, OwnerWatch
 from coord._provider import Provider
+from coord._table import CachedTable, Table
+from coord._table_base import Document, cached_call, check_uncached
 from coord._types import LockInfo, Locks, Session, Stats, _html_table
 from coord._watch import Watch
 from coord.mail import Mailer, Outbox, native_mailer, native_outbox
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _Listener = TypeVar("_Listener", bound=Callable[[Session], object])
+_V = TypeVar("_V")
 
 _logger = logging.getLogger("coord")
 
@@ -214,6 +217,76 @@ class Client(ClientBase):
         True
         """
         return Election(self._native.election(name), self)
+
+    @overload
+    def table(self, name: str, model: None = None) -> Table[dict[str, Any]]: ...
+    @overload
+    def table(self, name: str, model: type[_V]) -> Table[_V]: ...
+    @overload
+    def table(
+        self,
+        name: str,
+        model: None = None,
+        *,
+        cached: Literal[True],
+        filter: Document | None = None,
+        max_bytes: int | None = None,
+        read_your_writes: bool | None = None,
+    ) -> CachedTable[dict[str, Any]]: ...
+    @overload
+    def table(
+        self,
+        name: str,
+        model: type[_V],
+        *,
+        cached: Literal[True],
+        filter: Document | None = None,
+        max_bytes: int | None = None,
+        read_your_writes: bool | None = None,
+    ) -> CachedTable[_V]: ...
+    def table(
+        self,
+        name: str,
+        model: type[Any] | None = None,
+        *,
+        cached: bool = False,
+        filter: Document | None = None,
+        max_bytes: int | None = None,
+        read_your_writes: bool | None = None,
+    ) -> Table[Any]:
+        """The table of this name. No I/O, unless it is to be cached.
+
+        Args:
+            name: `name`, or `database.collection` for any collection of a MongoDB server. A plain name does not depend
+                on namespace and scope.
+            model: A dataclass or a model of pydantic that documents are values of; None: they are dicts.
+            cached: Keep a copy in memory. Waits until it is complete.
+            filter: Of a copy: those that match only; None: all.
+            max_bytes: Of a copy: the most that the documents may take, in bytes of BSON; None: 256 MiB. While a
+                snapshot is read anew there may be as much again.
+            read_your_writes: Of a copy: whether a write returns only when the copy shows it, as it does by default.
+
+        Raises:
+            InvalidArgument: The name, or an option; or the copy would take more than `max_bytes`.
+            Unsupported: The store cannot be watched, or not by this filter.
+            Closed: The client is closed.
+
+        >>> import coord, dataclasses
+        >>> @dataclasses.dataclass
+        ... class Order:
+        ...     customer: str
+        ...     total: float
+        >>> with coord.connect("memory:") as client:
+        ...     orders = client.table("orders", Order)
+        ...     _ = orders.insert("a1", Order("ann", 12.5))
+        ...     orders.get("a1").value
+        Order(customer='ann', total=12.5)
+        """
+        native = self._native.table(name)
+        if cached:
+            return CachedTable(cached_call(native, filter, max_bytes, read_your_writes, model).wait(), self, model)
+        check_uncached(model, filter=filter, max_bytes=max_bytes, read_your_writes=read_your_writes)
+        return Table(native, self, model)
 
     def mailer(self, url: str, **options: float | str) -> Mailer:
         """A mailer for the server at this URL; see `coord.mailer`. No I/O. It outlives the client.

@@ -15,6 +15,7 @@ from coord._types import LockInfo
 
 if TYPE_CHECKING:
     from coord._client import Client, ClientBase
+    from coord._native import Fence as NativeFence
     from coord._native import Held as NativeHeld
     from coord._native import Term as NativeTerm
 
@@ -77,6 +78,10 @@ class GrantBase(ProcessBound):
             NotHeld: It was given back.
         """
         self._native.check()
+
+    def _fence(self) -> NativeFence:
+        """The right to write to a table under this grant."""
+        return self._native.fence()
 
     def __repr__(self) -> str:
         return f"<{_qualified(self)} {self._name!r} token={self._token} {self._state()}>"

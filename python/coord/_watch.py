@@ -45,11 +45,8 @@ class WatchBase(ProcessBound, Generic[_T]):
         return f"<{_qualified(self)} of {self._of}{state}>"
 
 
-class Watch(WatchBase[_T]):
-    """An iterator that waits for the next item, and ends when it or its client is closed.
-
-    It is a context manager that closes it. Several threads may share one: each item goes to one of them.
-    """
+class Waiting(WatchBase[_T]):
+    """A watch whose next item can be waited for. It is a context manager that closes it."""
 
     def next(self, timeout: float | None = None) -> _T:
         """Waits for the next item.
@@ -70,6 +67,19 @@ class Watch(WatchBase[_T]):
             # Another thread was faster.
             left = None if timeout is None else max(0.0, timeout - (time.monotonic() - begin))
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+
+class Watch(Waiting[_T]):
+    """An iterator that waits for the next item, and ends when it or its client is closed.
+
+    It is a context manager that closes it. Several threads may share one: each item goes to one of them.
+    """
+
     def __iter__(self) -> Self:
         return self
 
@@ -78,9 +88,3 @@ class Watch(WatchBase[_T]):
             return self.next()
         except Closed:
             raise StopIteration from None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self.close()

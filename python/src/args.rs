@@ -86,6 +86,21 @@ fn integer<'a, 'py>(value: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, PyInt
     value.cast::<PyInt>().ok().filter(|value| !value.is_instance_of::<PyBool>())
 }
 
+/// A number that is not negative: a count, a revision, a position.
+///
+/// # Errors
+/// `TypeError` for what is not an int, and for a bool; `InvalidArgument` for a negative one, or of more than 64 bits.
+pub(crate) fn unsigned(what: &str, value: &Bound<'_, PyAny>) -> PyResult<u64> {
+    let Some(number) = integer(value) else {
+        let kind = value.get_type().name()?;
+        return Err(PyTypeError::new_err(format!("{what} is an int, not {kind}")));
+    };
+    raised(
+        value.py(),
+        number.extract().map_err(|_| Error::invalid(format!("{what} is an int of 0 or more, of 64 bits"))),
+    )
+}
+
 /// A fencing token.
 ///
 /// # Errors

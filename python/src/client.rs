@@ -22,6 +22,7 @@ use crate::observer::Observer;
 use crate::ours::Ours;
 use crate::owner;
 use crate::provider::Provider;
+use crate::table::Table;
 use crate::testing::Control;
 
 /// Describes a connection: to this URL, or to what the environment says; options by their names in a URL.
@@ -80,6 +81,11 @@ impl Client {
     fn election(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<Election> {
         let name = args::text("the name of an election", name)?;
         Ok(Election::new(raised(py, self.get(py)?.election(&name))?))
+    }
+
+    fn table(&self, py: Python<'_>, name: &Bound<'_, PyAny>) -> PyResult<Table> {
+        let name = args::text("the name of a table", name)?;
+        Ok(Table::new(raised(py, self.get(py)?.table(&name))?))
     }
 
     fn locks(&self, py: Python<'_>, prefix: &Bound<'_, PyAny>) -> PyResult<Call> {

@@ -10,6 +10,7 @@ use crate::answer::Answer;
 use crate::args;
 use crate::call::Call;
 use crate::error::raised;
+use crate::fence::Fence;
 use crate::loss::{Fate, Loss};
 use crate::ours::Ours;
 
@@ -60,6 +61,11 @@ impl Held {
     fn ensure(&self, py: Python<'_>, seconds: &Bound<'_, PyAny>) -> PyResult<Call> {
         let (held, duration) = (self.get(py)?, args::seconds("seconds", seconds)?);
         Ok(Call::new(async move { held.ensure(duration).await.map(|()| Answer::Nothing) }))
+    }
+
+    /// This hold as the right to write.
+    fn fence(&self, py: Python<'_>) -> PyResult<Fence> {
+        Ok(Fence::new(self.get(py)?.fence()))
     }
 
     /// Whether a release has begun.

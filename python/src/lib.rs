@@ -3,7 +3,8 @@
 //! In reading order: `call` is an operation that was described but not begun, which Python either waits for or
 //! starts on a `queue`, and `feed` is a source of events, one after the other; `client`, `lock` and `held`, `election`,
 //! `term` and `candidacy`, `provider`, `observer` and `owner` describe and make them; `loss` is that of a hold or a term;
-//! `answer` and `error` convert what comes back; `log` keeps the library's log until Python fetches it.
+//! `table`, `cached`, `cursor` and `table_watch` are of documents, which `lowered` and `lifted` convert, and `fence` is a
+//! hold as the right to write one; `answer` and `error` convert what comes back; `log` keeps the library's log until Python fetches it.
 //!
 //! Invariants: no thread of the library ever attaches to the interpreter; the interpreter is let go around every
 //! wait; every object may be used from any thread, and in a forked child it answers `Forked` and leaks what it has.
@@ -13,23 +14,30 @@
 
 mod answer;
 mod args;
+mod cached;
 mod call;
 mod candidacy;
 mod client;
+mod cursor;
 mod election;
 mod error;
 mod feed;
+mod fence;
 mod held;
 mod interpreter;
+mod lifted;
 mod lock;
 mod log;
 mod loss;
+mod lowered;
 mod mail;
 mod observer;
 mod ours;
 mod owner;
 mod provider;
 mod queue;
+mod table;
+mod table_watch;
 mod term;
 mod testing;
 
@@ -39,17 +47,23 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _native {
     #[pymodule_export]
+    use crate::cached::CachedTable;
+    #[pymodule_export]
     use crate::call::Call;
     #[pymodule_export]
     use crate::candidacy::{Candidacy, Elected};
     #[pymodule_export]
     use crate::client::{Client, connect, sanitize};
     #[pymodule_export]
+    use crate::cursor::Cursor;
+    #[pymodule_export]
     use crate::election::Election;
     #[pymodule_export]
     use crate::error::codes;
     #[pymodule_export]
     use crate::feed::Feed;
+    #[pymodule_export]
+    use crate::fence::Fence;
     #[pymodule_export]
     use crate::held::Held;
     #[pymodule_export]
@@ -61,6 +75,8 @@ mod _native {
     #[pymodule_export]
     use crate::loss::Loss;
     #[pymodule_export]
+    use crate::lowered::{decimal128, decimal128_text};
+    #[pymodule_export]
     use crate::mail::{Batch, Mailer, Outbox, OutboxWatch, Senders, mailer, outbox};
     #[pymodule_export]
     use crate::observer::Observer;
@@ -68,6 +84,10 @@ mod _native {
     use crate::provider::Provider;
     #[pymodule_export]
     use crate::queue::{Op, Queue};
+    #[pymodule_export]
+    use crate::table::Table;
+    #[pymodule_export]
+    use crate::table_watch::{Delivery, TableWatch};
     #[pymodule_export]
     use crate::term::Term;
     #[pymodule_export]

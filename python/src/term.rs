@@ -11,6 +11,7 @@ use crate::answer::Answer;
 use crate::args;
 use crate::call::Call;
 use crate::error::raised;
+use crate::fence::Fence;
 use crate::loss::{Fate, Loss};
 use crate::ours::Ours;
 
@@ -70,6 +71,11 @@ impl Term {
     fn ensure(&self, py: Python<'_>, seconds: &Bound<'_, PyAny>) -> PyResult<Call> {
         let (term, duration) = (self.get(py)?, args::seconds("seconds", seconds)?);
         Ok(Call::new(async move { term.ensure(duration).await.map(|()| Answer::Nothing) }))
+    }
+
+    /// This term as the right to write.
+    fn fence(&self, py: Python<'_>) -> PyResult<Fence> {
+        Ok(Fence::new(self.get(py)?.fence()))
     }
 
     /// Whether it has ended by this client's own wish.

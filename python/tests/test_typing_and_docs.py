@@ -17,6 +17,7 @@ PACKAGE = Path(coord.__file__).parent
 MODULES = sorted(
     module.name for module in pkgutil.walk_packages([str(PACKAGE)], "coord.") if module.name != "coord._native"
 )
+TABLES = ["CachedTable", "Cursor", "Table", "TableLog", "TableWatch"]
 NOUNS = ["Candidacy", "Client", "Election", "Held", "LeaderWatch", "Lock", "Loss", "Observer", "OwnerWatch", "Provider"]
 
 
@@ -24,7 +25,15 @@ NOUNS = ["Candidacy", "Client", "Election", "Held", "LeaderWatch", "Lock", "Loss
 def test_examples_run(name: str) -> None:
     results = doctest.testmod(importlib.import_module(name), raise_on_error=False)
     assert results.failed == 0
-    if name in ("coord", "coord.aio", "coord.testing", "coord._lock", "coord._client", "coord._election"):
+    if name in (
+        "coord",
+        "coord.aio",
+        "coord.testing",
+        "coord._lock",
+        "coord._client",
+        "coord._election",
+        "coord._table",
+    ):
         assert results.attempted > 0
 
 
@@ -41,7 +50,9 @@ def test_the_stub_is_that_of_the_native_module() -> None:
     assert check.returncode == 0, check.stdout + check.stderr
 
 
-@pytest.mark.parametrize("name", [*NOUNS, "Mailer", "Outbox", "ProviderEvents", "SessionWatch", "Term", "Watch"])
+@pytest.mark.parametrize(
+    "name", [*NOUNS, *TABLES, "Mailer", "Outbox", "ProviderEvents", "SessionWatch", "Term", "Watch"]
+)
 def test_both_apis_have_the_same_names(name: str) -> None:
     def names(cls: type) -> set[str]:
         return {member for member in dir(cls) if not member.startswith("_")}

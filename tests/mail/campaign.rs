@@ -15,7 +15,7 @@ use coord_tests::servers::{Smtp, SmtpOptions, process};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::outbox::places;
+use crate::place::places;
 
 const MAILS: usize = 100;
 const PROCESSES: usize = 4;

@@ -157,6 +157,19 @@ fn answers_of_every_kind_at_every_step() {
 }
 
 #[test]
+fn an_answer_that_settles_nothing_is_no_yes() {
+    with_server(|server| async move {
+        for (step, code) in [("mail", Code::Unavailable), ("rcpt", Code::Unavailable), ("dot", Code::OutcomeUnknown)] {
+            server.ask(&json!({"forget": true}));
+            server.rule(step, "354 go on", None);
+            let error = mailer(&server, "&retries=1").send(&hello()).await.unwrap_err();
+            assert!(error.code() == code && error.message().contains("354"), "{step}: {error}");
+        }
+        assert_eq!(count(&server), 0);
+    });
+}
+
+#[test]
 fn a_server_that_says_goodbye_is_called_again() {
     with_server(|server| async move {
         for step in ["connect", "ehlo", "mail", "rcpt", "data"] {

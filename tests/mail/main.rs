@@ -2,8 +2,10 @@
 
 mod arrives;
 mod campaign;
+mod copies;
 mod dialogue;
 mod outbox;
+mod place;
 mod random;
 mod security;
 mod support;

@@ -1,101 +1,13 @@
-//! The outbox, on every store: what is enqueued arrives; and each case in which a second copy can, as the documentation
-//! lists them.
+//! The outbox, on every store: what is enqueued arrives, once, in time, and what is known of it can be asked.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use coord_core::mail::{
-    EnqueueOptions, Mail, MailState, Mailer, Message, Outbox, OutboxEvent, OutboxOptions, Senders, Status,
-};
-use coord_core::{Client, Code};
-use coord_tests::servers::scratch::Scratch;
-use coord_tests::servers::{self, Smtp, process};
-use rustix::process::Signal;
+use coord_core::Code;
+use coord_core::mail::{EnqueueOptions, MailState, Message, OutboxEvent, Status};
 use serde_json::json;
 
-use crate::support::{PATIENCE, mailer, with_server};
-
-/// A store of the test's own: its URL, and what keeps it there.
-pub(crate) struct Place {
-    pub(crate) url: String,
-    _folder: Option<Scratch>,
-}
-
-fn unique() -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!("m{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
-}
-
-pub(crate) fn places(shared: bool) -> Vec<Place> {
-    let folder = Scratch::new().unwrap();
-    let sqlite = format!("sqlite:///{}/t.db", folder.path().display());
-    let mut places = vec![Place { url: sqlite, _folder: Some(folder) }];
-    if !shared {
-        places.push(Place { url: format!("memory:{}", unique()), _folder: None });
-    }
-    if let Ok(uri) = std::env::var(servers::URI_VARIABLE) {
-        let separator = if uri.contains('?') { '&' } else { '?' };
-        places.push(Place { url: format!("{uri}{separator}coord.prefix={}_", unique()), _folder: None });
-    }
-    places
-}
-
-async fn connect(place: &Place) -> Client {
-    coord_core::connect(&place.url).await.unwrap()
-}
-
-fn quick() -> OutboxOptions {
-    let options = OutboxOptions::default();
-    [("poll", "50ms"), ("retry_min", "20ms"), ("retry_max", "50ms")]
-        .into_iter()
-        .fold(options, |options, (key, value)| options.with(key, value).unwrap())
-}
-
-fn open(client: &Client, mailer: &Mailer, options: OutboxOptions) -> Outbox {
-    client.outbox("letters", mailer, options).unwrap()
-}
-
-fn key(key: &str) -> EnqueueOptions {
-    EnqueueOptions { key: Some(key.to_owned()), ..EnqueueOptions::default() }
-}
-
-fn letter(to: &str) -> Message {
-    Message::new().to(to).subject("Hello").text("Hello.")
-}
-
-async fn put(outbox: &Outbox, to: &str, name: &str) -> String {
-    let enqueued = outbox.enqueue(&letter(to), key(name)).await.unwrap();
-    assert!(enqueued.new);
-    enqueued.id
-}
-
-async fn until(outbox: &Outbox, id: &str, what: impl Fn(&Mail) -> bool) -> Mail {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let mail = outbox.get(id).await.unwrap().expect("the mail is there");
-        if what(&mail) {
-            return mail;
-        }
-        assert!(Instant::now() < end, "still {mail:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-async fn until_state(outbox: &Outbox, id: &str, state: MailState) -> Mail {
-    until(outbox, id, |mail| mail.state == state).await
-}
-
-/// Waits in a thread, so that the test's own runtime goes on.
-async fn arrived(server: &Smtp, count: usize) -> usize {
-    let end = Instant::now() + PATIENCE;
-    while server.messages().len() < count {
-        assert!(Instant::now() < end, "only {} of {count} have arrived", server.messages().len());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    server.messages().len()
-}
+use crate::place::{connect, key, letter, open, places, put, quick, until, until_state};
+use crate::support::{mailer, with_server};
 
 #[test]
 fn what_is_enqueued_is_sent_once_per_key() {
@@ -204,191 +116,6 @@ fn results_are_per_recipient_and_only_the_temporary_is_tried_again() {
 }
 
 #[test]
-fn a_broken_connection_after_the_dot_is_case_b() {
-    for place in places(false) {
-        with_server(|server| async move {
-            let client = connect(&place).await;
-            server.rule("dot", "taken drop", Some(1));
-            let outbox = open(&client, &mailer(&server, ""), quick());
-            let id = put(&outbox, "ann@example.org", "twice").await;
-            let senders = outbox.start(1).unwrap();
-            let sent = until_state(&outbox, &id, MailState::Sent).await;
-            assert!(sent.maybe_sent && sent.attempts == 2, "{sent:?}");
-            senders.stop().await.unwrap();
-            let got = server.messages();
-            assert_eq!(got.len(), 2);
-            assert_eq!(got[0]["message_id"], got[1]["message_id"]);
-            assert_eq!(got[0]["raw"], got[1]["raw"].clone(), "the same but for what lies between the parts");
-        });
-    }
-}
-
-#[test]
-fn parked_instead_of_case_b_and_retried_is_case_d() {
-    for place in places(false) {
-        with_server(|server| async move {
-            let client = connect(&place).await;
-            server.rule("dot", "taken drop", Some(1));
-            let outbox = open(&client, &mailer(&server, ""), quick().with("on_doubt", "park").unwrap());
-            let id = put(&outbox, "ann@example.org", "once").await;
-            let senders = outbox.start(1).unwrap();
-            let parked = until_state(&outbox, &id, MailState::Parked).await;
-            assert_eq!((parked.recipients[0].status, parked.maybe_sent), (Status::Unknown, true));
-            assert_eq!(server.messages().len(), 1);
-            outbox.retry(&id).await.unwrap();
-            until_state(&outbox, &id, MailState::Sent).await;
-            senders.stop().await.unwrap();
-            let got = server.messages();
-            assert_eq!((got.len(), &got[0]["message_id"]), (2, &got[1]["message_id"]));
-        });
-    }
-}
-
-/// Another process that sends, with a session that is soon seen to be dead.
-struct Sender(Child);
-
-impl Sender {
-    fn start(place: &Place, server: &Smtp, on_doubt: &str) -> Self {
-        let separator = if place.url.contains('?') { '&' } else { '?' };
-        let store = format!("{}{separator}coord.ttl=2s", place.url);
-        let mail = format!("smtp://127.0.0.1:{}?tls=none&sender=shop@example.org", server.port());
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mail-sender"));
-        command.args([&store, &mail, "letters", on_doubt]).stdout(Stdio::piped());
-        let mut child = process::spawn(command, Signal::KILL).unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n");
-        Self(child)
-    }
-
-    fn signal(&self, signal: Signal) {
-        process::signal(&self.0, signal).unwrap();
-    }
-}
-
-impl Drop for Sender {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-#[test]
-fn a_killed_sender_whose_record_is_missing_is_case_a() {
-    for place in places(true) {
-        with_server(|server| async move {
-            let client = connect(&place).await;
-            let outbox = open(&client, &mailer(&server, ""), quick());
-            server.rule("dot", "taken stall", Some(1));
-            let id = put(&outbox, "ann@example.org", "a").await;
-            let sender = Sender::start(&place, &server, "send");
-            arrived(&server, 1).await;
-            assert_eq!(outbox.get(&id).await.unwrap().unwrap().state, MailState::Sending);
-            sender.signal(Signal::KILL);
-            let senders = outbox.start(1).unwrap();
-            let sent = until_state(&outbox, &id, MailState::Sent).await;
-            assert!(sent.maybe_sent, "{sent:?}");
-            let got = server.messages();
-            assert_eq!((got.len(), &got[0]["message_id"]), (2, &got[1]["message_id"]));
-            senders.stop().await.unwrap();
-        });
-    }
-}
-
-#[test]
-fn a_killed_sender_that_had_not_begun_leaves_no_doubt() {
-    for place in places(true) {
-        with_server(|server| async move {
-            let client = connect(&place).await;
-            // Whatever is said here: what was certainly not sent is sent.
-            let outbox = open(&client, &mailer(&server, ""), quick().with("on_doubt", "park").unwrap());
-            server.rule("rcpt", "stall", Some(1));
-            let id = put(&outbox, "ann@example.org", "a").await;
-            let sender = Sender::start(&place, &server, "park");
-            let end = Instant::now() + PATIENCE;
-            while !server.log().iter().any(|(_, command)| command.starts_with("rcpt")) {
-                assert!(Instant::now() < end);
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            sender.signal(Signal::KILL);
-            let senders = outbox.start(1).unwrap();
-            let sent = until_state(&outbox, &id, MailState::Sent).await;
-            assert!(!sent.maybe_sent, "{sent:?}");
-            assert_eq!(server.messages().len(), 1);
-            senders.stop().await.unwrap();
-        });
-    }
-}
-
-#[test]
-fn a_killed_sender_in_doubt_is_parked_where_that_is_wanted() {
-    for place in places(true) {
-        with_server(|server| async move {
-            let client = connect(&place).await;
-            let outbox = open(&client, &mailer(&server, ""), quick().with("on_doubt", "park").unwrap());
-            server.rule("dot", "taken stall", Some(1));
-            let id = put(&outbox, "ann@example.org", "a").await;
-            let sender = Sender::start(&place, &server, "park");
-            arrived(&server, 1).await;
-            sender.signal(Signal::KILL);
-            let senders: Senders = outbox.start(1).unwrap();
-            until_state(&outbox, &id, MailState::Parked).await;
-            senders.stop().await.unwrap();
-            assert_eq!(server.messages().len(), 1);
-        });
-    }
-}
-
-#[test]
-fn a_sender_that_was_stopped_after_its_last_check_is_case_c_and_says_so_late() {
-    for place in places(true) {
-        with_server(|server| async move {
-            let client = connect(&place).await;
-            let outbox = open(&client, &mailer(&server, ""), quick());
-            // Its reply comes when the second copy is there.
-            server.rule("dot", "taken until 2", Some(1));
-            let id = put(&outbox, "ann@example.org", "a").await;
-            let sender = Sender::start(&place, &server, "send");
-            arrived(&server, 1).await;
-            sender.signal(Signal::STOP);
-            let senders = outbox.start(1).unwrap();
-            let sent = until_state(&outbox, &id, MailState::Sent).await;
-            assert!(sent.maybe_sent && sent.late.is_empty(), "{sent:?}");
-            sender.signal(Signal::CONT);
-            let late = until(&outbox, &id, |mail| !mail.late.is_empty()).await;
-            assert!(late.late[0].contains("ann@example.org") && late.state == MailState::Sent, "{late:?}");
-            assert_eq!(server.messages().len(), 2);
-            senders.stop().await.unwrap();
-        });
-    }
-}
-
-#[test]
-fn a_sender_that_was_stopped_before_the_dot_does_not_send_it_any_more() {
-    for place in places(true) {
-        with_server(|server| async move {
-            let client = connect(&place).await;
-            let outbox = open(&client, &mailer(&server, ""), quick());
-            // It is so large that its end waits for the server, which does not read.
-            server.rule("content", "stall", Some(1));
-            let large = letter("ann@example.org").attach(coord_core::mail::Attachment::bytes("x", vec![7; 6 << 20]));
-            let id = outbox.enqueue(&large, key("a")).await.unwrap().id;
-            let sender = Sender::start(&place, &server, "send");
-            until_state(&outbox, &id, MailState::Sending).await;
-            sender.signal(Signal::STOP);
-            let senders = outbox.start(1).unwrap();
-            until_state(&outbox, &id, MailState::Sent).await;
-            sender.signal(Signal::CONT);
-            // It gives the connection up, and sends the next one: nothing of the first came twice.
-            senders.stop().await.unwrap();
-            let next = put(&outbox, "bob@example.org", "b").await;
-            until_state(&outbox, &next, MailState::Sent).await;
-            assert_eq!(server.messages().len(), 2);
-        });
-    }
-}
-
-#[test]
 fn two_replicas_send_each_mail_once() {
     for place in places(false) {
         with_server(|server| async move {
@@ -436,6 +163,26 @@ fn rates_hold_across_replicas() {
             // Two if the hour has just changed.
             let sent = first.stats().await.unwrap().of(MailState::Sent);
             assert!((2..=3).contains(&sent), "{sent} sent");
+        });
+    }
+}
+
+#[test]
+fn a_domain_at_its_limit_leaves_the_rate_to_others() {
+    for place in places(false) {
+        with_server(|server| async move {
+            let client = connect(&place).await;
+            let options = quick().with("per_domain_rate", "1/h").unwrap().with("rate", "3/h").unwrap();
+            let outbox = open(&client, &mailer(&server, ""), options);
+            for n in 0..4 {
+                put(&outbox, &format!("r{n}@example.org"), &n.to_string()).await;
+            }
+            let others = [put(&outbox, "x@example.net", "net").await, put(&outbox, "x@example.com", "com").await];
+            let senders = outbox.start(1).unwrap();
+            for id in &others {
+                until_state(&outbox, id, MailState::Sent).await;
+            }
+            senders.stop().await.unwrap();
         });
     }
 }

@@ -22,10 +22,12 @@ pub mod replica_set;
 pub mod scratch;
 pub mod security;
 pub mod smtp;
+pub mod strict;
 
 pub use mongod::Mongod;
 pub use replica_set::{ReplicaSet, SetOptions};
 pub use smtp::{Smtp, SmtpOptions};
+pub use strict::StrictSmtp;
 
 /// Names a replica set for the tests of all languages; the first source that is looked at.
 pub const URI_VARIABLE: &str = "COORD_TEST_MONGODB_URI";

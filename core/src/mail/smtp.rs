@@ -266,13 +266,14 @@ impl Connection {
         let step = steps.options.step_timeout;
         let parameters = self.parameters(wire).map_err(Failure::Fatal)?;
         let from = Mail::new(Some(wire.from.lettre_address().clone()), parameters);
-        steps.run("MAIL FROM", step, self.smtp.command(from)).await?;
+        done("MAIL FROM", steps.run("MAIL FROM", step, self.smtp.command(from)).await?)?;
         for (recipient, fate) in wire.recipients.iter().zip(&mut ledger.fates) {
             if *fate != Fate::Open {
                 continue;
             }
             let to = Rcpt::new(recipient.lettre_address().clone(), Vec::new());
-            *fate = match steps.run("RCPT TO", step, self.smtp.command(to)).await {
+            let answer = steps.run("RCPT TO", step, self.smtp.command(to)).await;
+            *fate = match answer.and_then(|reply| done("RCPT TO", reply)) {
                 Ok(_) => Fate::Willing,
                 Err(Failure::Refused { reply, permanent }) => Fate::Refused { reply, permanent },
                 Err(failure) => return Err(failure),
@@ -286,7 +287,7 @@ impl Connection {
         if u16::from(ready.code()) != 354 {
             return Err(Failure::Broken(format!("the mail server answered DATA with {}", ready.code())));
         }
-        let reply = self.content(wire, &ledger.dot, gate, steps).await?;
+        let reply = done("the content", self.content(wire, &ledger.dot, gate, steps).await?)?;
         let reply = steps.reply(&reply);
         ledger.settle(|fate| (*fate == Fate::Willing).then(|| Fate::Accepted(reply.clone())));
         Ok(())
@@ -351,6 +352,14 @@ impl Connection {
         let steps = Steps { options, env };
         let limit = options.step_timeout.min(QUIT_TIMEOUT);
         let _ = steps.run("QUIT", limit, self.smtp.command(Quit)).await;
+    }
+}
+
+/// What a server has done, and not only understood so far: lettre takes 3yz for success, too.
+fn done(what: &str, response: Response) -> Result<Response, Failure> {
+    match u16::from(response.code()) {
+        200..300 => Ok(response),
+        code => Err(Failure::Broken(format!("the mail server answered {what} with {code}"))),
     }
 }
 

@@ -13,7 +13,9 @@ use serde::de::DeserializeOwned;
 
 use super::follow::{Follow, Version};
 use super::given::{self, Given};
-use super::{Filter, FindOptions, Key, Position, Revision, Stored, Table, Update, WriteOptions, Written, not_found};
+use super::{
+    Filter, FindOptions, Key, ManyWritten, Position, Revision, Stored, Table, Update, WriteOptions, Written, not_found,
+};
 use crate::client::Core;
 use crate::driver::Watched;
 use crate::env::Task;
@@ -257,6 +259,14 @@ impl CachedTable {
         self.shown(self.table.upsert(key, update, options).await?).await
     }
 
+    /// [`Table::locate`].
+    ///
+    /// # Errors
+    /// As [`Table::locate`].
+    pub async fn locate(&self, key: impl Given<Key>, fields: Document, options: WriteOptions) -> Result<Written> {
+        self.shown(self.table.locate(key, fields, options).await?).await
+    }
+
     /// [`Table::replace`].
     ///
     /// # Errors
@@ -285,6 +295,42 @@ impl CachedTable {
     /// As [`Table::delete`].
     pub async fn delete(&self, key: impl Given<Key>, options: WriteOptions) -> Result<Written> {
         self.shown(self.table.delete(key, options).await?).await
+    }
+
+    /// [`Table::delete_if`].
+    ///
+    /// # Errors
+    /// As [`Table::delete_if`].
+    pub async fn delete_if(&self, key: impl Given<Key>, revision: Revision, options: WriteOptions) -> Result<Written> {
+        self.shown(self.table.delete_if(key, revision, options).await?).await
+    }
+
+    /// [`Table::update_many`].
+    ///
+    /// # Errors
+    /// As [`Table::update_many`].
+    pub async fn update_many(
+        &self,
+        filter: impl Given<Filter>,
+        update: impl Given<Update>,
+        options: WriteOptions,
+    ) -> Result<ManyWritten> {
+        self.all_shown(self.table.update_many(filter, update, options).await?).await
+    }
+
+    /// [`Table::delete_many`].
+    ///
+    /// # Errors
+    /// As [`Table::delete_many`].
+    pub async fn delete_many(&self, filter: impl Given<Filter>, options: WriteOptions) -> Result<ManyWritten> {
+        self.all_shown(self.table.delete_many(filter, options).await?).await
+    }
+
+    async fn all_shown(&self, written: ManyWritten) -> Result<ManyWritten> {
+        if self.shared.read_your_writes {
+            self.wait_until(written.position).await?;
+        }
+        Ok(written)
     }
 
     /// The write is done; with `read_your_writes`, returns when the copy shows it.

@@ -27,7 +27,9 @@ use crate::client::{Client, Core};
 use crate::error::{Code, Error, Result};
 use crate::lock::Held;
 use crate::protocol::document::{Action, Condition, Write};
-pub use crate::protocol::document::{Fence, Filter, Key, Position, Projection, Revision, Sort, TableName, Update};
+pub use crate::protocol::document::{
+    Fence, Filter, Key, MAX_DOCUMENT, Position, Projection, Revision, Sort, TableName, Update,
+};
 use crate::store::Store;
 use crate::store::documents::{Documents, ManyAction, Query, WriteMany};
 pub use crate::store::documents::{Index, ManyWritten, Operation, Stored, TableOptions, Written};
@@ -464,6 +466,8 @@ type Results<T> = futures::stream::BoxStream<'static, Result<T>>;
 
 impl<T: Send + 'static> Cursor<T> {
     fn new(client: &Client, found: Results<T>) -> Self {
+        // Asked again after its end, it ends again.
+        let found: Results<T> = Box::pin(found.fuse());
         Self { core: client.core().clone(), found: Arc::new(tokio::sync::Mutex::new(found)) }
     }
 

@@ -23,12 +23,16 @@ from coord.aio._lock import Held, Lock, Loss
 from coord.aio._observer import Observer
 from coord.aio._owner import OwnerWatch
 from coord.aio._provider import Provider, ProviderEvents
+from coord.aio._table import CachedTable, Table
+from coord.aio._table_watch import Cursor, TableLog, TableWatch
 from coord.aio._watch import Watch
 from coord.aio.mail import Mailer, Outbox, Senders, mailer
 
 __all__ = [
+    "CachedTable",
     "Candidacy",
     "Client",
+    "Cursor",
     "Election",
     "Held",
     "LeaderWatch",
@@ -42,6 +46,9 @@ __all__ = [
     "ProviderEvents",
     "Senders",
     "SessionWatch",
+    "Table",
+    "TableLog",
+    "TableWatch",
     "Term",
     "Watch",
     "connect",

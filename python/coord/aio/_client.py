@@ -7,7 +7,7 @@ import inspect
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from coord import _native
 from coord._bridge import bridge
@@ -15,12 +15,14 @@ from coord._client import ClientBase, native_connect
 from coord._errors import CoordError
 from coord._lock import also_failed, info_of
 from coord._owner import Owners
+from coord._table_base import Document, cached_call, check_uncached
 from coord._types import LockInfo, Locks, Session
 from coord.aio._election import Election
 from coord.aio._lock import Held, Lock
 from coord.aio._observer import Observer
 from coord.aio._owner import OwnerWatch
 from coord.aio._provider import Provider
+from coord.aio._table import CachedTable, Table
 from coord.aio._watch import Watch
 from coord.aio.mail import Mailer, Outbox
 from coord.mail import native_mailer, native_outbox
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _Listener = TypeVar("_Listener", bound=Callable[[Session], object])
+_V = TypeVar("_V")
 
 _logger = logging.getLogger("coord")
 
@@ -82,6 +85,69 @@ class Client(ClientBase):
             InvalidArgument: The name is not valid; `coord.sanitize` makes a name of any text.
         """
         return Election(self._native.election(name), self)
+
+    @overload
+    def table(self, name: str, model: None = None) -> Table[dict[str, Any]]: ...
+    @overload
+    def table(self, name: str, model: type[_V]) -> Table[_V]: ...
+    @overload
+    def table(
+        self,
+        name: str,
+        model: None = None,
+        *,
+        cached: Literal[True],
+        filter: Document | None = None,
+        max_bytes: int | None = None,
+        read_your_writes: bool | None = None,
+    ) -> Coroutine[Any, Any, CachedTable[dict[str, Any]]]: ...
+    @overload
+    def table(
+        self,
+        name: str,
+        model: type[_V],
+        *,
+        cached: Literal[True],
+        filter: Document | None = None,
+        max_bytes: int | None = None,
+        read_your_writes: bool | None = None,
+    ) -> Coroutine[Any, Any, CachedTable[_V]]: ...
+    def table(
+        self,
+        name: str,
+        model: type[Any] | None = None,
+        *,
+        cached: bool = False,
+        filter: Document | None = None,
+        max_bytes: int | None = None,
+        read_your_writes: bool | None = None,
+    ) -> Table[Any] | Coroutine[Any, Any, CachedTable[Any]]:
+        """The table of this name. No I/O, unless it is to be cached: then it is to be awaited.
+
+        Args:
+            name: `name`, or `database.collection` for any collection of a MongoDB server. A plain name does not depend
+                on namespace and scope.
+            model: A dataclass or a model of pydantic that documents are values of; None: they are dicts.
+            cached: Keep a copy in memory. Waits until it is complete.
+            filter: Of a copy: those that match only; None: all.
+            max_bytes: Of a copy: the most that the documents may take, in bytes of BSON; None: 256 MiB. While a
+                snapshot is read anew there may be as much again.
+            read_your_writes: Of a copy: whether a write returns only when the copy shows it, as it does by default.
+
+        Raises:
+            InvalidArgument: The name, or an option; or the copy would take more than `max_bytes`.
+            Unsupported: The store cannot be watched, or not by this filter.
+            Closed: The client is closed.
+        """
+        native = self._native.table(name)
+        if cached:
+            call = cached_call(native, filter, max_bytes, read_your_writes, model)
+            return self._cached_table(call, model)
+        check_uncached(model, filter=filter, max_bytes=max_bytes, read_your_writes=read_your_writes)
+        return Table(native, self, model)
+
+    async def _cached_table(self, call: _native.Call, model: type[Any] | None) -> CachedTable[Any]:
+        return CachedTable(await bridge().run(call), self, model)
 
     def mailer(self, url: str, **options: float | str) -> Mailer:
         """A mailer for the server at this URL; see `coord.mailer`. No I/O. It outlives the client.

@@ -16,11 +16,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class Watch(WatchBase[_T]):
-    """An asynchronous iterator that waits for the next item, and ends when it or its client is closed.
-
-    It is an asynchronous context manager that closes it. Several tasks may share one: each item goes to one of them.
-    """
+class Waiting(WatchBase[_T]):
+    """A watch whose next item can be waited for. It is an asynchronous context manager that closes it."""
 
     async def next(self, timeout: float | None = None) -> _T:
         """Waits for the next item.
@@ -41,6 +38,21 @@ class Watch(WatchBase[_T]):
             # Another task was faster.
             left = None if timeout is None else max(0.0, timeout - (time.monotonic() - begin))
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Watch(Waiting[_T]):
+    """An asynchronous iterator that waits for the next item, and ends when it or its client is closed.
+
+    It is an asynchronous context manager that closes it. Several tasks may share one: each item goes to one of them.
+    """
+
     def __aiter__(self) -> Self:
         return self
 
@@ -49,11 +61,3 @@ class Watch(WatchBase[_T]):
             return await self.next()
         except Closed:
             raise StopAsyncIteration from None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        self.close()

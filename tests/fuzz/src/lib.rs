@@ -14,11 +14,14 @@ pub mod database;
 pub mod documents;
 pub mod entries;
 pub mod input;
+pub mod mail;
 pub mod mutate;
 pub mod names;
 pub mod options;
 pub mod server;
+pub mod smtp;
 mod sys;
+pub mod tables;
 
 /// One target.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +35,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 10] = [
     Target { name: "options", play: options::play, words: options::WORDS },
     Target { name: "names", play: names::play, words: names::WORDS },
     Target { name: "entries", play: entries::play, words: entries::WORDS },
@@ -40,4 +43,7 @@ pub const TARGETS: [Target; 7] = [
     Target { name: "calls", play: calls::play, words: &[] },
     Target { name: "database", play: database::play, words: &["SQLite format 3\0", "locks", "CREATE TABLE"] },
     Target { name: "server", play: server::play, words: server::WORDS },
+    Target { name: "tables", play: tables::play, words: tables::WORDS },
+    Target { name: "mail", play: mail::play, words: mail::WORDS },
+    Target { name: "smtp", play: smtp::play, words: smtp::WORDS },
 ];

@@ -3,16 +3,16 @@
 //! [`Outbox::enqueue`] writes a mail in one write, once per key. [`Outbox::start`] sends: a sender claims as many mails as
 //! it can send at once, in the name of its session, and writes down that it sends *before* the final dot and what became
 //! of it *after* the server's reply. A sender that dies leaves mails that were certainly not sent, which others send, and
-//! those in doubt (one per connection), of which [`OnDoubt`] says what happens to them. Every copy has the same
-//! Message-ID.
+//! those in doubt (one per connection), of which [`OnDoubt`] says what happens to them. Every copy of a mail
+//! has the same Message-ID; what is enqueued again after a purge is another mail, unless its message sets that itself.
 //!
 //! **A second copy can occur exactly when** the server had taken the first one, and
-//! - (a) the sender died before the store had acknowledged its record of that; or
+//! - (a) the sender, or its session, died before the store had acknowledged its record of that; or
 //! - (b) the connection was lost, or timed out, between the final dot and its reply; or
 //! - (c) the sender was stopped between its last check and the dot for longer than the rest of its lease; or
 //! - (d) the store was restored to an earlier state, the key was purged and enqueued again, or a person retried.
 //!
-//! With [`OnDoubt::Park`], (a) and (b) park the mail instead.
+//! With [`OnDoubt::Park`], (a), (b) and (c) park the mail instead.
 //!
 //! Dates say only when a mail is due, expires or is purged, by the clocks of the replicas; they decide nothing about who
 //! sends.
@@ -38,7 +38,7 @@ use super::{Mailer, Message};
 use crate::client::{Client, Core};
 use crate::error::{Code, Error, Result};
 use crate::name::Name;
-use crate::protocol::document::{Action, Filter, Key, Sort, TableName, Update, Write};
+use crate::protocol::document::{Action, Filter, Key, Projection, Sort, TableName, Update, Write};
 use crate::store::Store;
 use crate::store::documents::{Changes, Documents, Event, ManyAction, Query, WatchOptions, WriteMany};
 use record::{CLAIMED, QUEUED, Record, id_of};
@@ -175,7 +175,7 @@ impl Outbox {
                 if let Some(state) = state {
                     filter.insert("st", doc! { "$in": state.stored() });
                 }
-                let found = inner.find(filter, doc! { "at": 1, "_id": 1 }, limit).await?;
+                let found = inner.find(filter, doc! { "at": 1, "_id": 1 }, limit, Part::State).await?;
                 Ok(found.into_iter().map(|record| record.mail).collect())
             })
             .await
@@ -462,8 +462,14 @@ impl Inner {
         Ok(Enqueued { id, new: true })
     }
 
+    /// All of a mail but its message.
     async fn read_document(&self, document_id: &str) -> Result<Option<Document>> {
-        let query = Query { filter: Filter::key(&Key::new(document_id)?), limit: Some(1), ..Query::default() };
+        let query = Query {
+            filter: Filter::key(&Key::new(document_id)?),
+            limit: Some(1),
+            projection: Part::State.projection()?,
+            ..Query::default()
+        };
         let mut found = self.documents()?.find(&self.table, query).await?;
         Ok(found.next().await.transpose()?.map(|stored| stored.document))
     }
@@ -472,11 +478,12 @@ impl Inner {
         self.read_document(document_id).await?.as_ref().map(Record::read).transpose()
     }
 
-    async fn find(&self, filter: Document, sort: Document, limit: u64) -> Result<Vec<Record>> {
+    async fn find(&self, filter: Document, sort: Document, limit: u64, part: Part) -> Result<Vec<Record>> {
         let query = Query {
             filter: Filter::parse(filter)?,
             sort: Some(Sort::parse(sort)?),
             limit: Some(limit),
+            projection: part.projection()?,
             ..Query::default()
         };
         let mut found = self.documents()?.find(&self.table, query).await?;
@@ -501,6 +508,22 @@ impl Inner {
     /// The states in which a mail belongs to a sender.
     fn with_a_sender() -> Vec<&'static str> {
         vec![CLAIMED, record::SENDING]
+    }
+}
+
+/// What to read of mails: a message may have megabytes, and only who sends it needs it.
+#[derive(Clone, Copy)]
+enum Part {
+    State,
+    Whole,
+}
+
+impl Part {
+    fn projection(self) -> Result<Option<Projection>> {
+        match self {
+            Self::State => Projection::parse(doc! { "msg": 0 }).map(Some),
+            Self::Whole => Ok(None),
+        }
     }
 }
 

@@ -14,33 +14,42 @@ use crate::store::documents::{ManyAction, WriteMany};
 const TABLE: &str = "outbox_rates";
 
 impl Inner {
-    /// Counts one mail to these domains. Some moment (in milliseconds since 1970) to try again if it is one too many.
+    /// Counts one mail to these domains. Some moment (in milliseconds since 1970) to try again if it is one too many:
+    /// then it takes nothing from the other counters, which others may use.
     pub(super) async fn count(&self, domains: &BTreeSet<String>) -> Result<Option<i64>> {
-        if let Some(rate) = self.options.rate
-            && let Some(later) = self.count_one("*", rate).await?
-        {
-            return Ok(Some(later));
-        }
+        let mut counters: Vec<(&str, Rate)> = Vec::new();
         if let Some(rate) = self.options.per_domain_rate {
-            for domain in domains {
-                if let Some(later) = self.count_one(domain, rate).await? {
-                    return Ok(Some(later));
+            counters.extend(domains.iter().map(|domain| (domain.as_str(), rate)));
+        }
+        counters.extend(self.options.rate.map(|rate| ("*", rate)));
+        let mut counted = Vec::new();
+        for (what, rate) in counters {
+            let window = self.window(what, rate)?;
+            if self.add(&window, 1).await? > i64::from(rate.count) {
+                // Not from this one: who comes now is too late as well, and need not be counted again.
+                for window in &counted {
+                    self.add(window, -1).await?;
                 }
+                return Ok(Some(window.end));
             }
+            counted.push(window);
         }
         Ok(None)
     }
 
-    async fn count_one(&self, what: &str, rate: Rate) -> Result<Option<i64>> {
+    fn window(&self, what: &str, rate: Rate) -> Result<Window> {
         let length = i64::try_from(rate.per.as_millis()).unwrap_or(i64::MAX).max(1);
-        let window = self.now() / length;
-        let end = (window + 1) * length;
-        let key = Key::new(format!("{}/{what}/{length}/{window}", self.name))?;
-        let update = Update::parse(doc! { "$inc": { "n": 1_i64 }, "$set": { "end": end } })?;
-        let write = Write::new(key, Action::Upsert(update)).prepared()?;
+        let number = self.now() / length;
+        let key = Key::new(format!("{}/{what}/{length}/{number}", self.name))?;
+        Ok(Window { key, end: (number + 1) * length })
+    }
+
+    /// What the counter is after that.
+    async fn add(&self, window: &Window, count: i64) -> Result<i64> {
+        let update = Update::parse(doc! { "$inc": { "n": count }, "$set": { "end": window.end } })?;
+        let write = Write::new(window.key.clone(), Action::Upsert(update)).prepared()?;
         let written = self.documents()?.write(&TableName::parse(TABLE)?, write).await?;
-        let count = written.document.get_i64("n").unwrap_or(i64::MAX);
-        Ok((count > i64::from(rate.count)).then_some(end))
+        Ok(written.document.get_i64("n").unwrap_or(i64::MAX))
     }
 
     /// Removes the counters of windows that are over.
@@ -53,6 +62,12 @@ impl Inner {
         self.documents()?.write_many(&TableName::parse(TABLE)?, write).await?;
         Ok(())
     }
+}
+
+/// A counter, and when its time is over.
+struct Window {
+    key: Key,
+    end: i64,
 }
 
 /// Longer than clocks differ.

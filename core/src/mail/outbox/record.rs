@@ -148,7 +148,7 @@ pub(super) struct Record {
     /// The key of the document.
     pub(super) document_id: String,
     pub(super) stored_state: String,
-    /// The message in JSON; none any more when it needs no sending.
+    /// The message in JSON; none any more when it needs no sending, and where it was not read.
     pub(super) message: Option<String>,
     pub(super) by: String,
     /// The stamp of the write that recorded an outcome, so that a sender knows its own again.

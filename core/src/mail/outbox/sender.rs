@@ -25,7 +25,7 @@ use super::super::report::{Recipient, Status};
 use super::super::smtp::{Fate, Gate, Ledger, Reply};
 use super::options::OnDoubt;
 use super::record::{CLAIMED, MailState, Next, QUEUED, Record, SENDING, next, recipients_bson};
-use super::{Inner, Outbox};
+use super::{Inner, Outbox, Part};
 use crate::driver::Watched;
 use crate::error::{Code, Error, HolderState, Result};
 use crate::protocol::session::SessionId;
@@ -215,7 +215,7 @@ impl Inner {
     /// Claims up to so many mails that are due, in the session's name.
     async fn claim(&self, session: &Arc<Session>, by: &str, most: usize) -> Result<Vec<Record>> {
         let due = doc! { "box": self.name.as_str(), "st": QUEUED, "due": { "$lte": self.now() } };
-        let found = self.find(due, doc! { "due": 1, "_id": 1 }, most as u64).await?;
+        let found = self.find(due, doc! { "due": 1, "_id": 1 }, most as u64, Part::State).await?;
         if found.is_empty() {
             return Ok(Vec::new());
         }
@@ -223,7 +223,7 @@ impl Inner {
         let claim = doc! { "$set": { "st": CLAIMED, "by": by, "sid": session.id().to_string() } };
         // Whatever the answer, what carries this name is ours; the next sweep finds what is missed here.
         self.update(doc! { "_id": { "$in": ids }, "st": QUEUED }, claim).await?;
-        self.find(doc! { "by": by, "st": CLAIMED }, doc! { "due": 1, "_id": 1 }, most as u64).await
+        self.find(doc! { "by": by, "st": CLAIMED }, doc! { "due": 1, "_id": 1 }, most as u64, Part::Whole).await
     }
 
     /// Sends one claimed mail, and records what became of it.
@@ -370,7 +370,7 @@ impl Inner {
         let done = doc! { "$set": { "st": MailState::Expired.name(), "done": self.now(), "msg": "" } };
         self.update(expired, done).await?;
         let filter = doc! { "box": self.name.as_str(), "st": { "$in": Self::with_a_sender() } };
-        let held = self.find(filter, doc! { "_id": 1 }, SWEPT).await?;
+        let held = self.find(filter, doc! { "_id": 1 }, SWEPT, Part::State).await?;
         let mut senders = BTreeSet::new();
         for record in &held {
             if record.mail.sender != session.id().to_string() {

@@ -204,6 +204,7 @@ impl Records {
             ManyAction::Delete => Action::Delete,
         };
         local::require_shared_action(&action)?;
+        many.filter.require_shared()?;
         let (mut written, mut left_out) = (0, 0);
         for key in self.tables.table(name).matching(&many.filter)? {
             let write = Write {
@@ -320,6 +321,7 @@ impl Documents for MemoryStore {
 
     fn snapshot(&self, table: &TableName, filter: Filter) -> BoxFuture<'_, Result<Snapshot>> {
         let found = self.with(|records| {
+            filter.require_shared()?;
             let position = records.tables.last;
             let table = records.tables.table(table);
             let found: Vec<_> = table.matching(&filter)?.iter().filter_map(|key| table.stored(key)).map(Ok).collect();

@@ -1,0 +1,92 @@
+//! Outboxes on every store, and how their tests wait for what becomes of a mail.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use coord_core::Client;
+use coord_core::mail::{EnqueueOptions, Mail, MailState, Mailer, Message, Outbox, OutboxOptions};
+use coord_tests::servers::scratch::Scratch;
+use coord_tests::servers::{self, Smtp};
+
+use crate::support::PATIENCE;
+
+/// A store of the test's own: its URL, and what keeps it there.
+pub(crate) struct Place {
+    pub(crate) url: String,
+    /// Where its file is, if it is one.
+    pub(crate) folder: Option<Scratch>,
+}
+
+fn unique() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("m{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+pub(crate) fn places(shared: bool) -> Vec<Place> {
+    let folder = Scratch::new().unwrap();
+    let sqlite = format!("sqlite:///{}/t.db", folder.path().display());
+    let mut places = vec![Place { url: sqlite, folder: Some(folder) }];
+    if !shared {
+        places.push(Place { url: format!("memory:{}", unique()), folder: None });
+    }
+    if let Ok(uri) = std::env::var(servers::URI_VARIABLE) {
+        let separator = if uri.contains('?') { '&' } else { '?' };
+        places.push(Place { url: format!("{uri}{separator}coord.prefix={}_", unique()), folder: None });
+    }
+    places
+}
+
+pub(crate) async fn connect(place: &Place) -> Client {
+    coord_core::connect(&place.url).await.unwrap()
+}
+
+pub(crate) fn quick() -> OutboxOptions {
+    let options = OutboxOptions::default();
+    [("poll", "50ms"), ("retry_min", "20ms"), ("retry_max", "50ms")]
+        .into_iter()
+        .fold(options, |options, (key, value)| options.with(key, value).unwrap())
+}
+
+pub(crate) fn open(client: &Client, mailer: &Mailer, options: OutboxOptions) -> Outbox {
+    client.outbox("letters", mailer, options).unwrap()
+}
+
+pub(crate) fn key(key: &str) -> EnqueueOptions {
+    EnqueueOptions { key: Some(key.to_owned()), ..EnqueueOptions::default() }
+}
+
+pub(crate) fn letter(to: &str) -> Message {
+    Message::new().to(to).subject("Hello").text("Hello.")
+}
+
+pub(crate) async fn put(outbox: &Outbox, to: &str, name: &str) -> String {
+    let enqueued = outbox.enqueue(&letter(to), key(name)).await.unwrap();
+    assert!(enqueued.new);
+    enqueued.id
+}
+
+pub(crate) async fn until(outbox: &Outbox, id: &str, what: impl Fn(&Mail) -> bool) -> Mail {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let mail = outbox.get(id).await.unwrap().expect("the mail is there");
+        if what(&mail) {
+            return mail;
+        }
+        assert!(Instant::now() < end, "still {mail:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub(crate) async fn until_state(outbox: &Outbox, id: &str, state: MailState) -> Mail {
+    until(outbox, id, |mail| mail.state == state).await
+}
+
+/// Waits in a thread, so that the test's own runtime goes on.
+pub(crate) async fn arrived(server: &Smtp, count: usize) -> usize {
+    let end = Instant::now() + PATIENCE;
+    while server.messages().len() < count {
+        assert!(Instant::now() < end, "only {} of {count} have arrived", server.messages().len());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    server.messages().len()
+}
