@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
-	"time"
 
 	"coord/internal/ccoord"
 )
@@ -21,7 +20,7 @@ type Candidacy struct {
 	err   error
 }
 
-// CandidacyOption changes how a function is called. [Priority] is one, too; the highest of one client's counts.
+// CandidacyOption changes how a function is called. [Backoff] and [Priority] are, too; the highest of one client's counts.
 type CandidacyOption interface{ change(*[]ccoord.Setting) }
 
 func (o CampaignOption) change(set *[]ccoord.Setting) { o(set) }
@@ -34,16 +33,6 @@ func (o candidacyOption) change(set *[]ccoord.Setting) { o(set) }
 func KeepOnError(keep bool) CandidacyOption {
 	return candidacyOption(func(set *[]ccoord.Setting) {
 		*set = append(*set, ccoord.Setting{Name: "keep_on_error", Number: number(keep)})
-	})
-}
-
-// Backoff says for how long this client does not campaign after a call that failed: least at first, twice as long after
-// the next, up to most. The defaults are a second and a minute. They count in whole milliseconds, rounded up.
-func Backoff(least, most time.Duration) CandidacyOption {
-	return candidacyOption(func(set *[]ccoord.Setting) {
-		*set = append(*set,
-			ccoord.Setting{Name: "min_backoff_ms", Number: roundedUp(least)},
-			ccoord.Setting{Name: "max_backoff_ms", Number: roundedUp(most)})
 	})
 }
 

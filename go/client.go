@@ -92,13 +92,14 @@ func open(ctx context.Context, op string, on, own *pump, logger *slog.Logger, be
 // functions of Lock.Do, and ends the session. When ctx ends first, it goes on in the background. Closing again waits
 // for the same end, and is no error.
 //
-// Inside a function of Lock.Do, with the function's context, it returns ErrReentrant: it would wait for itself.
+// Inside a function that the client runs (Lock.Do, a candidacy, a reconciler), with the function's context, it returns
+// ErrReentrant: it would wait for itself.
 func (c *Client) Close(ctx context.Context) error {
 	defer runtime.KeepAlive(c)
 	core := c.inner()
 	if ctx.Value(underLockOf{core}) != nil {
-		return &Error{Code: ErrReentrant, Op: "close the client", Message: "a function that runs under a lock of the " +
-			"client cannot close it; return from the function first"}
+		return &Error{Code: ErrReentrant, Op: "close the client", Message: "a function that the client runs " +
+			"cannot close it; return from the function first"}
 	}
 	if core != neverConnected {
 		c.cleanup.Stop()

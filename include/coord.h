@@ -422,6 +422,228 @@
 #define COORD_FORMAT_BSON 1
 
 /**
+ * Makes the document of a key; COORD_E_ALREADY_EXISTS if there is one.
+ */
+#define COORD_WRITE_INSERT 1
+
+/**
+ * Makes the document of a key, or puts it in the place of the one that is there.
+ */
+#define COORD_WRITE_PUT 2
+
+/**
+ * Changes the document of a key by an update: operators such as `{"$set": {...}}`, or on MongoDB a pipeline;
+ * COORD_E_NOT_FOUND if there is none.
+ */
+#define COORD_WRITE_UPDATE 3
+
+/**
+ * The same; an empty document is changed if there is none.
+ */
+#define COORD_WRITE_UPSERT 4
+
+/**
+ * Makes sure that the document of a key has these fields: makes it, or sets them in the one that is there.
+ */
+#define COORD_WRITE_LOCATE 5
+
+/**
+ * Puts a document in the place of the one that is there; COORD_E_NOT_FOUND if there is none.
+ */
+#define COORD_WRITE_REPLACE 6
+
+/**
+ * Removes the document of a key; COORD_E_NOT_FOUND if there is none.
+ */
+#define COORD_WRITE_DELETE 7
+
+/**
+ * There is no such delivery.
+ */
+#define COORD_TABLE_NONE 0
+
+/**
+ * A snapshot begins: what is not shown up to COORD_TABLE_INIT_DONE is not there any more.
+ */
+#define COORD_TABLE_INIT 1
+
+/**
+ * A document of the snapshot.
+ */
+#define COORD_TABLE_INIT_APPLY 2
+
+/**
+ * The snapshot is complete.
+ */
+#define COORD_TABLE_INIT_DONE 3
+
+/**
+ * A document was made or has changed, or matches the filter now.
+ */
+#define COORD_TABLE_APPLY 4
+
+/**
+ * A document was removed, or matches the filter no more.
+ */
+#define COORD_TABLE_DELETE 5
+
+/**
+ * A log begins with the changes to come.
+ */
+#define COORD_LOG_FROM_NOW 0
+
+/**
+ * A log begins with the change after a position.
+ */
+#define COORD_LOG_FROM_POSITION 1
+
+/**
+ * A log begins with the first change at a date or after it, in milliseconds since 1970 by the store's clock.
+ */
+#define COORD_LOG_FROM_TIME 2
+
+/**
+ * There is no such entry.
+ */
+#define COORD_OPERATION_NONE 0
+
+/**
+ * A document was made.
+ */
+#define COORD_OPERATION_INSERT 1
+
+/**
+ * Some fields of a document were changed.
+ */
+#define COORD_OPERATION_UPDATE 2
+
+/**
+ * A document was replaced by another one.
+ */
+#define COORD_OPERATION_REPLACE 3
+
+/**
+ * A document was removed.
+ */
+#define COORD_OPERATION_DELETE 4
+
+/**
+ * Nothing is to be done until the key changes.
+ */
+#define COORD_OUTCOME_DONE 0
+
+/**
+ * The key is to be run again after `after_ms`, or earlier if it changes.
+ */
+#define COORD_OUTCOME_REQUEUE_AFTER 1
+
+/**
+ * It failed: the key is run again after the back-off's time, or earlier if it changes.
+ */
+#define COORD_OUTCOME_ERROR 2
+
+/**
+ * It failed: the key is run again after `after_ms`, or earlier if it changes. For a back-off of one's own
+ * (coord_work_attempt counts).
+ */
+#define COORD_OUTCOME_ERROR_AFTER 3
+
+/**
+ * It failed and will fail again: the key is parked until it changes or is added by hand.
+ */
+#define COORD_OUTCOME_TERMINAL 4
+
+/**
+ * Keys that wait for a worker.
+ */
+#define COORD_RECONCILER_STAT_READY 0
+
+/**
+ * Keys that are due later: after an error, or planned.
+ */
+#define COORD_RECONCILER_STAT_DELAYED 1
+
+/**
+ * Keys that are being run.
+ */
+#define COORD_RECONCILER_STAT_IN_FLIGHT 2
+
+/**
+ * Keys that are parked.
+ */
+#define COORD_RECONCILER_STAT_PARKED 3
+
+/**
+ * How long the first of the ready keys has been ready, in microseconds.
+ */
+#define COORD_RECONCILER_STAT_OLDEST_US 4
+
+/**
+ * How long the longest of the present runs has been going on, in microseconds.
+ */
+#define COORD_RECONCILER_STAT_LONGEST_RUN_US 5
+
+/**
+ * Runs that have ended.
+ */
+#define COORD_RECONCILER_STAT_RUNS 6
+
+/**
+ * Those that ended with an error, terminal ones included.
+ */
+#define COORD_RECONCILER_STAT_ERRORS 7
+
+/**
+ * Runs that began after an error of their key.
+ */
+#define COORD_RECONCILER_STAT_RETRIES 8
+
+/**
+ * Runs that ended with a terminal error.
+ */
+#define COORD_RECONCILER_STAT_TERMINAL 9
+
+/**
+ * Runs that asked for another one later.
+ */
+#define COORD_RECONCILER_STAT_REQUEUED 10
+
+/**
+ * Runs whose result did not count, because their shard or the leadership was lost.
+ */
+#define COORD_RECONCILER_STAT_FENCED 11
+
+/**
+ * Runs that were destroyed without having been completed.
+ */
+#define COORD_RECONCILER_STAT_DROPPED 12
+
+/**
+ * How long all runs that have ended took together, in microseconds.
+ */
+#define COORD_RECONCILER_STAT_RUN_TIME_US 13
+
+/**
+ * How long the longest of them took, in microseconds.
+ */
+#define COORD_RECONCILER_STAT_LONGEST_ENDED_RUN_US 14
+
+/**
+ * How long all keys together were ready before they were run, in microseconds.
+ */
+#define COORD_RECONCILER_STAT_QUEUE_TIME_US 15
+
+/**
+ * 1 if every key of the source has been seen, else 0.
+ */
+#define COORD_RECONCILER_STAT_SYNCED 16
+
+/**
+ * 1 if it is paused, else 0.
+ */
+#define COORD_RECONCILER_STAT_PAUSED 17
+
+/**
  * No event.
  */
 #define COORD_EVENT_NONE 0
@@ -522,6 +744,66 @@
 #define COORD_EVENT_FORCED 19
 
 /**
+ * A document was to be written; coord_event_take_written.
+ */
+#define COORD_EVENT_WRITTEN 20
+
+/**
+ * Documents were to be written; coord_event_take_many_written.
+ */
+#define COORD_EVENT_MANY_WRITTEN 21
+
+/**
+ * A document was to be read; coord_event_take_stored.
+ */
+#define COORD_EVENT_STORED 22
+
+/**
+ * Documents were to be read; coord_event_take_stored_list.
+ */
+#define COORD_EVENT_STORED_LIST 23
+
+/**
+ * A read of many documents was to begin; coord_event_take_cursor.
+ */
+#define COORD_EVENT_CURSOR 24
+
+/**
+ * An operation ended whose result is a number, such as a count; coord_event_take_number.
+ */
+#define COORD_EVENT_NUMBER 25
+
+/**
+ * A watch of a table has something to tell; coord_event_take_delivery.
+ */
+#define COORD_EVENT_DELIVERY 26
+
+/**
+ * A log was to be read; coord_event_take_table_log.
+ */
+#define COORD_EVENT_TABLE_LOG 27
+
+/**
+ * A log has something to tell; coord_event_take_log_entry.
+ */
+#define COORD_EVENT_LOG_ENTRY 28
+
+/**
+ * A table was to be copied into memory; coord_event_take_cached_table.
+ */
+#define COORD_EVENT_CACHED_TABLE 29
+
+/**
+ * A reconciler was to be started; coord_event_take_reconciler.
+ */
+#define COORD_EVENT_RECONCILER 40
+
+/**
+ * A reconciler has a key that is to be run; coord_event_take_work.
+ */
+#define COORD_EVENT_WORK 41
+
+/**
  * An operation ended whose result is a text, such as the report of a message; coord_event_take_text.
  */
 #define COORD_EVENT_TEXT 50
@@ -557,6 +839,11 @@
 #define COORD_LOG_TRACE 5
 
 /**
+ * A table with a copy in memory, which is kept fresh. It keeps its client open.
+ */
+typedef struct coord_cached_table_t coord_cached_table_t;
+
+/**
  * Ends the waiting of the calls that it is given to. One token may serve many calls; once fired, it stays so.
  */
 typedef struct coord_cancel_t coord_cancel_t;
@@ -590,6 +877,17 @@ typedef struct coord_config_t coord_config_t;
  * Power over a store in memory and its clients, which are all in this process.
  */
 typedef struct coord_control_t coord_control_t;
+
+/**
+ * Results of a read, which are fetched as they are taken. It keeps its client open.
+ */
+typedef struct coord_cursor_t coord_cursor_t;
+
+/**
+ * One event of a watch, to be acknowledged; destroyed without that, it comes again. What it lends is valid until it is
+ * destroyed.
+ */
+typedef struct coord_delivery_t coord_delivery_t;
 
 /**
  * One call: this client leads, and the caller's function is to run until it is done or the term is over. Until it is
@@ -648,6 +946,11 @@ typedef struct coord_lock_list_t coord_lock_list_t;
  * A lock by its name. Nothing is held or asked for before it is acquired. It keeps its client open.
  */
 typedef struct coord_lock_t coord_lock_t;
+
+/**
+ * One change of a document. What it lends is valid until it is destroyed.
+ */
+typedef struct coord_log_entry_t coord_log_entry_t;
 
 /**
  * Messages that are being sent.
@@ -716,6 +1019,11 @@ typedef struct coord_owner_t coord_owner_t;
 typedef struct coord_owner_watch_t coord_owner_watch_t;
 
 /**
+ * The keys that are parked, at one moment. What it lends is valid until it is destroyed.
+ */
+typedef struct coord_parked_list_t coord_parked_list_t;
+
+/**
  * A provider as an observer sees it. Belongs to the list or the event that lends it; what it lends lives as long.
  */
 typedef struct coord_provider_info_t coord_provider_info_t;
@@ -736,6 +1044,17 @@ typedef struct coord_provider_t coord_provider_t;
 typedef struct coord_queue_t coord_queue_t;
 
 /**
+ * A snapshot of a reconciler's counters, and of the shards that its replica holds.
+ */
+typedef struct coord_reconciler_stats_t coord_reconciler_stats_t;
+
+/**
+ * A function that is to run for every key of a source, and again for every key that changes: here in the form of runs
+ * that coord_reconciler_next gives. It keeps its client open.
+ */
+typedef struct coord_reconciler_t coord_reconciler_t;
+
+/**
  * What sends the mails of an outbox in this process.
  */
 typedef struct coord_senders_t coord_senders_t;
@@ -746,14 +1065,39 @@ typedef struct coord_senders_t coord_senders_t;
 typedef struct coord_session_t coord_session_t;
 
 /**
+ * Where the keys of reconcilers come from. It may be used for several, and destroyed after the call that got it.
+ */
+typedef struct coord_source_t coord_source_t;
+
+/**
  * A snapshot of a client's counters.
  */
 typedef struct coord_stats_t coord_stats_t;
 
 /**
+ * Documents, in their order. What it lends is valid until it is destroyed.
+ */
+typedef struct coord_stored_list_t coord_stored_list_t;
+
+/**
+ * A document as it was read. What it lends is valid until it, or the list that it belongs to, is destroyed.
+ */
+typedef struct coord_stored_t coord_stored_t;
+
+/**
+ * The log of a table, which is being read. It keeps its client open.
+ */
+typedef struct coord_table_log_t coord_table_log_t;
+
+/**
  * A table: the store as a place for documents. It keeps its client open.
  */
 typedef struct coord_table_t coord_table_t;
+
+/**
+ * The changes of a table, each acknowledged. It keeps its client open.
+ */
+typedef struct coord_table_watch_t coord_table_watch_t;
 
 /**
  * A term of this client's. Destroying one that was campaigned for resigns it in the background; one that
@@ -765,6 +1109,17 @@ typedef struct coord_term_t coord_term_t;
  * A text, as it was when it was asked for.
  */
 typedef struct coord_text_t coord_text_t;
+
+/**
+ * One run of one key. Until it is completed, the key is run by nobody else of this reconciler's replicas, as far as its
+ * mode says so. What it lends is valid until it is destroyed.
+ */
+typedef struct coord_work_t coord_work_t;
+
+/**
+ * What a write has done. What it lends is valid until it is destroyed.
+ */
+typedef struct coord_written_t coord_written_t;
 
 /**
  * The outcome of a call: `COORD_OK`, or the number of an error. New numbers may be added at any time.
@@ -1110,6 +1465,23 @@ coord_status_t coord_options_set_number(coord_options_t *options,
                                         size_t name_len,
                                         int64_t value,
                                         coord_error_t **err);
+
+/**
+ * Sets an option that is a document, in the format of the table that the call is about. Whether there is one of this
+ * name, and whether it is a document, is checked by the call that gets the options.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_options_set_document(coord_options_t *options,
+                                          const char *name,
+                                          size_t name_len,
+                                          const void *value,
+                                          size_t value_len,
+                                          coord_error_t **err);
 
 /**
  * Destroys options. NULL is allowed.
@@ -4126,6 +4498,2141 @@ const char *coord_table_name(const coord_table_t *table);
  * @since 0.1
  */
 void coord_table_destroy(coord_table_t *table);
+
+/**
+ * Writes the document of a key, in one step: `action` is one of COORD_WRITE_..., with a document, an update or the
+ * fields; NULL for COORD_WRITE_DELETE. `revision` may be NULL; with COORD_WRITE_REPLACE and COORD_WRITE_DELETE it is
+ * the state that the document must still be in, else COORD_E_CONFLICT. `fence` may be NULL; with one, no write with
+ * an older hold of the same lock touches this document afterwards, and one that is older itself gets COORD_E_FENCED.
+ * COORD_E_INVALID_ARGUMENT for what cannot be stored: more than 16 MiB, nested too deeply, an _id that is not the
+ * key; COORD_E_UNSUPPORTED for an update that only MongoDB knows; COORD_E_ALREADY_EXISTS also if a unique index would
+ * be broken. After COORD_E_UNAVAILABLE it is not known whether it was done.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_written_destroy; `out` may be NULL
+ * @since 0.1
+ */
+coord_status_t coord_table_write(coord_table_t *table,
+                                 int32_t action,
+                                 const void *key,
+                                 size_t key_len,
+                                 const void *document,
+                                 size_t document_len,
+                                 const uint64_t *revision,
+                                 const coord_fence_t *fence,
+                                 int64_t timeout_ms,
+                                 coord_cancel_t *cancel,
+                                 coord_written_t **out,
+                                 coord_error_t **err);
+
+/**
+ * Starts coord_table_write; ends with COORD_EVENT_WRITTEN.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_write_start(coord_table_t *table,
+                                       int32_t action,
+                                       const void *key,
+                                       size_t key_len,
+                                       const void *document,
+                                       size_t document_len,
+                                       const uint64_t *revision,
+                                       const coord_fence_t *fence,
+                                       int64_t timeout_ms,
+                                       coord_queue_t *queue,
+                                       uint64_t tag,
+                                       coord_op_t **op,
+                                       coord_error_t **err);
+
+/**
+ * Writes every document that matches: COORD_WRITE_UPDATE with an update, or COORD_WRITE_DELETE with NULL. A NULL
+ * filter is every document. Not atomic as a group. `*count` becomes how many were written, `*position` the place of
+ * the last change in the history. COORD_E_FENCED if a later holder has written some of them: these were left out, and
+ * the others written, as the message tells.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing; `count` and `position` may be NULL
+ * @since 0.1
+ */
+coord_status_t coord_table_write_many(coord_table_t *table,
+                                      int32_t action,
+                                      const void *filter,
+                                      size_t filter_len,
+                                      const void *update,
+                                      size_t update_len,
+                                      const coord_fence_t *fence,
+                                      int64_t timeout_ms,
+                                      coord_cancel_t *cancel,
+                                      uint64_t *count,
+                                      uint64_t *position,
+                                      coord_error_t **err);
+
+/**
+ * Starts coord_table_write_many; ends with COORD_EVENT_MANY_WRITTEN.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_write_many_start(coord_table_t *table,
+                                            int32_t action,
+                                            const void *filter,
+                                            size_t filter_len,
+                                            const void *update,
+                                            size_t update_len,
+                                            const coord_fence_t *fence,
+                                            int64_t timeout_ms,
+                                            coord_queue_t *queue,
+                                            uint64_t tag,
+                                            coord_op_t **op,
+                                            coord_error_t **err);
+
+/**
+ * The document of a key; COORD_E_NOT_FOUND if there is none.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_stored_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_get(coord_table_t *table,
+                               const void *key,
+                               size_t key_len,
+                               int64_t timeout_ms,
+                               coord_cancel_t *cancel,
+                               coord_stored_t **out,
+                               coord_error_t **err);
+
+/**
+ * Starts coord_table_get; ends with COORD_EVENT_STORED.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_get_start(coord_table_t *table,
+                                     const void *key,
+                                     size_t key_len,
+                                     int64_t timeout_ms,
+                                     coord_queue_t *queue,
+                                     uint64_t tag,
+                                     coord_op_t **op,
+                                     coord_error_t **err);
+
+/**
+ * The documents that match, in the form of a cursor, from which coord_cursor_next takes them. A NULL filter is every
+ * document. Options: "sort" (document such as `{"a": 1, "b": -1}`; without one, and among equals, in no particular
+ * order), "projection" (document), both in the format of the table, by coord_options_set_document; "skip" and "limit"
+ * (numbers). COORD_E_UNSUPPORTED for what only MongoDB knows.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_cursor_destroy; `options` stay the caller's
+ * @since 0.1
+ */
+coord_status_t coord_table_find(coord_table_t *table,
+                                const void *filter,
+                                size_t filter_len,
+                                coord_options_t *options,
+                                int64_t timeout_ms,
+                                coord_cancel_t *cancel,
+                                coord_cursor_t **out,
+                                coord_error_t **err);
+
+/**
+ * Starts coord_table_find; ends with COORD_EVENT_CURSOR.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_find_start(coord_table_t *table,
+                                      const void *filter,
+                                      size_t filter_len,
+                                      coord_options_t *options,
+                                      int64_t timeout_ms,
+                                      coord_queue_t *queue,
+                                      uint64_t tag,
+                                      coord_op_t **op,
+                                      coord_error_t **err);
+
+/**
+ * Runs an aggregation pipeline, a list of stages, and gives its results in the form of a cursor; they have no keys.
+ * MongoDB only: COORD_E_UNSUPPORTED on other stores. COORD_E_INVALID_ARGUMENT for a pipeline that writes.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_cursor_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_aggregate(coord_table_t *table,
+                                     const void *pipeline,
+                                     size_t pipeline_len,
+                                     int64_t timeout_ms,
+                                     coord_cancel_t *cancel,
+                                     coord_cursor_t **out,
+                                     coord_error_t **err);
+
+/**
+ * Starts coord_table_aggregate; ends with COORD_EVENT_CURSOR.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_aggregate_start(coord_table_t *table,
+                                           const void *pipeline,
+                                           size_t pipeline_len,
+                                           int64_t timeout_ms,
+                                           coord_queue_t *queue,
+                                           uint64_t tag,
+                                           coord_op_t **op,
+                                           coord_error_t **err);
+
+/**
+ * How many documents match. A NULL filter is every document.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_table_count(coord_table_t *table,
+                                 const void *filter,
+                                 size_t filter_len,
+                                 int64_t timeout_ms,
+                                 coord_cancel_t *cancel,
+                                 uint64_t *count,
+                                 coord_error_t **err);
+
+/**
+ * Starts coord_table_count; ends with COORD_EVENT_NUMBER.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_count_start(coord_table_t *table,
+                                       const void *filter,
+                                       size_t filter_len,
+                                       int64_t timeout_ms,
+                                       coord_queue_t *queue,
+                                       uint64_t tag,
+                                       coord_op_t **op,
+                                       coord_error_t **err);
+
+/**
+ * The next documents, at most `max` of them (1 or more); fewer only at the end, and none after it. A call that fails,
+ * also by its time limit or its cancel token, ends the cursor: begin anew with another one.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_stored_list_destroy
+ * @since 0.1
+ */
+coord_status_t coord_cursor_next(coord_cursor_t *cursor,
+                                 size_t max,
+                                 int64_t timeout_ms,
+                                 coord_cancel_t *cancel,
+                                 coord_stored_list_t **out,
+                                 coord_error_t **err);
+
+/**
+ * Starts coord_cursor_next; ends with COORD_EVENT_STORED_LIST.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_cursor_next_start(coord_cursor_t *cursor,
+                                       size_t max,
+                                       int64_t timeout_ms,
+                                       coord_queue_t *queue,
+                                       uint64_t tag,
+                                       coord_op_t **op,
+                                       coord_error_t **err);
+
+/**
+ * Takes the cursor out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_cursor_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_cursor(coord_event_t *event, coord_cursor_t **out, coord_error_t **err);
+
+/**
+ * Destroys a cursor, read to its end or not. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `cursor`
+ * @since 0.1
+ */
+void coord_cursor_destroy(coord_cursor_t *cursor);
+
+/**
+ * Makes those indexes that are not there; the others stay. A list of documents: `{"fields": {"a": 1, "b": -1},
+ * "name": "...", "unique": true, "sparse": true, "expire_after_s": 60}`, of which only the fields must be there; with
+ * expire_after_s, a document is removed when the date in the only field is so many seconds ago.
+ * COORD_E_INVALID_ARGUMENT if there is another index of the same name, COORD_E_ALREADY_EXISTS if documents break a
+ * unique one.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_table_ensure_indexes(coord_table_t *table,
+                                          const void *indexes,
+                                          size_t indexes_len,
+                                          int64_t timeout_ms,
+                                          coord_cancel_t *cancel,
+                                          coord_error_t **err);
+
+/**
+ * Starts coord_table_ensure_indexes; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_ensure_indexes_start(coord_table_t *table,
+                                                const void *indexes,
+                                                size_t indexes_len,
+                                                int64_t timeout_ms,
+                                                coord_queue_t *queue,
+                                                uint64_t tag,
+                                                coord_op_t **op,
+                                                coord_error_t **err);
+
+/**
+ * Sets how the table is kept. Options: "previous" (switch, 0 by default): keep what each document was before a
+ * change, for watches that ask for it; on MongoDB 6.0 or later this sets the collection's
+ * changeStreamPreAndPostImages, and is COORD_E_UNSUPPORTED before.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing; `options` stay the caller's
+ * @since 0.1
+ */
+coord_status_t coord_table_configure(coord_table_t *table,
+                                     coord_options_t *options,
+                                     int64_t timeout_ms,
+                                     coord_cancel_t *cancel,
+                                     coord_error_t **err);
+
+/**
+ * Starts coord_table_configure; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_configure_start(coord_table_t *table,
+                                           coord_options_t *options,
+                                           int64_t timeout_ms,
+                                           coord_queue_t *queue,
+                                           uint64_t tag,
+                                           coord_op_t **op,
+                                           coord_error_t **err);
+
+/**
+ * Removes the table with its documents, indexes and options. No error if there is none.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_table_drop(coord_table_t *table, int64_t timeout_ms, coord_cancel_t *cancel, coord_error_t **err);
+
+/**
+ * Starts coord_table_drop; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_drop_start(coord_table_t *table,
+                                      int64_t timeout_ms,
+                                      coord_queue_t *queue,
+                                      uint64_t tag,
+                                      coord_op_t **op,
+                                      coord_error_t **err);
+
+/**
+ * Asks the store whether it could be written to now.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_table_health(coord_table_t *table,
+                                  int64_t timeout_ms,
+                                  coord_cancel_t *cancel,
+                                  coord_error_t **err);
+
+/**
+ * Starts coord_table_health; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_health_start(coord_table_t *table,
+                                        int64_t timeout_ms,
+                                        coord_queue_t *queue,
+                                        uint64_t tag,
+                                        coord_op_t **op,
+                                        coord_error_t **err);
+
+/**
+ * Takes the result of a write out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_written_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_written(coord_event_t *event, coord_written_t **out, coord_error_t **err);
+
+/**
+ * The document as it is now, or as it was before it was deleted; empty for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_written_document(const coord_written_t *written);
+
+/**
+ * The length of that in bytes, without the zero that follows; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_written_document_length(const coord_written_t *written);
+
+/**
+ * Whether there is a revision: 1 or 0. There is none after a deletion.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_written_has_revision(const coord_written_t *written);
+
+/**
+ * The revision; 0 if there is none. Only for comparing, and for the condition of a write.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint64_t coord_written_revision(const coord_written_t *written);
+
+/**
+ * The place of the change in the history: a watch or a cached table that has come to it has shown the change. 0 for
+ * NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint64_t coord_written_position(const coord_written_t *written);
+
+/**
+ * Whether there was no document before: 1 or 0.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_written_created(const coord_written_t *written);
+
+/**
+ * Destroys the result of a write. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `written`
+ * @since 0.1
+ */
+void coord_written_destroy(coord_written_t *written);
+
+/**
+ * Takes the document out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_stored_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_stored(coord_event_t *event, coord_stored_t **out, coord_error_t **err);
+
+/**
+ * The key, in the format of the table; empty for what an aggregation gives, and for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_stored_key(const coord_stored_t *stored);
+
+/**
+ * The length of that in bytes, without the zero that follows; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_stored_key_length(const coord_stored_t *stored);
+
+/**
+ * The document, in the format of the table, with its _id unless a projection left it out; empty for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_stored_document(const coord_stored_t *stored);
+
+/**
+ * The length of that in bytes, without the zero that follows; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_stored_document_length(const coord_stored_t *stored);
+
+/**
+ * Whether there is a revision: 1 or 0. On MongoDB there is none if only a part of the document was read.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_stored_has_revision(const coord_stored_t *stored);
+
+/**
+ * The revision; 0 if there is none. Only for comparing, and for the condition of a write.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint64_t coord_stored_revision(const coord_stored_t *stored);
+
+/**
+ * Destroys a document that the caller owns. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `stored`
+ * @since 0.1
+ */
+void coord_stored_destroy(coord_stored_t *stored);
+
+/**
+ * Takes the list of documents out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_stored_list_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_stored_list(coord_event_t *event, coord_stored_list_t **out, coord_error_t **err);
+
+/**
+ * How many documents there are in the list; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_stored_list_count(const coord_stored_list_t *list);
+
+/**
+ * The document at this place; NULL beyond the end. Belongs to the list.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const coord_stored_t *coord_stored_list_at(const coord_stored_list_t *list, size_t index);
+
+/**
+ * Destroys a list and all that it lent. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `list`
+ * @since 0.1
+ */
+void coord_stored_list_destroy(coord_stored_list_t *list);
+
+/**
+ * Takes the number out of an event, once: of documents. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_event_take_number(coord_event_t *event, uint64_t *out, coord_error_t **err);
+
+/**
+ * Takes out of an event, once, how many documents were written, and the place of the last of the changes in the
+ * history. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing; `count` and `position` may be NULL
+ * @since 0.1
+ */
+coord_status_t coord_event_take_many_written(coord_event_t *event,
+                                             uint64_t *count,
+                                             uint64_t *position,
+                                             coord_error_t **err);
+
+/**
+ * Watches the documents that match: a snapshot in brackets, then changes. A NULL filter is every document. `from` may
+ * be NULL; with a position (coord_delivery_position of an earlier watch, coord_written_position) there is no
+ * snapshot, but the changes after it, unless the store no longer has them. Options: "previous" (switch, 0 by
+ * default): also show what a document was before a change, where the table keeps that (coord_table_configure;
+ * always in memory). No I/O: the first coord_table_watch_next begins.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_table_watch_destroy; `options` stay the caller's
+ * @since 0.1
+ */
+coord_status_t coord_table_watch(coord_table_t *table,
+                                 const void *filter,
+                                 size_t filter_len,
+                                 const uint64_t *from,
+                                 coord_options_t *options,
+                                 coord_table_watch_t **out,
+                                 coord_error_t **err);
+
+/**
+ * The next delivery: waits for it, through outages of the store, and until the last one is done. One that is not
+ * acknowledged with coord_delivery_done comes again, and nothing comes before it. A call that ends by its time limit
+ * or by `cancel` takes nothing away. COORD_E_CLOSED when the watch or the client is closed, or the handle destroyed;
+ * COORD_E_UNSUPPORTED if the store cannot watch, or not by this filter.
+ *
+ * @threadsafe yes
+ * @blocks until something is to be told, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_delivery_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_watch_next(coord_table_watch_t *watch,
+                                      int64_t timeout_ms,
+                                      coord_cancel_t *cancel,
+                                      coord_delivery_t **out,
+                                      coord_error_t **err);
+
+/**
+ * Starts coord_table_watch_next; ends with COORD_EVENT_DELIVERY. If the event is destroyed untaken, the delivery
+ * comes again.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_watch_next_start(coord_table_watch_t *watch,
+                                            coord_queue_t *queue,
+                                            uint64_t tag,
+                                            coord_op_t **op,
+                                            coord_error_t **err);
+
+/**
+ * Ends a watch: waits for the next delivery end with COORD_E_CLOSED. Closing twice is no error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing; the handle stays, and is still to be destroyed
+ * @since 0.1
+ */
+coord_status_t coord_table_watch_close(coord_table_watch_t *watch, coord_error_t **err);
+
+/**
+ * Destroys a watch, and ends it. A delivery that is out can still be acknowledged. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `watch`
+ * @since 0.1
+ */
+void coord_table_watch_destroy(coord_table_watch_t *watch);
+
+/**
+ * Takes the delivery out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_delivery_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_delivery(coord_event_t *event, coord_delivery_t **out, coord_error_t **err);
+
+/**
+ * What has happened: COORD_TABLE_...; COORD_TABLE_NONE for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_delivery_type(const coord_delivery_t *delivery);
+
+/**
+ * The key, in the format of the table; empty for COORD_TABLE_INIT and COORD_TABLE_INIT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_delivery_key(const coord_delivery_t *delivery);
+
+/**
+ * The length of that in bytes, without the zero that follows; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_delivery_key_length(const coord_delivery_t *delivery);
+
+/**
+ * The document, in the format of the table: as of this change, or on MongoDB perhaps as of a later one. Empty for
+ * COORD_TABLE_DELETE and where there is none.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_delivery_document(const coord_delivery_t *delivery);
+
+/**
+ * The length of that in bytes, without the zero that follows; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_delivery_document_length(const coord_delivery_t *delivery);
+
+/**
+ * What the document was before, where that was asked for and is known; else empty.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_delivery_previous(const coord_delivery_t *delivery);
+
+/**
+ * The length of that in bytes, without the zero that follows; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_delivery_previous_length(const coord_delivery_t *delivery);
+
+/**
+ * Whether there is a revision: 1 or 0.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_delivery_has_revision(const coord_delivery_t *delivery);
+
+/**
+ * The revision; 0 if there is none. Only for comparing, and for the condition of a write.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint64_t coord_delivery_revision(const coord_delivery_t *delivery);
+
+/**
+ * Up to where everything has been told, with this event: a later watch may begin here. 0 within a snapshot.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint64_t coord_delivery_position(const coord_delivery_t *delivery);
+
+/**
+ * How often this event was delivered before.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint32_t coord_delivery_failures(const coord_delivery_t *delivery);
+
+/**
+ * Says how it went: well, with a NULL `error`; or with an error, which is logged, and the event comes again: after 5
+ * ms at first, up to 1000 s. COORD_E_NOT_FOUND when it was done before.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing; the handle stays, and is still to be destroyed
+ * @since 0.1
+ */
+coord_status_t coord_delivery_done(coord_delivery_t *delivery,
+                                   const char *error,
+                                   size_t error_len,
+                                   coord_error_t **err);
+
+/**
+ * Destroys a delivery. One that was not done comes again. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `delivery`
+ * @since 0.1
+ */
+void coord_delivery_destroy(coord_delivery_t *delivery);
+
+/**
+ * Reads the log of the table from there on: `from` is one of COORD_LOG_FROM_..., `place` the position or the date
+ * that it speaks of, 0 otherwise. On MongoDB the log is the oplog, which also has what other programs wrote, without
+ * their names; elsewhere the history of the table, which is trimmed by age. COORD_E_COMPACTED if the store no longer
+ * has it so far back.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_table_log_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_log(coord_table_t *table,
+                               int32_t from,
+                               uint64_t place,
+                               int64_t timeout_ms,
+                               coord_cancel_t *cancel,
+                               coord_table_log_t **out,
+                               coord_error_t **err);
+
+/**
+ * Starts coord_table_log; ends with COORD_EVENT_TABLE_LOG.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_log_start(coord_table_t *table,
+                                     int32_t from,
+                                     uint64_t place,
+                                     int64_t timeout_ms,
+                                     coord_queue_t *queue,
+                                     uint64_t tag,
+                                     coord_op_t **op,
+                                     coord_error_t **err);
+
+/**
+ * Takes the log of a table out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_table_log_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_table_log(coord_event_t *event, coord_table_log_t **out, coord_error_t **err);
+
+/**
+ * The next entry: waits for it, through outages of the store. A call that ends by its time limit or by `cancel` takes
+ * none away. COORD_E_COMPACTED when changes are missing from here on; the next call goes on after them.
+ * COORD_E_CLOSED when the log or the client is closed, or the handle destroyed.
+ *
+ * @threadsafe yes
+ * @blocks until something has changed, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_log_entry_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_log_next(coord_table_log_t *log,
+                                    int64_t timeout_ms,
+                                    coord_cancel_t *cancel,
+                                    coord_log_entry_t **out,
+                                    coord_error_t **err);
+
+/**
+ * Starts coord_table_log_next; ends with COORD_EVENT_LOG_ENTRY.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_log_next_start(coord_table_log_t *log,
+                                          coord_queue_t *queue,
+                                          uint64_t tag,
+                                          coord_op_t **op,
+                                          coord_error_t **err);
+
+/**
+ * Ends a log: waits for the next entry end with COORD_E_CLOSED. Closing twice is no error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing; the handle stays, and is still to be destroyed
+ * @since 0.1
+ */
+coord_status_t coord_table_log_close(coord_table_log_t *log, coord_error_t **err);
+
+/**
+ * Destroys a log, and ends it. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `log`
+ * @since 0.1
+ */
+void coord_table_log_destroy(coord_table_log_t *log);
+
+/**
+ * Takes the entry of a log out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_log_entry_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_log_entry(coord_event_t *event, coord_log_entry_t **out, coord_error_t **err);
+
+/**
+ * The name of the client that wrote; empty if that is not known: another program, a client without a name, and any
+ * deletion on MongoDB.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_log_entry_source(const coord_log_entry_t *entry);
+
+/**
+ * What was done: COORD_OPERATION_...; COORD_OPERATION_NONE for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_log_entry_operation(const coord_log_entry_t *entry);
+
+/**
+ * When, in milliseconds since 1970 by the store's clock; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int64_t coord_log_entry_at_ms(const coord_log_entry_t *entry);
+
+/**
+ * The key of the document, in the format of the table; empty for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_log_entry_key(const coord_log_entry_t *entry);
+
+/**
+ * The length of that in bytes, without the zero that follows; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_log_entry_key_length(const coord_log_entry_t *entry);
+
+/**
+ * How many paths an update has changed or removed; 0 for other operations and for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_log_entry_changed_count(const coord_log_entry_t *entry);
+
+/**
+ * The path at this place, in order; empty beyond the end.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_log_entry_changed_at(const coord_log_entry_t *entry, size_t index);
+
+/**
+ * Whether there is a revision: 1 or 0. There is none after a deletion.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_log_entry_has_revision(const coord_log_entry_t *entry);
+
+/**
+ * The revision; 0 if there is none. Only for comparing, and for the condition of a write.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint64_t coord_log_entry_revision(const coord_log_entry_t *entry);
+
+/**
+ * The place of the change in the history: a later log may begin after it. 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint64_t coord_log_entry_position(const coord_log_entry_t *entry);
+
+/**
+ * Destroys an entry of a log. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `entry`
+ * @since 0.1
+ */
+void coord_log_entry_destroy(coord_log_entry_t *entry);
+
+/**
+ * A table with a copy in memory of the documents that match; a NULL filter is every document. Returns when the copy
+ * is complete; it is kept fresh until the handle is destroyed. Options: "max_bytes" (number, 268435456 by default):
+ * the most that the documents may take, in bytes of BSON, and as much again while a snapshot is read anew;
+ * COORD_E_INVALID_ARGUMENT when they are more. "read_your_writes" (switch, 1 by default): whether a write through the
+ * cached table returns only when the copy shows it.
+ *
+ * @threadsafe yes
+ * @blocks until the copy is complete, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_cached_table_destroy; `options` stay the caller's
+ * @since 0.1
+ */
+coord_status_t coord_cached_table_open(coord_table_t *table,
+                                       const void *filter,
+                                       size_t filter_len,
+                                       coord_options_t *options,
+                                       int64_t timeout_ms,
+                                       coord_cancel_t *cancel,
+                                       coord_cached_table_t **out,
+                                       coord_error_t **err);
+
+/**
+ * Starts coord_cached_table_open; ends with COORD_EVENT_CACHED_TABLE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_cached_table_open_start(coord_table_t *table,
+                                             const void *filter,
+                                             size_t filter_len,
+                                             coord_options_t *options,
+                                             int64_t timeout_ms,
+                                             coord_queue_t *queue,
+                                             uint64_t tag,
+                                             coord_op_t **op,
+                                             coord_error_t **err);
+
+/**
+ * Takes the cached table out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_cached_table_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_cached_table(coord_event_t *event, coord_cached_table_t **out, coord_error_t **err);
+
+/**
+ * The document of a key, from memory; COORD_E_NOT_FOUND if there is none. COORD_E_INVALID_ARGUMENT also when the
+ * documents have become more than they may, COORD_E_CLOSED when the client is closed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_stored_destroy
+ * @since 0.1
+ */
+coord_status_t coord_cached_table_get(coord_cached_table_t *cached,
+                                      const void *key,
+                                      size_t key_len,
+                                      coord_stored_t **out,
+                                      coord_error_t **err);
+
+/**
+ * The document of a key, from the store; COORD_E_NOT_FOUND if there is none.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_stored_destroy
+ * @since 0.1
+ */
+coord_status_t coord_cached_table_get_fresh(coord_cached_table_t *cached,
+                                            const void *key,
+                                            size_t key_len,
+                                            int64_t timeout_ms,
+                                            coord_cancel_t *cancel,
+                                            coord_stored_t **out,
+                                            coord_error_t **err);
+
+/**
+ * Starts coord_cached_table_get_fresh; ends with COORD_EVENT_STORED.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_cached_table_get_fresh_start(coord_cached_table_t *cached,
+                                                  const void *key,
+                                                  size_t key_len,
+                                                  int64_t timeout_ms,
+                                                  coord_queue_t *queue,
+                                                  uint64_t tag,
+                                                  coord_op_t **op,
+                                                  coord_error_t **err);
+
+/**
+ * The documents that match, from memory: looks at each. A NULL filter is every document. Options as of
+ * coord_table_find. COORD_E_UNSUPPORTED for what only MongoDB knows, also there: ask the table then.
+ * COORD_E_INVALID_ARGUMENT also when the documents have become more than they may, COORD_E_CLOSED when the client is
+ * closed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_stored_list_destroy; `options` stay the caller's
+ * @since 0.1
+ */
+coord_status_t coord_cached_table_find(coord_cached_table_t *cached,
+                                       const void *filter,
+                                       size_t filter_len,
+                                       coord_options_t *options,
+                                       coord_stored_list_t **out,
+                                       coord_error_t **err);
+
+/**
+ * How many documents match, from memory. A NULL filter is every document. COORD_E_INVALID_ARGUMENT also when the
+ * documents have become more than they may, COORD_E_CLOSED when the client is closed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_cached_table_count(coord_cached_table_t *cached,
+                                        const void *filter,
+                                        size_t filter_len,
+                                        uint64_t *count,
+                                        coord_error_t **err);
+
+/**
+ * Writes to the store, as coord_table_write; with "read_your_writes" returns when the copy shows it.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers and the copy shows it, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_written_destroy; `out` may be NULL
+ * @since 0.1
+ */
+coord_status_t coord_cached_table_write(coord_cached_table_t *cached,
+                                        int32_t action,
+                                        const void *key,
+                                        size_t key_len,
+                                        const void *document,
+                                        size_t document_len,
+                                        const uint64_t *revision,
+                                        const coord_fence_t *fence,
+                                        int64_t timeout_ms,
+                                        coord_cancel_t *cancel,
+                                        coord_written_t **out,
+                                        coord_error_t **err);
+
+/**
+ * Starts coord_cached_table_write; ends with COORD_EVENT_WRITTEN.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_cached_table_write_start(coord_cached_table_t *cached,
+                                              int32_t action,
+                                              const void *key,
+                                              size_t key_len,
+                                              const void *document,
+                                              size_t document_len,
+                                              const uint64_t *revision,
+                                              const coord_fence_t *fence,
+                                              int64_t timeout_ms,
+                                              coord_queue_t *queue,
+                                              uint64_t tag,
+                                              coord_op_t **op,
+                                              coord_error_t **err);
+
+/**
+ * Waits until the copy shows everything up to this place in the history.
+ *
+ * @threadsafe yes
+ * @blocks until the copy shows it, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_cached_table_wait_until(coord_cached_table_t *cached,
+                                             uint64_t position,
+                                             int64_t timeout_ms,
+                                             coord_cancel_t *cancel,
+                                             coord_error_t **err);
+
+/**
+ * Starts coord_cached_table_wait_until; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_cached_table_wait_until_start(coord_cached_table_t *cached,
+                                                   uint64_t position,
+                                                   int64_t timeout_ms,
+                                                   coord_queue_t *queue,
+                                                   uint64_t tag,
+                                                   coord_op_t **op,
+                                                   coord_error_t **err);
+
+/**
+ * Up to which place in the history the copy shows everything; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint64_t coord_cached_table_position(const coord_cached_table_t *cached);
+
+/**
+ * Whether the copy follows the store at this moment: 1 or 0. 0 while the store cannot be reached, when it shows what
+ * was there before.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_cached_table_is_synced(const coord_cached_table_t *cached);
+
+/**
+ * How many bytes of BSON the copy takes; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_cached_table_bytes(const coord_cached_table_t *cached);
+
+/**
+ * Destroys a cached table, and its copy; the documents in the store stay. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `cached`
+ * @since 0.1
+ */
+void coord_cached_table_destroy(coord_cached_table_t *cached);
+
+/**
+ * The documents of a table that match: their keys, at the start and whenever one changes or is deleted. `filter` is in the
+ * table's format; NULL for all documents. It keeps the table's client open.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_source_destroy; `table` stays the caller's
+ * @since 0.1
+ */
+coord_status_t coord_source_table(coord_table_t *table,
+                                  const void *filter,
+                                  size_t filter_len,
+                                  coord_source_t **out,
+                                  coord_error_t **err);
+
+/**
+ * The services that an observer of this pattern sees ("name", "scope/name", "scope/" and a star): keys are their full
+ * names, at the start those that somebody provides, and then whenever a provider comes, goes or changes. The pattern is
+ * checked by coord_client_reconcile.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_source_destroy
+ * @since 0.1
+ */
+coord_status_t coord_source_observer(const char *pattern,
+                                     size_t pattern_len,
+                                     coord_source_t **out,
+                                     coord_error_t **err);
+
+/**
+ * The locks that became free: keys are their full names. At the start every free lock that the store remembers, and
+ * again after an interruption; then each that is released while nobody waits for it. `prefix` is what full names begin
+ * with; NULL or empty for all of the client's namespace.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_source_destroy
+ * @since 0.1
+ */
+coord_status_t coord_source_released_locks(const char *prefix,
+                                           size_t prefix_len,
+                                           coord_source_t **out,
+                                           coord_error_t **err);
+
+/**
+ * Keys that are added by hand, with coord_reconciler_add.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_source_destroy
+ * @since 0.1
+ */
+coord_status_t coord_source_manual(coord_source_t **out, coord_error_t **err);
+
+/**
+ * Destroys a source. Reconcilers that were made from it go on. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `source`
+ * @since 0.1
+ */
+void coord_source_destroy(coord_source_t *source);
+
+/**
+ * Starts a reconciler of this name ("name", "scope/name" or "namespace/scope/name"). Succeeds when it follows its source;
+ * its runs are then taken with coord_reconciler_next. `format` (COORD_FORMAT_...) is that of its keys and documents.
+ * Reconcilers of one source have each a queue of their own; the name tells which are replicas of each other, for the
+ * modes "leader" and "sharded".
+ *
+ * Options: "workers" (number, 1 by default) is how many runs may be out at a time. "mode" (text): "all", the default,
+ * runs every key in every replica; "leader" in the elected one; "sharded" divides the keys into "shards" (number, 64 by
+ * default, the same for all replicas for ever), each of which one replica has. "backoff_min_ms" and "backoff_max_ms"
+ * (numbers, 5 and 1000000 by default): how long a key waits after an error, twice as long after each further one.
+ * "rate_per_second" (a number, or a text such as "0.5") is how many runs may begin in a second, without a limit by
+ * default, and "rate_burst" (number, 1 by default) how many at once. "resync_ms" (number, never by default): how often
+ * every key is run although nothing has changed. "move_grace_ms" (number, 10000 by default): how long a run may go on when
+ * its shard is to move to another replica, before it is asked to stop.
+ *
+ * COORD_E_INVALID_ARGUMENT also for another number of shards than this reconciler began with, and for keys that are
+ * added by hand in another mode than "all"; COORD_E_UNSUPPORTED if the store cannot watch.
+ *
+ * @threadsafe yes
+ * @blocks until the source is followed, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_reconciler_destroy; `source` and `options` stay the caller's
+ * @since 0.1
+ */
+coord_status_t coord_client_reconcile(coord_client_t *client,
+                                      const char *name,
+                                      size_t name_len,
+                                      coord_source_t *source,
+                                      int32_t format,
+                                      coord_options_t *options,
+                                      int64_t timeout_ms,
+                                      coord_cancel_t *cancel,
+                                      coord_reconciler_t **out,
+                                      coord_error_t **err);
+
+/**
+ * Starts coord_client_reconcile; ends with COORD_EVENT_RECONCILER.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_client_reconcile_start(coord_client_t *client,
+                                            const char *name,
+                                            size_t name_len,
+                                            coord_source_t *source,
+                                            int32_t format,
+                                            coord_options_t *options,
+                                            int64_t timeout_ms,
+                                            coord_queue_t *queue,
+                                            uint64_t tag,
+                                            coord_op_t **op,
+                                            coord_error_t **err);
+
+/**
+ * Takes the reconciler out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_reconciler_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_reconciler(coord_event_t *event, coord_reconciler_t **out, coord_error_t **err);
+
+/**
+ * The full name of the reconciler, "namespace/scope/name"; valid until the handle is destroyed, empty for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_reconciler_name(coord_reconciler_t *reconciler);
+
+/**
+ * Waits for a key that is to be run, and begins its run, which is to be completed with coord_work_complete. At most as
+ * many runs as there are "workers" are out at a time, and never two of one key. A call that ends by its time limit or by
+ * `cancel` takes none away; with a limit of 0 it takes a key that is due now, and waits for its document only.
+ * COORD_E_CLOSED when the reconciler or the client is closed, the handle destroyed, or a drain has come to its end; what
+ * ended the source.
+ *
+ * @threadsafe yes
+ * @blocks until there is one, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_work_destroy
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_next(coord_reconciler_t *reconciler,
+                                     int64_t timeout_ms,
+                                     coord_cancel_t *cancel,
+                                     coord_work_t **out,
+                                     coord_error_t **err);
+
+/**
+ * Starts coord_reconciler_next; ends with COORD_EVENT_WORK. If the event is destroyed untaken, the key comes again, as
+ * after an error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_next_start(coord_reconciler_t *reconciler,
+                                           coord_queue_t *queue,
+                                           uint64_t tag,
+                                           coord_op_t **op,
+                                           coord_error_t **err);
+
+/**
+ * Takes in no more keys, lets those that are due now be run, and waits until these runs are completed; coord_reconciler_next
+ * gives COORD_E_CLOSED then. What is due later is not waited for. COORD_E_TIMEOUT when that takes longer; it goes on.
+ *
+ * @threadsafe yes
+ * @blocks until what is due was run, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_drain(coord_reconciler_t *reconciler,
+                                      int64_t timeout_ms,
+                                      coord_cancel_t *cancel,
+                                      coord_error_t **err);
+
+/**
+ * Starts coord_reconciler_drain; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_drain_start(coord_reconciler_t *reconciler,
+                                            int64_t timeout_ms,
+                                            coord_queue_t *queue,
+                                            uint64_t tag,
+                                            coord_op_t **op,
+                                            coord_error_t **err);
+
+/**
+ * Ends a reconciler: no further run begins, those that are out are asked to stop, and when they are completed shards and
+ * leadership are given up. Waits for that; COORD_E_TIMEOUT when it takes longer, and it goes on in the background. Inside a
+ * run it would wait for itself: give it a limit of 0 there. Closing twice is no error.
+ *
+ * @threadsafe yes
+ * @blocks until its runs are completed, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing; the handle stays, and is still to be destroyed
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_close(coord_reconciler_t *reconciler,
+                                      int64_t timeout_ms,
+                                      coord_cancel_t *cancel,
+                                      coord_error_t **err);
+
+/**
+ * Starts coord_reconciler_close; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_close_start(coord_reconciler_t *reconciler,
+                                            int64_t timeout_ms,
+                                            coord_queue_t *queue,
+                                            uint64_t tag,
+                                            coord_op_t **op,
+                                            coord_error_t **err);
+
+/**
+ * Destroys the handle, and ends the reconciler like coord_reconciler_close, without waiting. Runs that are out are asked
+ * to stop, and are still to be completed. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `reconciler`
+ * @since 0.1
+ */
+void coord_reconciler_destroy(coord_reconciler_t *reconciler);
+
+/**
+ * Runs a key, in the reconciler's format, as soon as a worker is free, as if it had changed; also a parked one. `*news`,
+ * if it is not NULL, is 0 where that was to be done anyway, else 1. COORD_E_NOT_HELD if another replica runs the key;
+ * COORD_E_CLOSED also while it drains.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_add(coord_reconciler_t *reconciler,
+                                    const void *key,
+                                    size_t key_len,
+                                    int32_t *news,
+                                    coord_error_t **err);
+
+/**
+ * Runs a key after `delay_ms`, or earlier if that is planned already. `*news`, if it is not NULL, is 0 where nothing
+ * changed by that, else 1. Errors as of coord_reconciler_add.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_add_after(coord_reconciler_t *reconciler,
+                                          const void *key,
+                                          size_t key_len,
+                                          int64_t delay_ms,
+                                          int32_t *news,
+                                          coord_error_t **err);
+
+/**
+ * Forgets what is planned for a key, its errors included, and asks its run to stop. The key is run again when it changes.
+ * `*was`, if it is not NULL, is 1 if there was anything, else 0.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_cancel(coord_reconciler_t *reconciler,
+                                       const void *key,
+                                       size_t key_len,
+                                       int32_t *was,
+                                       coord_error_t **err);
+
+/**
+ * Begins no run until coord_reconciler_resume; keys are still taken in, and shards and leadership kept.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_pause(coord_reconciler_t *reconciler, coord_error_t **err);
+
+/**
+ * Ends a pause.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_resume(coord_reconciler_t *reconciler, coord_error_t **err);
+
+/**
+ * Waits until every change of a key up to this position (of a write: coord_written_position) has been run, the last time
+ * without an error. COORD_E_CONFLICT if the key is parked; COORD_E_NOT_HELD if another replica runs it; COORD_E_CLOSED;
+ * what ended the source.
+ *
+ * @threadsafe yes
+ * @blocks until it is so, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_wait_until_reconciled(coord_reconciler_t *reconciler,
+                                                      const void *key,
+                                                      size_t key_len,
+                                                      uint64_t position,
+                                                      int64_t timeout_ms,
+                                                      coord_cancel_t *cancel,
+                                                      coord_error_t **err);
+
+/**
+ * Starts coord_reconciler_wait_until_reconciled; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_wait_until_reconciled_start(coord_reconciler_t *reconciler,
+                                                            const void *key,
+                                                            size_t key_len,
+                                                            uint64_t position,
+                                                            int64_t timeout_ms,
+                                                            coord_queue_t *queue,
+                                                            uint64_t tag,
+                                                            coord_op_t **op,
+                                                            coord_error_t **err);
+
+/**
+ * Takes the run out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_work_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_work(coord_event_t *event, coord_work_t **out, coord_error_t **err);
+
+/**
+ * The key in the reconciler's format: of the document, the service or the lock; empty for NULL. It ends with a zero, which
+ * coord_work_key_length does not count.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_work_key(const coord_work_t *work);
+
+/**
+ * The length of the key in bytes; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_work_key_length(const coord_work_t *work);
+
+/**
+ * 1 if the key has a document, as it was when this run began. 0 if it was deleted or does not match any more, and for
+ * locks and keys that are added by hand. The document of a service, which has one while somebody provides it, is
+ * {"_id", "service", "providers": [{"instance_id", "session", "name", "host", "pid", "metadata"}]}.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_work_has_document(const coord_work_t *work);
+
+/**
+ * The document in the reconciler's format; empty if there is none. It ends with a zero, which
+ * coord_work_document_length does not count.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_work_document(const coord_work_t *work);
+
+/**
+ * The length of the document in bytes; 0 if there is none.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_work_document_length(const coord_work_t *work);
+
+/**
+ * 1 if the document has a revision: that of a table has, unless another program has written it.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_work_has_revision(const coord_work_t *work);
+
+/**
+ * The state of the document, for COORD_WRITE_REPLACE and COORD_WRITE_DELETE; 0 if it has no revision.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint64_t coord_work_revision(const coord_work_t *work);
+
+/**
+ * 1, and one more for each error of the key in a row before; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint32_t coord_work_attempt(const coord_work_t *work);
+
+/**
+ * The fencing token of the key's shard or of the leadership, 0 in the mode "all". Tokens of one key are comparable for
+ * ever.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int64_t coord_work_token(const coord_work_t *work);
+
+/**
+ * 1 if the run is asked to stop: its key was cancelled, its shard or the leadership is lost or is to move, or the
+ * reconciler is being closed. Else 0.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_work_is_cancelled(const coord_work_t *work);
+
+/**
+ * Checks that the key is still this replica's to work on: call it before each effect. Reads a clock and nothing else.
+ * COORD_E_FENCED when the shard or the leadership is lost, COORD_E_CANCELLED when the run is asked to stop for another
+ * reason.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_work_check(const coord_work_t *work, coord_error_t **err);
+
+/**
+ * The shard or the leadership as the condition of writes to tables. `strict` is as of coord_held_fence.
+ * COORD_E_NOT_FOUND in the mode "all", where there is none.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_fence_destroy
+ * @since 0.1
+ */
+coord_status_t coord_work_fence(const coord_work_t *work, int32_t strict, coord_fence_t **out, coord_error_t **err);
+
+/**
+ * Waits until the run is asked to stop. COORD_E_CLOSED when it is completed or its handle destroyed before.
+ *
+ * @threadsafe yes
+ * @blocks until it is so, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_work_wait_cancelled(coord_work_t *work,
+                                         int64_t timeout_ms,
+                                         coord_cancel_t *cancel,
+                                         coord_error_t **err);
+
+/**
+ * Starts coord_work_wait_cancelled; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_work_wait_cancelled_start(coord_work_t *work,
+                                               coord_queue_t *queue,
+                                               uint64_t tag,
+                                               coord_op_t **op,
+                                               coord_error_t **err);
+
+/**
+ * Says what the run has come to (COORD_OUTCOME_...). `after_ms` counts for COORD_OUTCOME_REQUEUE_AFTER and
+ * COORD_OUTCOME_ERROR_AFTER and is 0 for the others; `message` says why for COORD_OUTCOME_ERROR,
+ * COORD_OUTCOME_ERROR_AFTER and COORD_OUTCOME_TERMINAL, goes to the log and, for the last, to coord_reconciler_parked, and
+ * is NULL for the others. COORD_E_FENCED when the shard or the leadership under which the key was run is lost: the result
+ * does not count then, and the next holder runs the key. COORD_E_NOT_HELD when it was completed before.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing; the handle stays, and is still to be destroyed
+ * @since 0.1
+ */
+coord_status_t coord_work_complete(coord_work_t *work,
+                                   int32_t outcome,
+                                   int64_t after_ms,
+                                   const char *message,
+                                   size_t message_len,
+                                   coord_error_t **err);
+
+/**
+ * Destroys a run. One that was not completed comes again, as after an error. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `work`
+ * @since 0.1
+ */
+void coord_work_destroy(coord_work_t *work);
+
+/**
+ * Takes a snapshot of a reconciler's counters.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_reconciler_stats_destroy
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_stats(coord_reconciler_t *reconciler,
+                                      coord_reconciler_stats_t **out,
+                                      coord_error_t **err);
+
+/**
+ * One counter (COORD_RECONCILER_STAT_...); -1 for a number that this library does not know.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int64_t coord_reconciler_stats_value(const coord_reconciler_stats_t *stats, int32_t stat);
+
+/**
+ * The name of a counter, e.g. "in_flight"; empty for a number that this library does not know, so that 0, 1, 2 and so on
+ * until then are all there are. Valid for ever.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_reconciler_stat_name(int32_t stat);
+
+/**
+ * How many shards this replica holds; 1 for the leadership, 0 in the mode "all".
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_reconciler_stats_shard_count(const coord_reconciler_stats_t *stats);
+
+/**
+ * The number of the shard at this place, in ascending order, 0 for the leadership; 0 beyond the end.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint32_t coord_reconciler_stats_shard(const coord_reconciler_stats_t *stats, size_t index);
+
+/**
+ * Destroys a snapshot of counters. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `stats`
+ * @since 0.1
+ */
+void coord_reconciler_stats_destroy(coord_reconciler_stats_t *stats);
+
+/**
+ * Lists the keys that were said to be impossible to reconcile (COORD_OUTCOME_TERMINAL), and have not changed since.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_parked_list_destroy
+ * @since 0.1
+ */
+coord_status_t coord_reconciler_parked(coord_reconciler_t *reconciler, coord_parked_list_t **out, coord_error_t **err);
+
+/**
+ * How many keys there are in the list; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_parked_list_count(const coord_parked_list_t *list);
+
+/**
+ * The key at this place, in the reconciler's format; empty beyond the end. It ends with a zero, which
+ * coord_parked_list_key_length does not count.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_parked_list_key(const coord_parked_list_t *list, size_t index);
+
+/**
+ * The length in bytes of the key at this place; 0 beyond the end.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_parked_list_key_length(const coord_parked_list_t *list, size_t index);
+
+/**
+ * What was said of the key at this place; empty beyond the end.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_parked_list_reason(const coord_parked_list_t *list, size_t index);
+
+/**
+ * For how long the key at this place has been parked, in milliseconds; 0 beyond the end.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int64_t coord_parked_list_parked_ms(const coord_parked_list_t *list, size_t index);
+
+/**
+ * Destroys a list of parked keys. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `list`
+ * @since 0.1
+ */
+void coord_parked_list_destroy(coord_parked_list_t *list);
 
 /**
  * A mailer for the server at this URL: "smtp://user:password@host:587" with STARTTLS, "smtps://..." with TLS from the

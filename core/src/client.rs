@@ -119,6 +119,7 @@ impl Client {
             run_directory,
             stats: Arc::new(Stats::default()),
             providers: Arc::default(),
+            shown: Arc::default(),
             env,
         };
         Self::open(runtime, store, Arc::new(()), options, setup).await
@@ -174,6 +175,7 @@ impl Client {
             store: Arc::new(Counted::new(core.store.clone())),
             stats: Arc::new(Stats::default()),
             providers: Arc::default(),
+            shown: Arc::default(),
             background: Background::new(core.setup.env.clone(), Runtime::is_ours),
             ..core.setup.clone()
         };

@@ -15,6 +15,7 @@ use crate::name::check_part;
 use crate::protocol::roster::feed::{Event, Feed};
 use crate::protocol::roster::view::{Pattern, Present, Roster};
 use crate::session::changes::Attached;
+use crate::session::shown::{Sessions, Showing};
 use crate::store::changes::{Change, Interest};
 use crate::time::Timestamp;
 
@@ -90,6 +91,8 @@ struct Watched {
     env: Env,
     state: Mutex<State>,
     changed: Notify,
+    /// Who provides: the client looks after them.
+    showing: Showing,
 }
 
 struct State {
@@ -121,7 +124,8 @@ impl Client {
             closed: false,
         };
         let env = core.setup().env.clone();
-        let watched = Arc::new(Watched { pattern, env, state: Mutex::new(state), changed: Notify::new() });
+        let showing = core.setup().shown.begin();
+        let watched = Arc::new(Watched { pattern, env, state: Mutex::new(state), changed: Notify::new(), showing });
         let (hub, observed) = (core.changes().clone(), watched.clone());
         let attached = core
             .drive(async move {
@@ -278,10 +282,14 @@ impl Watched {
         let mut state = self.state();
         let State { roster, feed, .. } = &mut *state;
         match change {
-            None => (state.closed, state.synced) = (true, false),
+            None => {
+                self.showing.set(Sessions::new());
+                (state.closed, state.synced) = (true, false);
+            }
             Some(Change::Interrupted) => state.synced = false,
             Some(Change::Snapshot(snapshot)) => {
                 feed.bracket(roster.replace(&snapshot.sessions), now);
+                self.showing.set(roster.sessions().map(|(id, info)| (id, info.clone())).collect());
                 (state.complete, state.synced) = (true, true);
             }
             Some(Change::Session(session)) => {
@@ -290,6 +298,10 @@ impl Watched {
                     return;
                 }
                 feed.extend(steps, now);
+                match roster.session(session.id) {
+                    Some(info) => self.showing.add(session.id, info),
+                    None => self.showing.remove(session.id),
+                }
             }
             Some(Change::Claim(_)) => return,
         }

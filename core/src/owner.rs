@@ -12,6 +12,7 @@ use crate::error::{Error, HolderState, Result};
 use crate::protocol::session::{SessionId, SessionRecord, Vitality};
 use crate::session::Session;
 use crate::session::changes::Attached;
+use crate::session::shown::{Sessions, Showing};
 use crate::store::changes::{Change, Interest};
 use crate::store::{ClaimQuery, SessionQuery, Store};
 
@@ -72,6 +73,8 @@ pub struct OwnerWatch {
 struct Watched {
     state: Mutex<State>,
     changed: Notify,
+    /// Who is there: the client looks after them.
+    showing: Showing,
 }
 
 #[derive(Default)]
@@ -119,7 +122,8 @@ impl Client {
     pub async fn watch_owners(&self) -> Result<OwnerWatch> {
         let core = self.core().clone();
         core.check_open()?;
-        let watched = Arc::new(Watched { state: Mutex::default(), changed: Notify::new() });
+        let watched =
+            Arc::new(Watched { state: Mutex::default(), changed: Notify::new(), showing: core.setup().shown.begin() });
         let (hub, told, reading) = (core.changes().clone(), watched.clone(), core.clone());
         let (holds, attached) = core
             .drive(async move {
@@ -222,6 +226,18 @@ impl Watched {
 
     fn take_in(&self, change: Option<&Change>) {
         self.state().take_in(change);
+        match change {
+            None => self.showing.set(Sessions::new()),
+            Some(Change::Snapshot(snapshot)) => {
+                let live = snapshot.sessions.iter().filter(|session| session.vitality == Vitality::Live);
+                self.showing.set(live.map(|session| (session.id, Arc::new(session.info.clone()))).collect());
+            }
+            Some(Change::Session(session)) if session.vitality == Vitality::Live => {
+                self.showing.add(session.id, &Arc::new(session.info.clone()));
+            }
+            Some(Change::Session(session)) => self.showing.remove(session.id),
+            Some(Change::Interrupted | Change::Claim(_)) => {}
+        }
         self.changed.notify_waiters();
     }
 

@@ -355,13 +355,13 @@ async fn keys_are_added_planned_cancelled_paused_and_drained() {
     let fourth = bounded(waiting).await.unwrap();
     assert_eq!(*fourth.key(), Key::from(4));
     reconciler.add_after(5, BOUND).unwrap();
-    let draining = tokio::spawn({
-        let reconciler = reconciler.clone();
-        async move { reconciler.drain(BOUND).await }
-    });
+    let mut draining = Box::pin(reconciler.drain(BOUND));
+    assert!(futures::poll!(&mut draining).is_pending());
+    // A key that would not be run any more is refused.
+    assert_eq!(reconciler.add(3).unwrap_err().code(), Code::Closed);
     request.complete(Outcome::Done).unwrap();
     fourth.complete(Outcome::Error("not waited for".into())).unwrap();
-    bounded(draining).await.unwrap().unwrap();
+    bounded(draining).await.unwrap();
     assert_eq!(bounded(reconciler.next()).await.unwrap_err().code(), Code::Closed);
     assert_eq!(reconciler.stats().delayed, 2);
     reconciler.close(BOUND).await.unwrap();
@@ -392,6 +392,15 @@ async fn closing_asks_what_runs_to_stop_and_waits_for_it() {
     let waiting = tokio::spawn(async move { reconciler.next().await.map(|_| ()) });
     close(client).await;
     assert_eq!(bounded(waiting).await.unwrap().unwrap_err().code(), Code::Closed);
+
+    // Also while nobody waits for a key.
+    let client = connect("memory:").await.unwrap();
+    let reconciler = client.reconcile("r", Source::Manual, ReconcileOptions::default()).await.unwrap();
+    reconciler.add(1).unwrap();
+    let request = next(&reconciler, 1).await;
+    close(client).await;
+    bounded(request.work().cancelled()).await;
+    assert_eq!(reconciler.add(1).unwrap_err().code(), Code::Closed);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod arrives;
 mod campaign;
+mod clocks;
 mod copies;
 mod dialogue;
 mod outbox;

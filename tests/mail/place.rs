@@ -17,7 +17,7 @@ pub(crate) struct Place {
     pub(crate) folder: Option<Scratch>,
 }
 
-fn unique() -> String {
+pub(crate) fn unique() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("m{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use coord_core::error::{Code, Error};
 use coord_core::store::Store;
 use coord_core::store::mongodb::MongoStore;
-use coord_core::time::{Clock, Timestamp, WallTime};
 use coord_tests::servers::replica_set::ADMIN;
 use coord_tests::servers::scratch::{Scratch, free_ports};
 use coord_tests::servers::security::Certificates;
@@ -143,21 +142,9 @@ fn a_connection_to_one_member_becomes_one_to_the_set() {
 
 #[test]
 fn a_cluster_time_far_ahead_of_our_clock_is_told() {
-    #[derive(Debug)]
-    struct Behind(std::sync::Arc<dyn Clock>);
-    impl Clock for Behind {
-        fn now(&self) -> Timestamp {
-            self.0.now()
-        }
-
-        fn wall(&self) -> WallTime {
-            WallTime(self.0.wall().0 - 7_200_000)
-        }
-    }
     let Some(uri) = servers::shared_uri() else { return };
     run(async {
-        let mut env = env();
-        env.clock = std::sync::Arc::new(Behind(env.clock.clone()));
+        let env = env_behind(Duration::from_secs(7_200));
         let store = MongoStore::open(&uri, &prefix(), 20, Duration::from_secs(30), env).await.unwrap();
         assert_eq!(warnings("cluster time").len(), 1);
         store.close().await;

@@ -18,7 +18,7 @@ use coord_tests::servers::{self, ReplicaSet, SetOptions};
 use futures::{StreamExt, TryStreamExt};
 use mongodb::{Client, Collection};
 
-use super::support::{PATIENCE, TTL, acquire, entry, env, key, open, prefix, release, run, session, until};
+use super::support::{PATIENCE, TTL, acquire, entry, env, env_behind, key, open, prefix, release, run, session, until};
 
 /// A collection of others, as they have it and as we do.
 struct Shared {
@@ -377,30 +377,49 @@ fn a_watch_whose_history_is_lost_has_a_gap() {
 }
 
 #[test]
-fn expired_documents_go_and_who_watches_sees_it() {
+fn what_has_expired_goes_by_the_servers_date_and_who_watches_sees_it() {
     let Some(set) = ReplicaSet::start(1) else { return };
     run(async move {
-        set.command(doc! { "setParameter": 1, "ttlMonitorSleepSecs": 1 }).unwrap();
-        let shared = Shared::new(&set.uri()).await;
-        let mut changes = shared.documents().watch(&shared.table, WatchOptions::default()).await.unwrap();
+        let mut shared = Shared::new(&set.uri()).await;
         let index = Index {
             fields: vec![("at".into(), false)],
             expire_after: Some(Duration::from_secs(1)),
             ..Index::default()
         };
         shared.documents().ensure_indexes(&shared.table, vec![index]).await.unwrap();
-        let old = coord_core::bson::DateTime::from_millis(1_000_000_000_000);
-        shared.write(Write::new(Key::from(1), Action::Insert(doc! { "at": old }))).await.unwrap();
-        shared.write(Write::new(Key::from(2), Action::Insert(doc! { "at": "no date" }))).await.unwrap();
-        loop {
-            if let Event::Change(change) = next(&mut changes).await
-                && change.operation == Operation::Delete
-            {
-                assert_eq!(change.key, Key::from(1));
-                break;
+
+        // A tombstone is kept for 30 days; to this client that was yesterday.
+        let (old, current) = holds(&shared.store, "job").await;
+        let behind = env_behind(Duration::from_secs(31 * 24 * 3_600));
+        let prefix = prefix();
+        let ours = MongoStore::open(&set.uri(), &prefix, 20, TTL, env()).await.unwrap();
+        shared.store.close().await;
+        shared.store = Arc::new(MongoStore::open(&set.uri(), &prefix, 20, TTL, behind).await.unwrap());
+        let apart = ours.date().await.unwrap().0.abs_diff(shared.store.date().await.unwrap().0);
+        assert!(apart < 3_600_000, "both say the server's date, not {apart} ms apart");
+        let fenced = |action, fence: &Fence| Write { fence: Some(fence.clone()), ..Write::new(Key::from(0), action) };
+        shared.write(fenced(Action::Put(doc! { "n": 1 }), &current)).await.unwrap();
+        shared.write(fenced(Action::Delete, &current)).await.unwrap();
+
+        // The second of them expires in a round that began after the tombstone was there.
+        let mut changes = shared.documents().watch(&shared.table, WatchOptions::default()).await.unwrap();
+        let date = coord_core::bson::DateTime::from_millis(1_000_000_000_000);
+        shared.write(Write::new(Key::from(9), Action::Insert(doc! { "at": "no date" }))).await.unwrap();
+        for key in [1, 2] {
+            shared.write(Write::new(Key::from(key), Action::Insert(doc! { "at": date }))).await.unwrap();
+            loop {
+                if let Event::Change(change) = next(&mut changes).await
+                    && change.operation == Operation::Delete
+                {
+                    assert_eq!(change.key, Key::from(key));
+                    break;
+                }
             }
         }
-        assert_eq!(shared.all().await.into_keys().collect::<Vec<_>>(), [Key::from(2)]);
+        assert_eq!(shared.all().await.into_keys().collect::<Vec<_>>(), [Key::from(9)]);
+        let late = shared.write(fenced(Action::Put(doc! { "n": 0 }), &old)).await.unwrap_err();
+        assert_eq!(late.code(), Code::Fenced, "{late}");
+        ours.close().await;
         shared.close().await;
     });
 }

@@ -45,6 +45,7 @@ stories![
     a_lost_session_registers_again,
     a_grace_hides_a_short_absence,
     owners_come_and_go,
+    who_looks_on_buries_the_dead,
     the_keeper_buries_who_provides_and_is_dead,
     limits_are_told,
     nothing_is_lost_with_a_dropped_future,

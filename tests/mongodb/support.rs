@@ -10,6 +10,7 @@ use coord_core::protocol::claim::{ClaimKey, ClaimStep, ClaimView, Entry, Priorit
 use coord_core::protocol::session::{Nonce, SessionId, SessionInfo, SessionRecord, SessionStep};
 use coord_core::store::mongodb::MongoStore;
 use coord_core::store::{Applied, Notice, Notices, Store};
+use coord_core::time::{Clock, Timestamp, WallTime};
 use futures::StreamExt;
 use once_cell::sync::Lazy;
 
@@ -30,6 +31,29 @@ pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
 
 pub(crate) fn env() -> Env {
     Env::system(tokio::runtime::Handle::current())
+}
+
+/// An environment whose date is behind by so much.
+pub(crate) fn env_behind(by: Duration) -> Env {
+    let mut env = env();
+    env.clock = Arc::new(Behind { clock: env.clock.clone(), by });
+    env
+}
+
+#[derive(Debug)]
+struct Behind {
+    clock: Arc<dyn Clock>,
+    by: Duration,
+}
+
+impl Clock for Behind {
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn wall(&self) -> WallTime {
+        WallTime(self.clock.wall().0 - i64::try_from(self.by.as_millis()).unwrap())
+    }
 }
 
 /// A collection prefix that no other test uses, also not one of another run on the same servers.

@@ -165,6 +165,8 @@ impl Mongod {
             .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
             // Lets tests make a command fail on the server; changes nothing by itself.
             .args(["--setParameter", "enableTestCommands=1"])
+            // What expires is looked for every second, not every minute; later than here that begins after a minute.
+            .args(["--setParameter", "ttlMonitorSleepSecs=1"])
             .args(["--port", &self.port.to_string()])
             .arg("--dbpath")
             .arg(&self.folder)

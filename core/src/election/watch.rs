@@ -14,6 +14,7 @@ use crate::protocol::claim::ClaimKey;
 use crate::protocol::leadership::{Story, Tenure, Told};
 use crate::protocol::session::Vitality;
 use crate::session::changes::Attached;
+use crate::session::shown::Showing;
 use crate::store::changes::{Change, ClaimState, Interest};
 use crate::store::{SessionQuery, Store};
 
@@ -43,6 +44,8 @@ struct Heard {
     changed: Notify,
     /// Held while an event is told, so that events come in order.
     telling: Arc<tokio::sync::Mutex<()>>,
+    /// Who leads: the client looks after it.
+    showing: Showing,
 }
 
 #[derive(Default)]
@@ -64,8 +67,9 @@ impl Election {
             .drive(async move {
                 let core = election.client.core();
                 core.check_open()?;
-                let heard =
-                    Arc::new(Heard { state: Mutex::default(), changed: Notify::new(), telling: Arc::default() });
+                let showing = core.setup().shown.begin();
+                let heard = Heard { state: Mutex::default(), changed: Notify::new(), telling: Arc::default(), showing };
+                let heard = Arc::new(heard);
                 let (key, sink) = (election.key.clone(), heard.clone());
                 let interest = Interest { claims: vec![key.as_str().to_owned()], sessions: true };
                 let attached = core.changes().attach(interest, Box::new(move |change| sink.hear(&key, change))).await?;
@@ -119,6 +123,9 @@ impl Heard {
             Some(Change::Claim(_) | Change::Session(_)) => return,
             None => state.closed = true,
         }
+        let leader = state.story.leader().filter(|_| !state.closed);
+        // Who that is, and where, whoever looks after it will read.
+        self.showing.set(leader.map(|leader| (leader.holder.session, Arc::default())).into_iter().collect());
         drop(state);
         self.changed.notify_waiters();
     }

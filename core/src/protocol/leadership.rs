@@ -126,7 +126,8 @@ impl Story {
         }
     }
 
-    fn leader(&self) -> Option<&Tenure> {
+    /// Who leads as far as is known, told or not.
+    pub fn leader(&self) -> Option<&Tenure> {
         match &self.last {
             Some(Told::Leader(tenure)) => Some(tenure),
             _ => None,

@@ -407,6 +407,11 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
         self.mode == Mode::Paused
     }
 
+    /// Whether keys that are added are run: it was neither closed nor told to drain.
+    pub fn takes_in(&self) -> bool {
+        matches!(self.mode, Mode::Open | Mode::Paused)
+    }
+
     /// Whether it was closed.
     pub fn is_closed(&self) -> bool {
         self.mode == Mode::Closed

@@ -5,7 +5,8 @@
 //! - `hear`: takes the store's notices;
 //! - [`upkeep`]: the safety net under the notices (poll, audit), and the keeper's turn;
 //! - [`providers`]: makes its record say what this client provides;
-//! - [`observer`]: watches the sessions on which somebody here depends, and clears up after the dead.
+//! - [`observer`]: watches the sessions on which somebody here depends or which somebody here shows (see [`shown`]), and
+//!   clears up after the dead.
 //!
 //! When it is lost, the client opens another; nothing is carried over. Beside them, for all sessions of a client, is
 //! [`changes`]: what others do, for those in this client who look on.
@@ -16,6 +17,7 @@ pub(crate) mod kernel_lock;
 mod observer;
 pub(crate) mod providers;
 mod renewal;
+pub(crate) mod shown;
 mod upkeep;
 mod validity;
 
@@ -44,6 +46,7 @@ use crate::time::Timestamp;
 use kernel_lock::{HostIdentity, OwnedLock};
 use observer::Observer;
 use providers::Providers;
+use shown::Shown;
 use validity::Validity;
 
 /// What all sessions of a client have in common.
@@ -59,6 +62,7 @@ pub(crate) struct Setup {
     pub(crate) background: Background,
     pub(crate) stats: Arc<Stats>,
     pub(crate) providers: Arc<Providers>,
+    pub(crate) shown: Arc<Shown>,
 }
 
 /// One incarnation of a client's session.

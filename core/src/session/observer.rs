@@ -1,4 +1,5 @@
-//! Watching the sessions on which somebody here depends, and clearing up after those that died.
+//! Watching the sessions on which somebody here depends, or which somebody here shows, and clearing up after those that
+//! died.
 //!
 //! Two ways to learn of a death. *Observation*: the nonce has not changed for longer than the session's ttl; one
 //! read per period for all sessions of interest, whoever in this client is interested. *Kernel lock*: the session's
@@ -36,6 +37,10 @@ const FIRST_PERIOD: Duration = Duration::from_millis(250);
 
 /// The most sessions whose processes are watched through the kernel: each costs a descriptor or two.
 const MAX_WATCHES: usize = 128;
+
+/// The most sessions that are looked after for no other reason than that somebody shows them: so many records at most are
+/// read in each period. Of more, the keeper looks after the rest.
+const MAX_SHOWN: usize = 128;
 
 #[derive(Debug, Default)]
 pub(super) struct Observer {
@@ -107,6 +112,9 @@ pub(super) fn want(session: &Arc<Session>, ids: impl IntoIterator<Item = Session
 pub(super) async fn run(session: Arc<Session>) {
     let mut last_read = session.env().now();
     loop {
+        let mut shown = std::pin::pin!(session.setup.shown.changed());
+        shown.as_mut().enable();
+        look_after_shown(&session);
         let (anything, period, eligible_at) = session.observer.with(|state| {
             let now = session.env().now();
             let anything = !state.seen.to_read(now).is_empty() || !state.again.is_empty();
@@ -121,9 +129,15 @@ pub(super) async fn run(session: Arc<Session>) {
                 biased;
                 () = wake => {}
                 () = session.env().sleep_until(next) => {}
+                // Not a reason to read at once: they may come by the hundred.
+                () = shown => continue,
             }
         } else {
-            wake.await;
+            tokio::select! {
+                biased;
+                () = wake => {}
+                () = shown => continue,
+            }
         }
         last_read = session.env().now();
         if let Err(error) = read(&session).await {
@@ -135,7 +149,31 @@ pub(super) async fn run(session: Arc<Session>) {
     }
 }
 
-/// What [`Mutant::WallClockExpiry`] believes.
+/// Looks after the sessions that somebody shows. Through the kernel where that can be, which costs the store nothing;
+/// the others are observed.
+fn look_after_shown(session: &Arc<Session>) {
+    let unwatched: Vec<SessionId> = session
+        .setup
+        .shown
+        .sessions(MAX_SHOWN)
+        .iter()
+        .filter(|(id, info)| **id != session.id() && !is_buried(session, **id) && !watch_process(session, **id, info))
+        .map(|(id, _)| *id)
+        .collect();
+    let (now, keep) = (session.env().now(), session.timing().ttl * 2);
+    session.observer.with(|state| {
+        for id in unwatched {
+            state.seen.want(now, id, keep);
+        }
+    });
+}
+
+/// Whether this session was declared dead here: who shows it is about to hear of it.
+fn is_buried(session: &Session, id: SessionId) -> bool {
+    session.observer.with(|state| state.again.contains_key(&id) || state.seen.is_dead(id))
+}
+
+/// What [`Mutant::WallClockExpiry`] and [`Mutant::ServerClockExpiry`] believe.
 fn expired_by_date(records: &BTreeMap<SessionId, SessionRecord>, now: WallTime) -> Vec<(SessionId, KillProof)> {
     let expired = |r: &&SessionRecord| now.0 > r.seen.0.saturating_add(r.ttl.as_millis() as i64);
     let live = records.values().filter(|r| r.vitality == Vitality::Live);
@@ -160,7 +198,11 @@ async fn read(session: &Arc<Session>) -> Result<()> {
     if ids.is_empty() {
         return Ok(());
     }
-    let records = session.store().sessions(SessionQuery::Ids(ids.clone())).await?;
+    let mut asked = ids.clone();
+    if mutants::on(Mutant::ServerClockExpiry) {
+        asked.push(session.id());
+    }
+    let records = session.store().sessions(SessionQuery::Ids(asked)).await?;
     let records: BTreeMap<SessionId, SessionRecord> = records.into_iter().map(|r| (r.id, r)).collect();
     let answered = session.env().now();
     let mut died = Vec::new();
@@ -183,6 +225,11 @@ async fn read(session: &Arc<Session>) -> Result<()> {
         if mutants::on(Mutant::WallClockExpiry) {
             return expired_by_date(&records, session.env().clock.wall());
         }
+        if mutants::on(Mutant::ServerClockExpiry) {
+            // The store dates each renewal: the latest of one's own is as near to its date as a client comes.
+            let now = records.get(&session.id()).map_or(WallTime(0), |own| own.seen);
+            return expired_by_date(&records, now);
+        }
         state.seen.eligible()
     });
     for id in died {
@@ -193,7 +240,7 @@ async fn read(session: &Arc<Session>) -> Result<()> {
         bury(session, id, proof).await?;
     }
     for (id, record) in &records {
-        if record.vitality == Vitality::Live {
+        if record.vitality == Vitality::Live && *id != session.id() {
             watch_process(session, *id, &record.info);
         }
     }
@@ -249,18 +296,24 @@ async fn sweep(session: &Arc<Session>, id: SessionId) -> Result<()> {
     Ok(())
 }
 
-/// Watches the process of a session on this host, if its lock file is one that can prove something.
-fn watch_process(session: &Arc<Session>, id: SessionId, info: &SessionInfo) {
-    if !may_watch(session, id) {
-        return;
+/// Watches the process of a session on this host, if its lock file is one that can prove something. Says whether it is
+/// watched.
+fn watch_process(session: &Arc<Session>, id: SessionId, info: &SessionInfo) -> bool {
+    if session.observer.with(|state| state.watches.get(&id).is_some_and(|task| !task.is_finished())) {
+        return true;
     }
-    let Some(mut watch) = open_watch(session, id, info) else { return };
+    if !may_watch(session) {
+        return false;
+    }
+    let Some(mut watch) = open_watch(session, id, info) else { return false };
     let watcher = session.clone();
     let task = session.env().spawn(async move {
         let ring = watch.freed().await;
         tracing::info!(session = %id, "the kernel has let go of its lock; declaring it dead");
         let buried = bury(&watcher, id, KillProof::KernelLock(ring)).await;
         watcher.observer.with(|state| state.watches.remove(&id));
+        // Whoever is not dead is looked after in another way from now on.
+        watcher.observer.wake.notify_one();
         match buried {
             Ok(true) => {}
             Ok(false) => tracing::info!(session = %id, "it has renewed elsewhere since; only observation can tell"),
@@ -274,12 +327,13 @@ fn watch_process(session: &Arc<Session>, id: SessionId, info: &SessionInfo) {
             state.watches.insert(id, task);
         }
     });
+    true
 }
 
-fn may_watch(session: &Session, id: SessionId) -> bool {
+fn may_watch(session: &Session) -> bool {
     session.observer.with(|state| {
         state.watches.retain(|_, task| !task.is_finished());
-        !state.stopped && state.watches.len() < MAX_WATCHES && !state.watches.contains_key(&id)
+        !state.stopped && state.watches.len() < MAX_WATCHES
     })
 }
 

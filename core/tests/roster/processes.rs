@@ -68,8 +68,8 @@ impl Drop for Process {
 async fn killed_processes_are_missed_at_once_and_by_all() {
     let place: Place = super::on_sqlite();
     let store = (place.open)().await;
-    // Short, so that one of them soon is the keeper, who looks after everybody.
-    let watchers = [place.connect_with("w1", "2").await, place.connect_with("w2", "2").await];
+    // So long that neither a silence nor the keeper's turn comes into it.
+    let watchers = [place.connect_with("w1", "120").await, place.connect_with("w2", "120").await];
     let mut told = Vec::new();
     for watcher in &watchers {
         told.push(Told::of(observe(watcher, "*").await));

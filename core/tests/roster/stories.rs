@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::client::{Client, connect};
+use coord_core::election::LeaderEvent;
 use coord_core::error::{Code, LossReason};
+use coord_core::protocol::claim::{ClaimKey, ClaimStep, Entry, Priority, Step};
 use coord_core::protocol::roster::ProviderRecord;
 use coord_core::protocol::session::{KillProof, Nonce, SessionInfo, SessionRecord, SessionStep, Vitality};
 use coord_core::store::{SessionQuery, SharedStore};
@@ -313,20 +315,65 @@ pub(crate) async fn owners_come_and_go(place: Place) {
     store.close().await;
 }
 
-pub(crate) async fn the_keeper_buries_who_provides_and_is_dead(place: Place) {
-    let watcher = place.connect_with("w", "1").await;
-    let store = (place.open)().await;
-    // A session that nobody renews, as a process on another host that was switched off leaves it.
-    let ghost = SessionId::from_random(4711);
+/// A session that nobody renews, as a process on another host that was switched off leaves it.
+async fn leave_ghost(store: &SharedStore, number: u128) -> SessionId {
+    let ghost = SessionId::from_random(number);
     let (ttl, info) = (Duration::from_secs(1), SessionInfo::default());
     store.apply_session(ghost, SessionStep::Open { nonce: Nonce(5), ttl, info }).await.unwrap();
     let provider = ProviderRecord::new("default/default/a", "1", "");
     store.apply_session(ghost, SessionStep::Provide { provider, revision: 1 }).await.unwrap().expect("live");
+    ghost
+}
+
+pub(crate) async fn who_looks_on_buries_the_dead(place: Place) {
+    // Nobody here becomes the keeper in the time of the test.
+    let watcher = place.connect_with("w", "120").await;
+    let store = (place.open)().await;
+    let ghost = leave_ghost(&store, 4711).await;
     let observer = observe(&watcher, "a").await;
     expect(&observer, &["[", "up a", "+a 1", "]", "-a 1", "down a"]).await;
     let record = store.sessions(SessionQuery::Ids(vec![ghost])).await.unwrap().pop().unwrap();
     assert_eq!((record.vitality, record.clean), (Vitality::Dead, false));
+    drop(observer);
+
+    let watch = watcher.watch_owners().await.unwrap();
+    while next_owner(&watch).await != OwnerEvent::SnapshotEnd {}
+    let ghost = leave_ghost(&store, 4712).await;
+    let OwnerEvent::Joined(joined) = next_owner(&watch).await else { panic!("it has come") };
+    let OwnerEvent::Expired(expired) = next_owner(&watch).await else { panic!("it is dead") };
+    assert_eq!([joined.session, expired.session], [ghost.to_string(), ghost.to_string()]);
+    drop(watch);
+
+    let ghost = leave_ghost(&store, 4713).await;
+    let leader = Entry { session: ghost, attempt: 1, priority: Priority::default() };
+    let step = Step::acquire(leader, true, 8, Vec::new());
+    let key = ClaimKey::new("election/default/default/boss");
+    store.apply_claim(key, ClaimStep::Step(step)).await.unwrap().expect("granted");
+    let watch = watcher.election("boss").unwrap().observe().await.unwrap();
+    let LeaderEvent::Leader(boss) = bounded("a leader", watch.next()).await.unwrap() else { panic!("it leads") };
+    assert_eq!(boss.session, ghost.to_string());
+    assert_eq!(bounded("no leader", watch.next()).await.unwrap(), LeaderEvent::NoLeader);
+
     watcher.close(BOUND).await.unwrap();
+    store.close().await;
+}
+
+pub(crate) async fn the_keeper_buries_who_provides_and_is_dead(place: Place) {
+    let keeper = place.connect_with("w", "1").await;
+    let store = (place.open)().await;
+    let ghost = leave_ghost(&store, 4711).await;
+    let dead = async {
+        loop {
+            let record = store.sessions(SessionQuery::Ids(vec![ghost])).await.unwrap().pop().unwrap();
+            if record.vitality == Vitality::Dead {
+                return record;
+            }
+            // Not by an event: whoever looks on would look after it as well.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(!bounded("its death", dead).await.clean);
+    keeper.close(BOUND).await.unwrap();
     store.close().await;
 }
 

@@ -45,7 +45,12 @@ pub(crate) fn play(url: &str, observer: &str, commands: &[(&str, &str)]) -> Resu
         let gone = observer.until("its provider's end", |line| line.words == ["left", name])?;
         let nobody = observer.until("nobody", |line| line.words == ["nobody"])?;
         let after = |line: &Line| Duration::from_nanos(line.at.saturating_sub(at));
-        rows.push(Row { name: name.clone(), token, gone: after(&gone), nobody: after(&nobody), next: None });
+        let row = Row { name: name.clone(), token, gone: after(&gone), nobody: after(&nobody), next: None };
+        // Also of the last one, whom only the observer can miss.
+        if row.gone.max(row.nobody) > LIMIT {
+            return Err(format!("{name} was missed after {}; at most {} are right", show(row.gone), show(LIMIT)));
+        }
+        rows.push(row);
     }
     observer.until("the last provider's end", |line| line.words == ["last_down"])?;
     report(&rows);

@@ -1,9 +1,14 @@
-//! Go's import lines. The module uses the standard library, itself, and in one package the C header.
+//! Go's import lines. The module uses the standard library, itself, the types of documents, and in one package the C
+//! header.
 
 use crate::Violation;
 
 /// The only folder with `import "C"`.
 pub const C_PACKAGE: &str = "go/internal/ccoord/";
+
+/// The only module that ours depends on, and the only package of it that is used: documents have its types.
+pub const DEPENDENCY: &str = "go.mongodb.org/mongo-driver/v2";
+const DOCUMENTS: &str = "go.mongodb.org/mongo-driver/v2/bson";
 
 /// Checks one Go file. `module` is the module's path, from `go.mod`.
 pub fn check(file: &str, text: &str, module: &str) -> Vec<Violation> {
@@ -15,6 +20,16 @@ pub fn check(file: &str, text: &str, module: &str) -> Vec<Violation> {
             line,
             message: format!("{message}; see \"Who may use whom\" in ARCHITECTURE.md"),
         })
+        .collect()
+}
+
+/// The modules that a `go.mod` requires.
+pub fn required(go_mod: &str) -> Vec<&str> {
+    let line = |line: &str| !line.starts_with("module ") && !line.starts_with("go ") && line != ")";
+    let lines = go_mod.lines().map(str::trim).filter(|text| !text.is_empty() && line(text));
+    lines
+        .filter_map(|text| text.trim_start_matches("require").trim_start_matches([' ', '(']).split(' ').next())
+        .filter(|path| !path.is_empty())
         .collect()
 }
 
@@ -30,7 +45,8 @@ fn objection(file: &str, path: &str, module: &str) -> Option<String> {
     }
     // The first part of a path outside the standard library is a host name, with a dot.
     let foreign = path.split('/').next().is_some_and(|first| first.contains('.'));
-    (foreign && !ours).then(|| format!("the Go module has no dependencies, and must not import \"{path}\""))
+    (foreign && !ours && path != DOCUMENTS)
+        .then(|| format!("the Go module depends on {DOCUMENTS} alone, and must not import \"{path}\""))
 }
 
 /// The paths that a file imports, each with its line. Go wants imports before all other declarations.
@@ -116,9 +132,21 @@ mod tests {
             "package x\nimport (\"fmt\"; _ \"github.com/a/b\")\n",
             "package x\nimport(\n\t\"fmt\" /* one */\n\t. \"github.com/a/b\" // two\n)\n",
             "package x\nimport \"fmt\"\nimport \"example.org/coord/golang\"\n",
+            "package x\nimport \"go.mongodb.org/mongo-driver/v2/mongo\"\n",
         ] {
             assert_eq!(objections("go/x.go", text).len(), 1, "{text}");
         }
+    }
+
+    #[test]
+    fn documents_have_the_types_of_one_package() {
+        assert_eq!(objections("go/x.go", &format!("package x\nimport \"{DOCUMENTS}\"\n")), Vec::<String>::new());
+        assert_eq!(required("module coord\n\ngo 1.24\n"), Vec::<&str>::new());
+        assert_eq!(required("module coord\n\nrequire a.b/c v1.0.0\n"), ["a.b/c"]);
+        assert_eq!(
+            required("module coord\nrequire (\n\ta.b/c v1.0.0\n\td.e/f v2.0.0 // indirect\n)\n"),
+            ["a.b/c", "d.e/f"]
+        );
     }
 
     #[test]

@@ -36,7 +36,7 @@ fn go_keeps_the_rules() {
     }
     let go_mod = tree::text("go/go.mod");
     let module = golang::module_path(&go_mod).expect("go.mod names the module");
-    assert!(!go_mod.contains("require"), "the Go module has no dependencies");
+    assert_eq!(golang::required(&go_mod), [golang::DEPENDENCY], "the Go module has one dependency");
     let violations: Vec<Violation> =
         sources.iter().flat_map(|(path, text)| golang::check(path, text, module)).collect();
     assert!(violations.is_empty(), "{}", report(&violations));

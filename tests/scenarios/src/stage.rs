@@ -100,10 +100,6 @@ pub const NOT_YET: &[(Language, Part)] = &[
     (Language::C, Part::Reconcilers),
     (Language::Go, Part::Tables),
     (Language::Go, Part::Reconcilers),
-    (Language::Python, Part::Tables),
-    (Language::Python, Part::Reconcilers),
-    (Language::Asyncio, Part::Tables),
-    (Language::Asyncio, Part::Reconcilers),
 ];
 
 /// The programs of the agents.

@@ -1,6 +1,6 @@
 //! Plays seeds and prints what was seen.
 //!
-//! - `coord-simulation seed N [safety|liveness|quiet|elections]` plays one; with `COORD_SIM_LOG=1` every decision is printed too.
+//! - `coord-simulation seed N [safety|liveness|quiet|elections|providers]` plays one; with `COORD_SIM_LOG=1` every decision is printed too.
 //! - `coord-simulation seeds FIRST COUNT` plays many, in all modes.
 //! - `coord-simulation minutes N [FIRST]` plays as many as there is time for.
 //! - `coord-simulation mutants [quick|NAME]` plays each bad variant until it is caught; needs the feature `mutants`.
@@ -37,7 +37,7 @@ fn main() {
         Some(false) => std::process::exit(1),
         None => {
             println!(
-                "usage: coord-simulation seed N [safety|liveness|quiet|elections] | seeds FIRST COUNT | minutes N [FIRST]"
+                "usage: coord-simulation seed N [safety|liveness|quiet|elections|providers] | seeds FIRST COUNT | minutes N [FIRST]"
             );
             println!("       coord-simulation mutants [quick|NAME]    (built with --features mutants)");
             std::process::exit(2);
@@ -51,6 +51,7 @@ fn mode_of(word: &str) -> Option<Mode> {
         "liveness" => Some(Mode::Liveness),
         "quiet" => Some(Mode::Quiet),
         "elections" => Some(Mode::Elections),
+        "providers" => Some(Mode::Providers),
         _ => None,
     }
 }

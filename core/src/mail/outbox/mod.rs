@@ -14,8 +14,8 @@
 //!
 //! With [`OnDoubt::Park`], (a), (b) and (c) park the mail instead.
 //!
-//! Dates say only when a mail is due, expires or is purged, by the clocks of the replicas; they decide nothing about who
-//! sends.
+//! Dates say only when a mail is due, expires or is purged, and are the store's, whatever the replicas' clocks say; they
+//! decide nothing about who sends.
 
 mod options;
 mod rate;
@@ -208,7 +208,7 @@ impl Outbox {
     pub async fn retry(&self, id: &str) -> Result<()> {
         let inner = self.inner.clone();
         let update = doc! { "$set": {
-            "st": QUEUED, "att": 0_i64, "due": inner.now(), "done": 0_i64, "last": "retried by a person"
+            "st": QUEUED, "att": 0_i64, "due": self.date().await?, "done": 0_i64, "last": "retried by a person"
         } };
         let states = [MailState::Failed.name(), MailState::Parked.name(), QUEUED];
         self.change(id, &states, update).await?;
@@ -222,9 +222,14 @@ impl Outbox {
     /// `NotFound`; `Conflict` if it is being sent, or has come to its end; those of the store.
     pub async fn cancel(&self, id: &str) -> Result<()> {
         let update = doc! { "$set": {
-            "st": MailState::Cancelled.name(), "done": self.inner.now(), "msg": "", "last": "cancelled by a person"
+            "st": MailState::Cancelled.name(), "done": self.date().await?, "msg": "", "last": "cancelled by a person"
         } };
         self.change(id, &[QUEUED, MailState::Parked.name()], update).await
+    }
+
+    async fn date(&self) -> Result<i64> {
+        let inner = self.inner.clone();
+        self.inner.core.drive(async move { Ok(inner.now().await) }).await
     }
 
     async fn change(&self, id: &str, states: &[&str], update: Document) -> Result<()> {
@@ -260,7 +265,8 @@ impl Outbox {
             .drive(async move {
                 let finals: Vec<_> =
                     MailState::ALL.into_iter().filter(|state| state.is_final()).map(MailState::name).collect();
-                let before = inner.now().saturating_sub(i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX));
+                let before =
+                    inner.now().await.saturating_sub(i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX));
                 let filter = doc! { "box": inner.name.as_str(), "st": { "$in": finals }, "done": { "$lte": before } };
                 let write =
                     WriteMany { filter: Filter::parse(filter)?, action: ManyAction::Delete, fence: None, source: None };
@@ -367,8 +373,14 @@ impl Inner {
         documents(&self.core)
     }
 
-    fn now(&self) -> i64 {
-        self.core.setup().env.clock.wall().0
+    /// The store's date, so that replicas agree whose clocks differ. Our own one only while the store cannot be asked,
+    /// and then it cannot be written either.
+    async fn now(&self) -> i64 {
+        let date = match self.documents() {
+            Ok(documents) => documents.date().await,
+            Err(error) => Err(error),
+        };
+        date.unwrap_or_else(|_| self.core.setup().env.clock.wall()).0
     }
 
     fn document_id(&self, id: &str) -> String {
@@ -408,7 +420,7 @@ impl Inner {
         if key.is_empty() || key.len() > MAX_MAIL_KEY {
             return Err(Error::invalid(format!("key: it has 1 to {MAX_MAIL_KEY} bytes")));
         }
-        let now = self.now();
+        let now = self.now().await;
         if options.expires_ms.is_some_and(|expires| expires <= options.not_before_ms.unwrap_or(now).max(now)) {
             return Err(Error::invalid("expires: it lies before the mail may be sent"));
         }

@@ -24,7 +24,7 @@ pub enum OnDoubt {
     Park,
 }
 
-/// At most so many in each second, minute or hour by the senders' clocks.
+/// At most so many in each second, minute or hour by the store's date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     /// How many.

@@ -1,4 +1,5 @@
-//! Rates across replicas: one counter per window, domain and outbox, counted up before a mail is sent.
+//! Rates across replicas: one counter per window, domain and outbox, counted up before a mail is sent. Windows are those of
+//! the store's date: by their own clocks, replicas would each fill a window of their own.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +25,7 @@ impl Inner {
         counters.extend(self.options.rate.map(|rate| ("*", rate)));
         let mut counted = Vec::new();
         for (what, rate) in counters {
-            let window = self.window(what, rate)?;
+            let window = self.window(what, rate).await?;
             if self.add(&window, 1).await? > i64::from(rate.count) {
                 // Not from this one: who comes now is too late as well, and need not be counted again.
                 for window in &counted {
@@ -37,9 +38,9 @@ impl Inner {
         Ok(None)
     }
 
-    fn window(&self, what: &str, rate: Rate) -> Result<Window> {
+    async fn window(&self, what: &str, rate: Rate) -> Result<Window> {
         let length = i64::try_from(rate.per.as_millis()).unwrap_or(i64::MAX).max(1);
-        let number = self.now() / length;
+        let number = self.now().await / length;
         let key = Key::new(format!("{}/{what}/{length}/{number}", self.name))?;
         Ok(Window { key, end: (number + 1) * length })
     }
@@ -57,7 +58,7 @@ impl Inner {
         if self.options.rate.is_none() && self.options.per_domain_rate.is_none() {
             return Ok(());
         }
-        let filter = Filter::parse(doc! { "end": { "$lt": self.now() - KEPT_MS } })?;
+        let filter = Filter::parse(doc! { "end": { "$lt": self.now().await - KEPT_MS } })?;
         let write = WriteMany { filter, action: ManyAction::Delete, fence: None, source: None };
         self.documents()?.write_many(&TableName::parse(TABLE)?, write).await?;
         Ok(())
@@ -70,5 +71,5 @@ struct Window {
     end: i64,
 }
 
-/// Longer than clocks differ.
+/// Longer than the clocks of a store's servers differ.
 const KEPT_MS: i64 = 600_000;

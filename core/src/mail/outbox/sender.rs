@@ -214,7 +214,7 @@ impl Inner {
 
     /// Claims up to so many mails that are due, in the session's name.
     async fn claim(&self, session: &Arc<Session>, by: &str, most: usize) -> Result<Vec<Record>> {
-        let due = doc! { "box": self.name.as_str(), "st": QUEUED, "due": { "$lte": self.now() } };
+        let due = doc! { "box": self.name.as_str(), "st": QUEUED, "due": { "$lte": self.now().await } };
         let found = self.find(due, doc! { "due": 1, "_id": 1 }, most as u64, Part::State).await?;
         if found.is_empty() {
             return Ok(Vec::new());
@@ -238,13 +238,13 @@ impl Inner {
                 let last = attempts >= self.options.attempts;
                 let Next { state, maybe } = next(&recipients, self.options.on_doubt == OnDoubt::Park, last);
                 let pause = self.core.setup().env.jittered(self.options.pause(attempts));
-                let due = self.now().saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX));
+                let due = self.now().await.saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX));
                 let mut fields = doc! {
                     "st": state.name(), "by": "", "sid": "", "att": i64::from(attempts), "due": due,
                     "to": recipients_bson(&recipients), "last": text, "maybe": maybe || record.mail.maybe_sent,
                 };
                 if state.is_final() {
-                    fields.insert("done", self.now());
+                    fields.insert("done", self.now().await);
                     if state == MailState::Sent {
                         fields.insert("msg", "");
                     }
@@ -254,7 +254,7 @@ impl Inner {
             }
             Err(error) => {
                 let done = doc! { "$set": {
-                    "st": MailState::Failed.name(), "by": "", "sid": "", "done": self.now(), "last": error.message(),
+                    "st": MailState::Failed.name(), "by": "", "sid": "", "done": self.now().await, "last": error.message(),
                 } };
                 self.record_until_known(&record, by, done, None).await;
             }
@@ -275,7 +275,8 @@ impl Inner {
         settle(&mut ledger, &wire, &record.mail.recipients);
         let open = wire.recipients.iter().zip(&ledger.fates).filter(|(_, fate)| **fate == Fate::Open);
         let domains: BTreeSet<String> = open.map(|(mailbox, _)| mailbox.domain().to_ascii_lowercase()).collect();
-        let later = |error: &Error| Attempted::Later { due: self.now() + RETRY_MS, why: error.message().to_owned() };
+        let soon = self.now().await + RETRY_MS;
+        let later = |error: &Error| Attempted::Later { due: soon, why: error.message().to_owned() };
         match self.count(&domains).await {
             Ok(None) => {}
             Ok(Some(due)) => return Ok(Attempted::Later { due, why: "held back by a rate limit".into() }),
@@ -365,9 +366,9 @@ impl Inner {
     async fn sweep(&self, session: &Arc<Session>, in_flight: &InFlight) -> Result<()> {
         self.forget_rates().await?;
         let expired = doc! {
-            "box": self.name.as_str(), "st": QUEUED, "exp": { "$gt": 0_i64, "$lte": self.now() },
+            "box": self.name.as_str(), "st": QUEUED, "exp": { "$gt": 0_i64, "$lte": self.now().await },
         };
-        let done = doc! { "$set": { "st": MailState::Expired.name(), "done": self.now(), "msg": "" } };
+        let done = doc! { "$set": { "st": MailState::Expired.name(), "done": self.now().await, "msg": "" } };
         self.update(expired, done).await?;
         let filter = doc! { "box": self.name.as_str(), "st": { "$in": Self::with_a_sender() } };
         let held = self.find(filter, doc! { "_id": 1 }, SWEPT, Part::State).await?;
@@ -408,7 +409,7 @@ impl Inner {
         };
         let last = "its sender died, and may have sent it";
         let doubt = doc! { "$set": {
-            "st": state.name(), "by": "", "sid": "", "maybe": true, "due": self.now(), "last": last,
+            "st": state.name(), "by": "", "sid": "", "maybe": true, "due": self.now().await, "last": last,
         } };
         self.update(doc! { "box": self.name.as_str(), "sid": sender, "st": SENDING }, doubt).await.map(|_| ())
     }

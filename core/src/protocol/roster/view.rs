@@ -122,6 +122,16 @@ impl Roster {
         self.services.contains_key(service)
     }
 
+    /// Who a session is, if it provides anything of interest.
+    pub fn session(&self, id: SessionId) -> Option<&Arc<SessionInfo>> {
+        self.sessions.get(&id)?.1.first().map(|present| &present.info)
+    }
+
+    /// All sessions that provide anything of interest.
+    pub fn sessions(&self) -> impl Iterator<Item = (SessionId, &Arc<SessionInfo>)> {
+        self.sessions.iter().filter_map(|(id, (_, presents))| Some((*id, &presents.first()?.info)))
+    }
+
     fn set(&mut self, session: &SessionRecord) -> Vec<Step> {
         if session.vitality == Vitality::Dead {
             return self.set_providers(session.id, session.revision, Vec::new());

@@ -208,12 +208,12 @@ fn pause_drain_and_close() {
     let mut q = queue(8);
     q.add(1, at(0));
     q.pause();
-    assert!(q.is_paused() && q.add(2, at(0)));
+    assert!(q.is_paused() && q.takes_in() && q.add(2, at(0)));
     assert_eq!((q.take(at(0)), q.next_wake(at(0))), (None, None));
     q.resume();
     let one = take(&mut q, 1, at(0));
     q.drain();
-    assert!(!q.add(3, at(0)) && !q.is_drained());
+    assert!(!q.takes_in() && !q.add(3, at(0)) && !q.is_drained());
     let two = take(&mut q, 2, at(0));
     q.finish(one, Verdict::Done, at(0), 0.0);
     assert!(!q.is_drained());

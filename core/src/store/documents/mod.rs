@@ -250,6 +250,10 @@ pub trait Documents: Send + Sync {
     /// Counts the documents that match.
     fn count(&self, table: &TableName, filter: Filter) -> BoxFuture<'_, Result<u64>>;
 
+    /// The store's date, the same for all its users however their own clocks are set. May be older than the call by what
+    /// a clock's rate is wrong in a minute.
+    fn date(&self) -> BoxFuture<'_, Result<WallTime>>;
+
     /// Runs an aggregation pipeline. MongoDB only. A pipeline that writes (`$out`, `$merge`) is `InvalidArgument`.
     fn aggregate(&self, table: &TableName, pipeline: Vec<Document>) -> BoxFuture<'_, Result<Aggregated>>;
 

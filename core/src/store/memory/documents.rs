@@ -307,6 +307,10 @@ impl Documents for MemoryStore {
         future::ready(found.map(|found| stream::iter(found.into_iter().map(Ok)).boxed())).boxed()
     }
 
+    fn date(&self) -> BoxFuture<'_, Result<WallTime>> {
+        future::ready(Ok(self.env.clock.wall())).boxed()
+    }
+
     fn count(&self, table: &TableName, filter: Filter) -> BoxFuture<'_, Result<u64>> {
         let count = self.with(|records| {
             filter.require_shared()?;

@@ -84,6 +84,7 @@ struct Inner {
     /// The address of the primary that was found last: another one after a failover.
     primary: watch::Receiver<Option<String>>,
     tombstones_made: tokio::sync::OnceCell<()>,
+    date: documents::KnownDate,
 }
 
 impl MongoStore {
@@ -119,6 +120,7 @@ impl MongoStore {
             closing: watch::Sender::new(false),
             primary: connection.primary,
             tombstones_made: tokio::sync::OnceCell::new(),
+            date: documents::KnownDate::default(),
         })))
     }
 }

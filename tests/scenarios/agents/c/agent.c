@@ -9,6 +9,7 @@
 
 #include "contest.h"
 #include "elections.h"
+#include "reconcilers.h"
 #include "services.h"
 
 static thing_t things[MAX_THINGS];
@@ -93,6 +94,8 @@ void forget(thing_t *thing) {
     coord_owner_watch_destroy(thing->owners);
     coord_provider_destroy(thing->provider);
     coord_observer_destroy(thing->observer);
+    coord_work_destroy(thing->work);
+    coord_reconciler_destroy(thing->reconciler);
     coord_candidacy_destroy(thing->candidacy);
     coord_held_destroy(thing->held);
     coord_lock_destroy(thing->lock);
@@ -529,7 +532,7 @@ static void do_lost(coord_held_t *held) {
 }
 
 static void do_drop(const words_t *words) {
-    static const kind_t kinds[] = {HOLD, TERM, PROVIDER, OBSERVER, LEADERS, OWNERS};
+    static const kind_t kinds[] = {HOLD, TERM, PROVIDER, OBSERVER, LEADERS, OWNERS, WORK};
     thing_t *hold = NULL;
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds && hold == NULL; i++) {
         hold = find(words_get(words, "hold", NULL), kinds[i]);
@@ -600,7 +603,7 @@ static void answer(const words_t *words) {
         do_connect(words);
     } else if (strcmp(words->verb, "drop") == 0) {
         do_drop(words);
-    } else if (do_with_term(words) || do_with_candidacy(words) || do_with_feed(words)) {
+    } else if (do_with_term(words) || do_with_candidacy(words) || do_with_feed(words) || do_with_reconciler(words)) {
         return;
     } else if (is_one_of(words->verb, with_operation)) {
         do_with_operation(words);
@@ -610,7 +613,7 @@ static void answer(const words_t *words) {
         }
     } else if (client == NULL) {
         say_fail("there is no client of that name");
-    } else if (do_with_election(words, client) || do_with_services(words, client)) {
+    } else if (do_with_election(words, client) || do_with_services(words, client) || do_reconcile(words, client)) {
         return;
     } else if (is_one_of(words->verb, with_lock)) {
         do_with_lock(words, client);
@@ -624,6 +627,17 @@ static void end(void) {
     for (thing_t *thing = things; thing < things + MAX_THINGS; thing++) {
         if (thing->kind == CANDIDACY) {
             end_candidacy(thing);
+        }
+    }
+    /* A reconciler waits for its runs. */
+    for (thing_t *thing = things; thing < things + MAX_THINGS; thing++) {
+        if (thing->kind == WORK) {
+            forget(thing);
+        }
+    }
+    for (thing_t *thing = things; thing < things + MAX_THINGS; thing++) {
+        if (thing->kind == RECONCILER) {
+            end_reconciler(thing);
         }
     }
     for (thing_t *thing = things; thing < things + MAX_THINGS; thing++) {

@@ -14,7 +14,8 @@
 #define MAX_THINGS 64
 
 typedef enum {
-    NOTHING, CLIENT, HOLD, ACQUIRE, RUN, ROUNDS, TERM, CAMPAIGN, CANDIDACY, LEADERS, OWNERS, PROVIDER, OBSERVER
+    NOTHING, CLIENT, HOLD, ACQUIRE, RUN, ROUNDS, TERM, CAMPAIGN, CANDIDACY, LEADERS, OWNERS, PROVIDER, OBSERVER,
+    RECONCILER, WORK
 } kind_t;
 
 /* What was begun under a name. Its place in the table is the tag of its events. */
@@ -30,6 +31,9 @@ typedef struct {
     coord_owner_watch_t *owners;
     coord_provider_t *provider;
     coord_observer_t *observer;
+    coord_reconciler_t *reconciler;
+    struct ran *ran; /* of a reconciler that is served */
+    coord_work_t *work;
     coord_op_t *op;
     coord_event_t *event; /* the terminal one, once it has come */
     pthread_t thread;     /* of a run, of rounds or of a candidacy, with what they share: */

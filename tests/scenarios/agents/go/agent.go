@@ -21,6 +21,8 @@ type agent struct {
 	candidacies map[string]*candidacy
 	providers   map[string]*coord.Provider
 	observers   map[string]*coord.Observer
+	runners     map[string]*runner
+	works       map[string]*run
 	// feeds are what `next` looks at; closers end it.
 	feeds   map[string]func(context.Context) (*answer, error)
 	closers map[string]func()
@@ -47,6 +49,8 @@ func newAgent() *agent {
 		candidacies: map[string]*candidacy{},
 		providers:   map[string]*coord.Provider{},
 		observers:   map[string]*coord.Observer{},
+		runners:     map[string]*runner{},
+		works:       map[string]*run{},
 		feeds:       map[string]func(context.Context) (*answer, error){},
 		closers:     map[string]func(){},
 		over:        make(chan struct{}),
@@ -99,6 +103,12 @@ func (a *agent) carryOut(w words) (*answer, error) {
 		return a.withCandidacy(w)
 	}
 	if name, ok := w.values["hold"]; ok {
+		if call := a.works[name]; call != nil {
+			return a.withRun(w, call)
+		}
+		if r := a.runners[name]; r != nil {
+			return a.withRunner(w, r)
+		}
 		if term := a.terms[name]; term != nil {
 			return withTerm(w, term)
 		}
@@ -143,6 +153,11 @@ func (a *agent) withClient(w words, client *coord.Client) (*answer, error) {
 	defer cancel()
 	switch w.verb {
 	case "close":
+		ctx, cancel, err := limited(w, closeBound)
+		if err != nil {
+			return nil, err
+		}
+		defer cancel()
 		return nil, client.Close(ctx)
 	case "session":
 		return saySession(client)
@@ -167,6 +182,8 @@ func (a *agent) withClient(w words, client *coord.Client) (*answer, error) {
 		return a.withOwners(ctx, w, client)
 	case "provide", "watch":
 		return a.withService(ctx, w, client)
+	case "reconcile":
+		return nil, a.reconcile(w, client)
 	}
 	if _, ok := w.values["election"]; ok {
 		return a.withElection(ctx, w, client)
@@ -315,6 +332,11 @@ func (a *agent) await(ctx context.Context, name string, o *operation) (*answer, 
 // drop lets go of something as a program does that forgets it: the garbage collector finds it.
 func (a *agent) drop(w words) error {
 	name := w.values["hold"]
+	if call := a.works[name]; call != nil {
+		ctx, cancel := bounded()
+		defer cancel()
+		return a.endRun(ctx, name, call, returned{panics: true})
+	}
 	_, closable := a.closers[name]
 	has := a.holds[name] != nil || a.terms[name] != nil || a.providers[name] != nil || closable
 	if !has && w.values["if_held"] != "true" {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"time"
 
 	"coord"
@@ -40,4 +41,17 @@ func asError(err error) (*coord.Error, bool) {
 
 func bounded() (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(context.Background(), bound, errors.New("it has not happened within 30 s"))
+}
+
+// limited is bounded by what the command says, or else by this.
+func limited(w words, most time.Duration) (context.Context, context.CancelFunc, error) {
+	if text, ok := w.values["timeout_ms"]; ok {
+		ms, err := strconv.Atoi(text)
+		if err != nil {
+			return nil, nil, err
+		}
+		most = time.Duration(ms) * time.Millisecond
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), most)
+	return ctx, cancel, nil
 }

@@ -27,6 +27,10 @@ func (a *agent) next(w words) (*answer, error) {
 
 func (a *agent) endOf(w words) error {
 	name := w.values["hold"]
+	if r := a.runners[name]; r != nil {
+		_, err := a.withRunner(w, r)
+		return err
+	}
 	if provider := a.providers[name]; provider != nil {
 		ctx, cancel := bounded()
 		defer cancel()

@@ -100,7 +100,7 @@ impl Actor {
             options.from = Some(Position(number(command, "from")?));
         }
         let watch = self.table_of(command)?.watch(filter(command)?, options)?;
-        self.add(command, Thing::Table(Watched { watch, out: None }))
+        self.add(command, Thing::Table(Box::new(Watched { watch, out: None })))
     }
 
     fn done(&mut self, command: &Words) -> Answer {

@@ -35,13 +35,17 @@ use crate::store::documents::{
     Aggregated, Changes, Documents, Found, Index, ManyWritten, Query, Snapshot, TableOptions, WatchOptions, WriteMany,
     Written, local,
 };
+use crate::time::WallTime;
 
+mod date;
 mod faults;
 mod many;
 mod read;
 mod transaction;
 mod watch;
 mod write;
+
+pub(super) use date::KnownDate;
 
 /// A table, and what its requests need.
 #[derive(Clone)]
@@ -201,6 +205,10 @@ impl Documents for MongoStore {
     fn write_many(&self, table: &TableName, write: WriteMany) -> BoxFuture<'_, Result<ManyWritten>> {
         let table = Table::of(self, table);
         async move { table.write_many(write).await }.boxed()
+    }
+
+    fn date(&self) -> BoxFuture<'_, Result<WallTime>> {
+        self.0.date().boxed()
     }
 
     fn find(&self, table: &TableName, query: Query) -> BoxFuture<'_, Result<Found>> {

@@ -1,7 +1,7 @@
 //! A write to one document as a transaction: where it must look at the document first, at its tombstone, or at the lock
 //! whose token it carries.
 
-use bson::{Bson, DateTime, Document, doc};
+use bson::{Bson, Document, doc};
 use mongodb::ClientSession;
 use mongodb::options::{ReadConcern, ReturnDocument};
 
@@ -178,7 +178,8 @@ impl Table {
             fences.admit(fence)?;
             fences.raise(fence);
         }
-        let kept = doc! { "$set": { "f": field(&fences), "at": DateTime::from_millis(self.inner.env.clock.wall().0) } };
+        // The server's date, by which it removes them: one that is behind would make this one go away at once.
+        let kept = doc! { "$set": { "f": field(&fences) }, "$currentDate": { "at": true } };
         match tombstones.update_one(id, kept).upsert(true).session(session).await {
             // Another one has made it since this transaction began.
             Err(error) if faults::is_key_taken(&error) => Err(Stop::Collided),

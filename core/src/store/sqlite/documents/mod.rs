@@ -34,6 +34,7 @@ use crate::store::documents::{
     Aggregated, Changes, Documents, Found, Index, ManyAction, ManyWritten, Query, Snapshot, Stored, TableOptions,
     WatchOptions, WriteMany, Written, local,
 };
+use crate::time::WallTime;
 
 impl Open {
     async fn work(&self, work: DocumentWork) -> Result<DocumentDone> {
@@ -168,6 +169,11 @@ impl Documents for SqliteStore {
             }
         }
         .boxed()
+    }
+
+    // All users of a file are on one machine.
+    fn date(&self) -> BoxFuture<'_, Result<WallTime>> {
+        async move { Ok(self.inner()?.env.clock.wall()) }.boxed()
     }
 
     fn write_many(&self, table: &TableName, write: WriteMany) -> BoxFuture<'_, Result<ManyWritten>> {

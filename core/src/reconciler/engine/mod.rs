@@ -2,7 +2,6 @@
 //!
 //! Whoever takes a key holds the queue's lock for a moment and nothing else; the document is fetched outside of it.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,9 +16,14 @@ use crate::client::Core;
 use crate::driver::{CancelToken, Watched};
 use crate::error::{Code, Error, Result};
 use crate::protocol::document::{Key, Position};
-use crate::protocol::shards;
 use crate::protocol::work_queue::{KeyState, Taken, Ticket, Verdict, WorkQueue};
 use crate::time::Timestamp;
+
+mod counters;
+mod parts;
+
+use counters::{Counters, nanos};
+use parts::Rights;
 
 pub(super) struct Engine {
     core: Arc<Core>,
@@ -40,13 +44,6 @@ pub(super) struct Engine {
     tasks: AtomicUsize,
 }
 
-/// The parts that this replica holds, and what the next holder of a part cannot find in the source.
-#[derive(Default)]
-struct Rights {
-    held: HashMap<u32, Arc<Right>>,
-    graves: VecDeque<(Timestamp, Arc<Key>)>,
-}
-
 /// How far the feed has come.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress {
@@ -56,20 +53,6 @@ pub(super) struct Progress {
     pub(super) synced: bool,
     /// Why there is no feed any more.
     pub(super) failure: Option<Error>,
-}
-
-#[derive(Default)]
-struct Counters {
-    runs: AtomicU64,
-    errors: AtomicU64,
-    retries: AtomicU64,
-    terminal: AtomicU64,
-    requeued: AtomicU64,
-    fenced: AtomicU64,
-    dropped: AtomicU64,
-    run_nanos: AtomicU64,
-    longest_nanos: AtomicU64,
-    wait_nanos: AtomicU64,
 }
 
 impl Engine {
@@ -194,17 +177,7 @@ impl Engine {
 
     /// The key is gone from the source: it is run, and remembered for whoever gets its part next.
     pub(super) fn add_deleted(&self, key: Arc<Key>) {
-        if let Some(rights) = &self.rights {
-            let mut rights = rights.lock().unwrap_or_else(PoisonError::into_inner);
-            let now = self.now();
-            rights.graves.push_back((now, key.clone()));
-            let kept = self.core.setup().timing.ttl * GRAVES_FOR;
-            while rights.graves.len() > MAX_GRAVES
-                || rights.graves.front().is_some_and(|(since, _)| now.since(*since) > kept)
-            {
-                rights.graves.pop_front();
-            }
-        }
+        self.bury(&key);
         self.add(key);
     }
 
@@ -231,70 +204,6 @@ impl Engine {
             self.takable.notify_one();
         }
         news
-    }
-
-    /// Whether this replica may run the key, as far as is known.
-    pub(super) fn is_ours(&self, key: &Key) -> bool {
-        let Some(rights) = &self.rights else { return true };
-        rights.lock().unwrap_or_else(PoisonError::into_inner).held.contains_key(&self.part_of(key))
-    }
-
-    /// The part that a key belongs to: its shard, or the whole.
-    fn part_of(&self, key: &Key) -> u32 {
-        match self.options.mode {
-            Mode::Sharded { shards } => shards::shard_of(key.bytes(), shards),
-            Mode::All | Mode::Leader => 0,
-        }
-    }
-
-    // --- parts come and go ---
-
-    /// This replica holds a part now.
-    pub(super) fn grant(&self, part: u32, right: Arc<Right>) {
-        let Some(rights) = &self.rights else { return };
-        let mut rights = rights.lock().unwrap_or_else(PoisonError::into_inner);
-        rights.held.insert(part, right);
-        let graves: Vec<_> = rights.graves.iter().map(|(_, key)| key.clone()).collect();
-        drop(rights);
-        for key in graves.into_iter().filter(|key| self.part_of(key) == part) {
-            self.add(key);
-        }
-    }
-
-    /// It begins none of the part's keys any more.
-    pub(super) fn revoke(&self, part: u32) {
-        let Some(rights) = &self.rights else { return };
-        rights.lock().unwrap_or_else(PoisonError::into_inner).held.remove(&part);
-        self.queue().retain(|key| self.part_of(key) != part);
-        self.settled.notify_waiters();
-    }
-
-    /// Waits until no deletion of the part waits to be run: its next holder may have come after it, and cannot list it.
-    pub(super) async fn deletions_run(&self, part: u32) {
-        let run = |engine: &Self| {
-            let rights = engine.rights.as_ref()?;
-            let graves: Vec<_> = {
-                let rights = rights.lock().unwrap_or_else(PoisonError::into_inner);
-                rights.graves.iter().map(|(_, key)| key.clone()).collect()
-            };
-            let queue = engine.queue();
-            let open = |key: &Arc<Key>| !matches!(queue.state(key), KeyState::Idle | KeyState::Parked);
-            (!graves.iter().any(|key| engine.part_of(key) == part && open(key))).then_some(())
-        };
-        self.settled(run).await;
-    }
-
-    /// The parts that this replica holds.
-    pub(super) fn parts(&self) -> Vec<u32> {
-        let Some(rights) = &self.rights else { return Vec::new() };
-        let mut parts: Vec<u32> = rights.lock().unwrap_or_else(PoisonError::into_inner).held.keys().copied().collect();
-        parts.sort_unstable();
-        parts
-    }
-
-    /// Lists the keys of a part that was granted, and adds them. Tries until that is done.
-    pub(super) async fn list_part(&self, part: u32) {
-        self.list(|key| self.part_of(key) == part).await;
     }
 
     /// Lists all keys, and adds those that are ours. Tries until that is done.
@@ -481,31 +390,6 @@ impl Engine {
         self.settled.notify_waiters();
     }
 
-    fn count(&self, key: &Key, outcome: Option<&Outcome>, took: Duration) {
-        let counters = &self.counters;
-        counters.runs.fetch_add(1, Relaxed);
-        counters.run_nanos.fetch_add(nanos(took), Relaxed);
-        counters.longest_nanos.fetch_max(nanos(took), Relaxed);
-        match outcome {
-            None => {
-                counters.dropped.fetch_add(1, Relaxed);
-            }
-            Some(Outcome::Done) => {}
-            Some(Outcome::RequeueAfter(_)) => {
-                counters.requeued.fetch_add(1, Relaxed);
-            }
-            Some(Outcome::Error(error) | Outcome::ErrorAfter(error, _)) => {
-                counters.errors.fetch_add(1, Relaxed);
-                tracing::warn!(reconciler = self.name, %key, %error, "a key could not be reconciled; it is tried again");
-            }
-            Some(Outcome::Terminal(error)) => {
-                counters.errors.fetch_add(1, Relaxed);
-                counters.terminal.fetch_add(1, Relaxed);
-                tracing::error!(reconciler = self.name, %key, %error, "a key is parked until it changes");
-            }
-        }
-    }
-
     pub(super) fn count_fenced(&self) {
         self.counters.fenced.fetch_add(1, Relaxed);
     }
@@ -609,15 +493,6 @@ impl Drop for GiveBack {
         }
     }
 }
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// For how many ttls a deletion is remembered for the next holder of its part, and how many are. Who holds the part is
-/// dead for at most a little more than one ttl before somebody else has it.
-const GRAVES_FOR: u32 = 10;
-const MAX_GRAVES: usize = 100_000;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);

@@ -9,7 +9,6 @@
 //! go before them, so that load does not let one expire. A step that fails leaves nothing of itself, and none of its
 //! neighbours fails with it. What was dropped by its caller before it began never runs.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -19,32 +18,32 @@ use rusqlite::Connection;
 use tokio::sync::{Notify, oneshot};
 
 use super::checkpoint::Checkpoints;
-use super::documents::work::{self, DocumentDone, DocumentWork};
-use super::fault::{self, Fault};
+use super::documents::work::{DocumentDone, DocumentWork};
+use super::fault::Fault;
 use super::gate::{Entry, Gate};
-use super::log::{self, Listeners, Log, Topic};
+use super::log::{Log, Topic};
 use super::run::RunDirectory;
-use super::sessions::{Moment, Shown};
-use super::tokens::Marks;
 use super::wake::Wakes;
-use super::{changes, claims, sessions};
 use crate::config::Durability;
 use crate::env::Env;
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::protocol::claim::{ClaimKey, ClaimStep};
 use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
+use crate::store::Applied;
 use crate::store::documents::local::SWEEP_EVERY;
-use crate::store::{Applied, Notice};
-use crate::time::{Timestamp, WallTime};
+use crate::time::Timestamp;
+
+mod engine;
+mod queue;
+
+use engine::{Engine, Finished};
+use queue::{Job, Queue};
 
 /// How long a transaction waits for other processes.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a caller waits, also for a disk that hangs.
 const LIMIT: Duration = Duration::from_secs(30);
-
-/// How many steps share a transaction.
-const BATCH: usize = 64;
 
 /// How often old tombstones of sessions are looked for.
 const PURGE_EVERY: Duration = Duration::from_secs(3_600);
@@ -80,43 +79,6 @@ pub(super) enum Done {
     Claim(Applied),
     Document(DocumentDone),
     Nothing,
-}
-
-/// A piece of work that was done, and what follows from it once it is committed.
-#[derive(Debug)]
-struct Finished {
-    done: Done,
-    notice: Option<(SessionId, Notice)>,
-    died: Option<SessionId>,
-    ceiling_is_near: bool,
-    /// Who is to look at the log.
-    listeners: Vec<SessionId>,
-    /// Old rows of the log may be left.
-    trim_again: bool,
-}
-
-impl Finished {
-    fn new(done: Done) -> Self {
-        Self { done, notice: None, died: None, ceiling_is_near: false, listeners: Vec::new(), trim_again: false }
-    }
-}
-
-#[derive(Debug)]
-struct Job {
-    work: Work,
-    since: Timestamp,
-    reply: Option<oneshot::Sender<Result<Done>>>,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    sessions: VecDeque<Job>,
-    others: VecDeque<Job>,
-    documents: VecDeque<Job>,
-    turn_of_documents: bool,
-    /// A thread empties it.
-    served: bool,
-    closed: bool,
 }
 
 /// Where the writer's steps have an effect beyond the file.
@@ -166,7 +128,7 @@ impl Writer {
             durability,
             gate,
             around,
-            engine: Mutex::new(Some(Engine { db, boot, synced: None, warned: false, listeners: Listeners::default() })),
+            engine: Mutex::new(Some(Engine::new(db, boot))),
             queue: Mutex::default(),
             idle: Notify::new(),
             raising: AtomicBool::new(false),
@@ -468,288 +430,8 @@ impl Served {
     }
 }
 
-impl Queue {
-    /// Puts documents that were taken back to the front.
-    fn put_back(&mut self, jobs: Vec<Job>) {
-        for job in jobs.into_iter().rev() {
-            self.documents.push_front(job);
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        !self.served && !self.closed
-    }
-
-    /// The next batch: sessions first, then the others in their order, then tables, which are a batch of their own and
-    /// have their turn after each batch of the others. What nobody waits for any more is left out.
-    fn take(&mut self) -> Vec<Job> {
-        let turn = std::mem::replace(&mut self.turn_of_documents, true);
-        if self.sessions.is_empty() && (turn || self.others.is_empty()) {
-            let batch = self.take_documents();
-            if !batch.is_empty() {
-                self.turn_of_documents = false;
-                return batch;
-            }
-        }
-        let batch = self.take_coordination();
-        if batch.is_empty() { self.take_documents() } else { batch }
-    }
-
-    fn take_coordination(&mut self) -> Vec<Job> {
-        let mut batch = Vec::new();
-        while batch.len() < BATCH {
-            let Some(job) = self.sessions.pop_front().or_else(|| self.others.pop_front()) else { break };
-            if job.is_wanted() {
-                batch.push(job);
-            }
-        }
-        batch
-    }
-
-    fn take_documents(&mut self) -> Vec<Job> {
-        let (mut batch, mut weight) = (Vec::new(), 0);
-        while weight < work::MOST {
-            let Some(job) = self.documents.pop_front() else { break };
-            if let Work::Document(work) = &job.work
-                && job.is_wanted()
-            {
-                weight += work.weight();
-                batch.push(job);
-            }
-        }
-        batch
-    }
-}
-
-impl Job {
-    fn is_wanted(&self) -> bool {
-        !self.reply.as_ref().is_some_and(oneshot::Sender::is_closed)
-    }
-}
-
 impl Work {
     fn must_be_synced(&self) -> bool {
         matches!(self, Self::RaiseCeiling(_) | Self::Document(_))
-    }
-}
-
-/// The connection that writes.
-#[derive(Debug)]
-struct Engine {
-    db: Connection,
-    boot: String,
-    /// Whether commits are synced now; none if it was never set.
-    synced: Option<bool>,
-    /// It was said that the date is wrong.
-    warned: bool,
-    listeners: Listeners,
-}
-
-impl Engine {
-    /// Chooses whether the next transactions are synced at their commit. SQLite ignores it inside of one.
-    fn set_synced(&mut self, synced: bool) -> Result<(), Fault> {
-        if self.synced == Some(synced) {
-            return Ok(());
-        }
-        self.reset()?;
-        self.synced = None;
-        self.db.execute_batch(if synced { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" })?;
-        let level: i64 = self.db.query_row("PRAGMA synchronous", [], |row| row.get(0))?;
-        if level != if synced { 2 } else { 1 } {
-            return Err(Error::new(Code::Unknown, format!("SQLite stays at synchronous level {level}")).into());
-        }
-        self.synced = Some(synced);
-        Ok(())
-    }
-
-    /// Begins a transaction. False if another connection writes.
-    fn begin(&mut self) -> Result<bool, Fault> {
-        self.reset()?;
-        match self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([]) {
-            Ok(_) => Ok(true),
-            Err(error) if fault::is_busy(&error) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Does the works in the transaction that was begun, and ends it: all or nothing. The ceiling is raised above
-    /// `above` first.
-    fn finish(&mut self, works: &[&Work], above: Option<i64>, env: &Env) -> Result<Vec<Finished>, Fault> {
-        let result = self.perform_all(works, above, env).and_then(|finished| {
-            self.db.prepare_cached("COMMIT")?.execute([])?;
-            Ok(finished)
-        });
-        if result.is_err() {
-            // SQLite may have done it by itself; an error here would show again at the next beginning.
-            let _ = self.reset();
-            self.listeners.forget();
-        }
-        result
-    }
-
-    fn perform_all(&mut self, works: &[&Work], above: Option<i64>, env: &Env) -> Result<Vec<Finished>, Fault> {
-        let (wall, now) = (env.clock.wall(), env.now());
-        if let Some(token) = above {
-            self.raise_ceiling(token, wall)?;
-        }
-        let mut finished = Vec::with_capacity(works.len());
-        for work in works {
-            finished.push(self.perform(work, wall, now, env)?);
-            // What is left is done in another transaction, after whatever is more urgent.
-            if matches!(work, Work::Document(_)) && env.now().since(now) >= work::TIME {
-                break;
-            }
-        }
-        Ok(finished)
-    }
-
-    fn perform(&mut self, work: &Work, wall: WallTime, now: Timestamp, env: &Env) -> Result<Finished, Fault> {
-        let at = Moment { wall, now, boot: &self.boot };
-        let nothing = || Finished::new(Done::Nothing);
-        match work {
-            Work::Session(id, step) => {
-                let stepped = sessions::apply(&self.db, *id, step, at)?;
-                let mut finished = Finished::new(Done::Session(stepped.record));
-                finished.died = stepped.died.then_some(*id);
-                if let Some(shown) = &stepped.shown {
-                    finished.listeners = self.show_session(*id, shown, wall)?;
-                }
-                Ok(finished)
-            }
-            Work::Claim(key, step) => {
-                let stepped = claims::apply(&self.db, key, step, wall)?;
-                if stepped.date_is_wrong {
-                    self.warn_about_date(wall);
-                }
-                let mut finished = Finished::new(Done::Claim(stepped.applied));
-                finished.notice = stepped.notice;
-                finished.ceiling_is_near = stepped.ceiling_is_near;
-                if stepped.shown {
-                    finished.listeners = self.show_claim(key, stepped.listeners, wall)?;
-                }
-                Ok(finished)
-            }
-            Work::RaiseCeiling(token) => self.raise_ceiling(*token, wall).map(|()| nothing()),
-            Work::Purge => sessions::purge(&self.db, at).map(|()| nothing()),
-            Work::Listen(id, topics) => log::listen(&self.db, *id, topics).map(|()| nothing()),
-            Work::Unlisten(id, topics) => log::unlisten(&self.db, *id, topics.as_deref()).map(|()| nothing()),
-            Work::Trim => Ok(Finished { trim_again: log::trim(&self.db, wall)?, ..nothing() }),
-            Work::Document(work) => {
-                let performed = work::perform(&self.db, work, wall, env)?;
-                let mut finished = Finished::new(Done::Document(performed.done));
-                for topic in &performed.changed {
-                    let generation = log::generation(&self.db)?;
-                    finished.listeners.extend(self.listeners.to(&self.db, generation, topic, "")?);
-                }
-                Ok(finished)
-            }
-            Work::Probe => {
-                self.db.prepare_cached("UPDATE meta SET probe = probe + 1 WHERE id = 1")?.execute([])?;
-                Ok(nothing())
-            }
-        }
-    }
-
-    /// Logs a session's change if somebody listens, and says who.
-    fn show_session(&mut self, id: SessionId, shown: &Shown, wall: WallTime) -> Result<Vec<SessionId>, Fault> {
-        let key = id.to_string();
-        let listeners = self.listeners.to(&self.db, log::generation(&self.db)?, log::SESSIONS, &key)?;
-        if !listeners.is_empty() {
-            log::append(&self.db, log::SESSIONS, &key, &changes::encode(shown)?, "", wall)?;
-        }
-        Ok(listeners)
-    }
-
-    /// Logs a claim's change if somebody listens, and says who.
-    fn show_claim(&mut self, key: &ClaimKey, generation: i64, wall: WallTime) -> Result<Vec<SessionId>, Fault> {
-        let listeners = self.listeners.to(&self.db, generation, log::CLAIMS, key.as_str())?;
-        if !listeners.is_empty()
-            && let Some(body) = changes::encode_claim(&self.db, key)?
-        {
-            log::append(&self.db, log::CLAIMS, key.as_str(), &body, "", wall)?;
-        }
-        Ok(listeners)
-    }
-
-    fn raise_ceiling(&self, token: i64, wall: WallTime) -> Result<(), Fault> {
-        let marks = self
-            .db
-            .prepare_cached("SELECT hlc, ceil FROM meta WHERE id = 1")?
-            .query_row([], |row| Ok(Marks { hlc: row.get(0)?, ceil: row.get(1)? }))?;
-        self.db
-            .prepare_cached("UPDATE meta SET ceil = max(ceil, ?1) WHERE id = 1")?
-            .execute([marks.raised(wall, token)])?;
-        Ok(())
-    }
-
-    fn warn_about_date(&mut self, wall: WallTime) {
-        if !self.warned {
-            self.warned = true;
-            tracing::warn!(date = %wall, "the machine's date is over a year ahead of all that the database has seen; \
-                                          tokens go on without it");
-        }
-    }
-
-    /// Ends a transaction that a failure or a panic has left open.
-    fn reset(&self) -> Result<(), Fault> {
-        if !self.db.is_autocommit() {
-            self.db.execute_batch("ROLLBACK")?;
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn job(token: i64) -> (Job, oneshot::Receiver<Result<Done>>) {
-        let (reply, answer) = oneshot::channel();
-        (Job { work: Work::RaiseCeiling(token), since: Timestamp::ZERO, reply: Some(reply) }, answer)
-    }
-
-    fn taken(queue: &mut Queue) -> Vec<i64> {
-        let number = |job: Job| match job.work {
-            Work::RaiseCeiling(token) => token,
-            other => panic!("{other:?}"),
-        };
-        queue.take().into_iter().map(number).collect()
-    }
-
-    #[test]
-    fn sessions_go_first_and_each_class_keeps_its_order() {
-        let mut queue = Queue::default();
-        let mut answers = Vec::new();
-        for token in [1, 2, 3] {
-            let ((other, first), (session, second)) = (job(token), job(10 * token));
-            queue.others.push_back(other);
-            queue.sessions.push_back(session);
-            answers.extend([first, second]);
-        }
-        assert_eq!(taken(&mut queue), [10, 20, 30, 1, 2, 3]);
-        assert!(taken(&mut queue).is_empty());
-    }
-
-    #[test]
-    fn what_its_caller_has_dropped_never_runs() {
-        let mut queue = Queue::default();
-        let ((first, answer), (second, _waits)) = (job(1), job(2));
-        queue.others.extend([first, second]);
-        drop(answer);
-        assert_eq!(taken(&mut queue), [2]);
-    }
-
-    #[test]
-    fn a_batch_has_a_limit() {
-        let mut queue = Queue::default();
-        let answers: Vec<_> = (0..100)
-            .map(|token| {
-                let (job, answer) = job(token);
-                queue.others.push_back(job);
-                answer
-            })
-            .collect();
-        assert_eq!(taken(&mut queue).len(), BATCH);
-        assert_eq!(taken(&mut queue).len(), answers.len() - BATCH);
     }
 }
