@@ -13,7 +13,8 @@ use crate::reply;
 /// A watch, and its delivery that is not acknowledged yet.
 pub(crate) struct Watched {
     watch: TableWatch,
-    out: Option<Delivery>,
+    // A delivery has a document and the one before it: much larger than what else goes on.
+    out: Option<Box<Delivery>>,
 }
 
 impl Watched {
@@ -22,7 +23,7 @@ impl Watched {
         let delivery = bounded(self.watch.next()).await??;
         let words = event(delivery.event()).with("position", delivery.position()).with("failures", delivery.failures());
         if keep {
-            self.out = Some(delivery);
+            self.out = Some(Box::new(delivery));
         } else {
             delivery.done(Ok(()));
         }
