@@ -98,8 +98,6 @@ pub enum Part {
 pub const NOT_YET: &[(Language, Part)] = &[
     (Language::C, Part::Reconcilers),
     (Language::Go, Part::Reconcilers),
-    (Language::Python, Part::Tables),
-    (Language::Asyncio, Part::Tables),
 ];
 
 /// The programs of the agents.
