@@ -518,15 +518,11 @@ class Client(ClientBase):
 
         >>> import coord
         >>> with coord.connect("memory:") as client:
-        ...     def f(work):
-        ...         print(work.key, work.attempt)
-        ...         if work.attempt == 1:
-        ...             raise coord.RetryAfter(0, "an example")
-        ...     with client.reconcile("r", coord.Source.manual(), f) as reconciler:
-        ...         added = reconciler.add("k")
-        ...         reconciler.wait_until_reconciled("k", timeout=30)
-        k 1
-        k 2
+        ...     orders = client.table("orders")
+        ...     written = orders.insert("a1", {"total": 12.5})
+        ...     with client.reconcile("r", orders, lambda work: print(work.document["total"])) as reconciler:
+        ...         reconciler.wait_until_reconciled("a1", written.position, timeout=30)
+        12.5
         """
 
         def begin(f: Callable[[Work], RequeueAfter | None]) -> Reconciler:

@@ -77,6 +77,7 @@ class Reconciler(ReconcilerBase):
         self._f = f
         self._keep = client._keep
         self._runs: set[asyncio.Task[None]] = set()
+        self._watched: dict[Work, Callable[[], None]] = {}
         self._task = client._keep(self._serve())
 
     @property
@@ -173,7 +174,7 @@ class Reconciler(ReconcilerBase):
         run = Run(request, work, self._name)
         task = asyncio.current_task()
         assert task is not None
-        unwatch = bridge().watch(work._native.cancelled(), task.cancel)
+        stop = asyncio.get_running_loop().call_soon(self._stop_when_asked, work, task)
         try:
             answer = self._f(work)
             if inspect.isawaitable(answer):
@@ -193,7 +194,14 @@ class Reconciler(ReconcilerBase):
         else:
             run.returned(answer)
         finally:
-            unwatch()
+            stop.cancel()
+            unwatch = self._watched.pop(work, None)
+            if unwatch is not None:
+                unwatch()
+
+    def _stop_when_asked(self, work: Work, task: asyncio.Task[None]) -> None:
+        """Cancels the task of a run that is asked to stop. Only for one that takes more than a turn of the loop."""
+        self._watched[work] = bridge().watch(work._native.cancelled(), task.cancel)
 
     async def __aenter__(self) -> Self:
         return self
