@@ -82,6 +82,17 @@ faults-naive: ## The same with a protocol in which the store's date alone decide
 	  COORD_FAULTS_WORKERS= tests/faults/run naive $$store $(if $(MINUTES),$(MINUTES),1) $(if $(SEED),$(SEED),1); \
 	done
 
+.PHONY: table-campaign
+table-campaign: stage extension ## Write DOCUMENTS=n with a plain driver for MINUTES=n under faults, beside reconcilers of every language
+	$(IN_STAGE) tests/tables/run $(if $(MINUTES),$(MINUTES),5) $(if $(DOCUMENTS),$(DOCUMENTS),100000) $(if $(SEED),$(SEED),1)
+
+.PHONY: shard-campaign
+shard-campaign: ## Kill and stop replicas of a sharded reconciler on both stores (MINUTES=n on each, SEED=n)
+	cargo build --quiet --locked -p coord-table-campaigns
+	for store in sqlite mongodb; do \
+	  target/debug/coord-table-campaigns shards $$store $(if $(MINUTES),$(MINUTES),5) $(if $(SEED),$(SEED),1); \
+	done
+
 .PHONY: simulate
 simulate: ## Play simulated histories of the real core (HOURS=n, FIRST=seed)
 	cargo run --quiet --profile checks --locked -p coord-simulation -- \

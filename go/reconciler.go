@@ -321,7 +321,7 @@ func (r *Reconciler) Resume() {
 // WaitUntilReconciled waits until every change of a key up to this position, that of a write, has been run, the last time
 // without an error. It fails with ErrConflict if the key is parked, with ErrNotHeld if another replica runs it, with
 // ErrClosed, and with what ended the source.
-func (r *Reconciler) WaitUntilReconciled(ctx context.Context, key any, position uint64) error {
+func (r *Reconciler) WaitUntilReconciled(ctx context.Context, key any, position Position) error {
 	const op = "wait until a key is reconciled"
 	document, err := keyDocument(op, key)
 	if err != nil {
@@ -329,7 +329,7 @@ func (r *Reconciler) WaitUntilReconciled(ctx context.Context, key any, position 
 	}
 	defer runtime.KeepAlive(r)
 	return r.core.pump.finish(ctx, op, func(to ccoord.Report) (ccoord.Op, *ccoord.Error) {
-		return r.reconciler.WaitUntilReconciled(document, position, timeLimit(ctx), to)
+		return r.reconciler.WaitUntilReconciled(document, uint64(position), timeLimit(ctx), to)
 	})
 }
 

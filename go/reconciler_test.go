@@ -391,6 +391,63 @@ func TestDocumentsOfATableAreKeys(t *testing.T) {
 	})
 }
 
+func TestEveryChangeOfADocumentIsRun(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, url string) {
+		client, other := connect(t, url), connect(t, url)
+		table, err := OpenTable[int64, bson.M](other, "things")
+		if err != nil {
+			t.Fatal(err)
+		}
+		wrote := func(written *Written, err error) Position {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return written.Position
+		}
+		ctx := limited(t)
+		wrote(table.Insert(ctx, 1, bson.M{"n": 1}))
+		f, all := calls()
+		r := reconcile(t, client, SourceTable("things", nil), f, InMode(ModeLeader))
+		call := comesFor(t, all, int64(1), 1)
+		// Changes during a run are one more run, which sees the last of them.
+		wrote(table.Update(ctx, 1, bson.M{"$inc": bson.M{"n": 1}}))
+		position := wrote(table.Update(ctx, 1, bson.M{"$inc": bson.M{"n": 1}}))
+		wrote(table.Insert(ctx, 2, bson.M{}, Fenced(call.work)))
+		call.returns(nil, nil)
+		seen := map[any]int64{}
+		for range 2 {
+			call := comes(t, "a call", all)
+			var document struct{ N int64 }
+			if err := call.work.Decode(&document); err != nil {
+				t.Error(err)
+			}
+			seen[call.work.Key()] = document.N
+			call.returns(nil, nil)
+		}
+		if n, ok := seen[int64(2)]; seen[int64(1)] != 3 || n != 0 || !ok {
+			t.Errorf("%v", seen)
+		}
+		if err := r.WaitUntilReconciled(ctx, 1, position); err != nil {
+			t.Error(err)
+		}
+		wrote(table.Delete(ctx, 1))
+		call = comesFor(t, all, int64(1), 1)
+		if call.work.Exists() {
+			t.Errorf("%v", call.work.Document())
+		}
+		call.returns(nil, nil)
+		if stats := idle(t, r); stats.Runs != 4 {
+			t.Errorf("%+v", stats)
+		}
+		closeReconciler(t, r)
+		_, err = table.Put(ctx, 2, bson.M{}, Fenced(call.work))
+		if err == nil {
+			t.Error("a run that is over can write")
+		}
+	})
+}
+
 func TestTheLeaderRunsKeysAndHandsOver(t *testing.T) {
 	onEveryStore(t, func(t *testing.T, url string) {
 		alice, bob := connect(t, url), connect(t, url)

@@ -274,29 +274,59 @@ func LogSince(moment time.Time) LogFrom {
 	return LogFrom{kind: ccoord.LogFromTime, place: uint64(max(moment.UnixMilli(), 0))}
 }
 
-// Log yields who has changed what and when, from there on, until ctx ends or the client is closed. On MongoDB the log is
+// TableLog is the log of a table, which is being read. It is ended by Close, or when it is forgotten.
+type TableLog[K any] struct {
+	table   *table
+	log     ccoord.TableLog
+	cleanup runtime.Cleanup
+}
+
+// OpenLog reads who has changed what and when, from there on: no change after it returns is missed. On MongoDB the log is
 // the oplog, which also has what other programs wrote, without their names; elsewhere the history of the table, which is
-// trimmed by age. ErrCompacted, which ends it, says that the store no longer has all changes from there on.
+// trimmed by age. It fails with ErrCompacted if the store no longer has it so far back.
+func (t *Table[K, V]) OpenLog(ctx context.Context, from LogFrom) (*TableLog[K], error) {
+	defer runtime.KeepAlive(t.table)
+	opened, err := next(ctx, t.client.inner(), t.op("read the log of"), func(to ccoord.Report) (ccoord.Op, *ccoord.Error) {
+		return t.table.table.Log(from.kind, from.place, timeLimit(ctx), to)
+	}, ccoord.Event.TakeTableLog)
+	if err != nil {
+		return nil, err
+	}
+	l := &TableLog[K]{table: t.table, log: opened}
+	l.cleanup = runtime.AddCleanup(l, ccoord.TableLog.Destroy, opened)
+	return l, nil
+}
+
+// Next waits for the next entry, through outages of the store. When ctx ends first, nothing is lost. It fails with
+// ErrCompacted when changes are missing from here on; the next call goes on after them. ErrClosed when the log or the
+// client is closed.
+func (l *TableLog[K]) Next(ctx context.Context) (*LogEntry[K], error) {
+	defer runtime.KeepAlive(l)
+	op := l.table.op("read the log of")
+	entry, err := next(ctx, l.table.client.inner(), op, l.log.Next, ccoord.Event.TakeLogEntry)
+	if err != nil {
+		return nil, err
+	}
+	return entryAs[K](op, entry)
+}
+
+// Close ends the log. Closing twice is no error.
+func (l *TableLog[K]) Close() {
+	defer runtime.KeepAlive(l)
+	l.cleanup.Stop()
+	l.log.Destroy()
+}
+
+// Log is OpenLog for a range loop: it yields until ctx ends or the client is closed. An error ends it.
 func (t *Table[K, V]) Log(ctx context.Context, from LogFrom) iter.Seq2[*LogEntry[K], error] {
-	op := t.op("read the log of")
 	return func(yield func(*LogEntry[K], error) bool) {
-		defer runtime.KeepAlive(t.table)
-		core := t.client.inner()
-		log, err := next(ctx, core, op, func(to ccoord.Report) (ccoord.Op, *ccoord.Error) {
-			return t.table.table.Log(from.kind, from.place, timeLimit(ctx), to)
-		}, ccoord.Event.TakeTableLog)
+		log, err := t.OpenLog(ctx, from)
 		if err != nil {
 			yield(nil, err)
 			return
 		}
-		defer log.Destroy()
-		for entry, err := range feed(ctx, func(ctx context.Context) (*LogEntry[K], error) {
-			entry, err := next(ctx, core, op, log.Next, ccoord.Event.TakeLogEntry)
-			if err != nil {
-				return nil, err
-			}
-			return entryAs[K](op, entry)
-		}) {
+		defer log.Close()
+		for entry, err := range feed(ctx, log.Next) {
 			if !yield(entry, err) {
 				return
 			}

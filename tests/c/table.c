@@ -265,19 +265,19 @@ static void by_queue(coord_table_t *table) {
     expect(queue, COORD_EVENT_STORED, 4, COORD_E_NOT_FOUND);
 }
 
-/* Just as large as a document may be, and larger. */
+/* As large as a document may be, and larger. On MongoDB the name of who writes lies beside it, and takes some room. */
 static void large(coord_table_t *table) {
-    const size_t most = 16 * 1024 * 1024, around = sizeof "{\"b\":\"\"}" - 1;
-    char *document = malloc(most + around);
-    /* In BSON: 4 + 1 for the document, 9 for {_id: 1}... and 1 + 2 + 4 + 1 for the text's field. */
-    const size_t text = most - 5 - 13 - 8;
+    /* In BSON: 5 for the document, 13 for the key, 8 for the text's field. */
+    const size_t around = sizeof "{\"b\":\"\"}" - 1, most = 16 * 1024 * 1024 - 5 - 13 - 8;
+    const size_t text = strncmp(test_url(), "mongodb", 7) == 0 ? most - 200 : most;
+    char *document = malloc(most + 1 + around);
     memcpy(document, "{\"b\":\"", 6);
-    memset(document + 6, 'b', text + 1);
+    memset(document + 6, 'b', most + 1);
+    memcpy(document + 6 + most + 1, "\"}", 2);
+    FAILS(COORD_E_INVALID_ARGUMENT, coord_table_write(table, COORD_WRITE_PUT, "1", 1, document, most + 1 + around, NULL, NULL, WAIT_MS,
+                                                      NULL, NULL, &err));
     memcpy(document + 6 + text, "\"}", 2);
     OK(coord_table_write(table, COORD_WRITE_PUT, "1", 1, document, text + around, NULL, NULL, WAIT_MS, NULL, NULL, &err));
-    memcpy(document + 6 + text, "b\"}", 3);
-    FAILS(COORD_E_INVALID_ARGUMENT, coord_table_write(table, COORD_WRITE_PUT, "1", 1, document, text + around + 1, NULL, NULL, WAIT_MS,
-                                                      NULL, NULL, &err));
     free(document);
     coord_stored_t *stored = NULL;
     OK(coord_table_get(table, "1", 1, WAIT_MS, NULL, &stored, &err));

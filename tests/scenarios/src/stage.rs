@@ -100,8 +100,6 @@ pub const NOT_YET: &[(Language, Part)] = &[
     (Language::C, Part::Reconcilers),
     (Language::Go, Part::Tables),
     (Language::Go, Part::Reconcilers),
-    (Language::Python, Part::Tables),
-    (Language::Asyncio, Part::Tables),
 ];
 
 /// The programs of the agents.

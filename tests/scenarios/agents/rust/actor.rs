@@ -52,7 +52,7 @@ pub(crate) enum Thing {
     Owners(OwnerWatch),
     Provider(Provider),
     Observer(Observer),
-    Table(Watched),
+    Table(Box<Watched>),
     Log(TableLog),
     Cache(CachedTable),
     Reconciler(Runner),

@@ -13,7 +13,8 @@ use crate::reply;
 /// A watch, and its delivery that is not acknowledged yet.
 pub(crate) struct Watched {
     watch: TableWatch,
-    out: Option<Delivery>,
+    // A delivery has a document and the one before it: much larger than what else goes on.
+    out: Option<Box<Delivery>>,
 }
 
 impl Watched {
@@ -22,7 +23,7 @@ impl Watched {
         let delivery = bounded(self.watch.next()).await??;
         let words = event(delivery.event()).with("position", delivery.position()).with("failures", delivery.failures());
         if keep {
-            self.out = Some(delivery);
+            self.out = Some(Box::new(delivery));
         } else {
             delivery.done(Ok(()));
         }
@@ -100,7 +101,7 @@ impl Actor {
             options.from = Some(Position(number(command, "from")?));
         }
         let watch = self.table_of(command)?.watch(filter(command)?, options)?;
-        self.add(command, Thing::Table(Watched { watch, out: None }))
+        self.add(command, Thing::Table(Box::new(Watched { watch, out: None })))
     }
 
     fn done(&mut self, command: &Words) -> Answer {
