@@ -338,4 +338,5 @@ def test_threads_read_a_copy_while_one_waits_for_a_change(client: coord.Client, 
             assert copy.count() == n + 1
         copy.insert("end", {})
         thread.join(PATIENCE)
-        assert [key for key in found if key is not None] == list(range(20))
+        # Those of the snapshot come in no order, and one may come both in it and as a change.
+        assert {key for key in found if key is not None} == set(range(20))

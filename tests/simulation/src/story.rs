@@ -3,7 +3,7 @@
 mod elections;
 mod providers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use coord_core::lock::Held;
 use coord_core::mutants::{self, Mutant};
 use coord_core::observer::Observer;
 use coord_core::protocol::claim::{ClaimKey, ClaimStep};
-use coord_core::protocol::session::Vitality;
+use coord_core::protocol::session::{SessionId, Vitality};
 use coord_core::provider::Provider;
 use coord_core::store::Store;
 use coord_core::store::faulty::{Faults, FaultyStore};
@@ -116,6 +116,8 @@ struct Story {
     views: Mutex<BTreeMap<usize, providers::View>>,
     /// What each process provides to the end.
     provided: Mutex<Vec<(usize, Vec<Provider>)>>,
+    /// What was withdrawn, and acknowledged: the process, its session and the provider's key in the record.
+    withdrawn: Mutex<BTreeSet<(usize, SessionId, String)>>,
     /// Providers that were registered.
     grants: AtomicU64,
     history: Mutex<u64>,
@@ -158,6 +160,7 @@ impl Story {
             observers: Mutex::default(),
             views: Mutex::default(),
             provided: Mutex::default(),
+            withdrawn: Mutex::default(),
             grants: AtomicU64::new(0),
             history: Mutex::new(seed),
             begin,
@@ -426,6 +429,7 @@ impl Story {
     async fn crash(self: Arc<Self>, victim: usize) {
         self.count("crash");
         self.checks.forget_process(victim);
+        self.forget_services_of(victim);
         self.process(victim, |process| {
             process.gate.stop();
             process.store.set_cut(true);

@@ -241,9 +241,10 @@ mod tests {
         // Somebody whose token is from before.
         found(&[history.clone(), run(1, 4, 1, 15, 16, Some(1))], &writes, "after token 5 had");
         // Never, or not to an end, or too late.
-        found(&[history.clone()], &[write(1, 9, Some(2))], "never run");
-        found(&[history.clone()], &[write(1, 12, None)], "never run");
-        found(&[history.clone()], &[write(3, 9, Some(1))], "never run");
+        let alone = std::slice::from_ref(&history);
+        found(alone, &[write(1, 9, Some(2))], "never run");
+        found(alone, &[write(1, 12, None)], "never run");
+        found(alone, &[write(3, 9, Some(1))], "never run");
         let mut unfinished = history.clone();
         unfinished.pop();
         found(&[unfinished], &writes, "never run");

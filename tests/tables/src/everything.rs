@@ -14,7 +14,7 @@ use futures::TryStreamExt;
 use mongodb::bson::{Document, doc};
 use rustix::process::Signal;
 
-use crate::worker::number;
+use crate::worker::whole;
 
 /// How to run one.
 #[derive(Clone, Debug)]
@@ -174,7 +174,7 @@ impl Store {
         let things = self.collection(COLLECTION);
         let found: Vec<Document> =
             wait(|| self.runtime.block_on(async { things.find(doc! {}).await?.try_collect().await }))?;
-        let pair = |document: Document| Some((number(&document, "_id")?, number(&document, "n")?));
+        let pair = |document: Document| Some((whole(document.get("_id")?)?, whole(document.get("n")?)?));
         let contents: Option<Contents> = found.into_iter().map(pair).collect();
         contents.ok_or_else(|| io::Error::other("a document is not as the writer makes them"))
     }
@@ -266,8 +266,7 @@ impl Worker {
         let mut started = Command::new(&command[0]);
         started
             .args(&command[1..])
-            .args(["witness", uri, &format!("{DATABASE}.{COLLECTION}")])
-            .arg(&out)
+            .args([uri, &format!("{DATABASE}.{COLLECTION}"), "workers=16"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut child = process::spawn(started, Signal::KILL)?;
@@ -289,19 +288,35 @@ impl Worker {
 
     /// What it has seen, and its runs.
     fn dump(&mut self) -> io::Result<(Contents, u64)> {
-        let input = self.input.as_mut().ok_or_else(|| io::Error::other("no input"))?;
-        writeln!(input, "dump").and_then(|()| input.flush())?;
-        let mut line = String::new();
-        self.output.read_line(&mut line)?;
-        let said = || io::Error::other(format!("{} said '{line}'", self.name));
-        let runs = line.trim().strip_prefix("ok ").and_then(|runs| runs.parse().ok()).ok_or_else(said)?;
+        self.ask(&format!("dump {}", self.out.display()), |answer| answer.starts_with("dumped "))?;
         let text = std::fs::read_to_string(&self.out)?;
         let pair = |line: &str| {
-            let (key, n) = line.split_once(' ')?;
-            Some((key.parse().ok()?, n.parse().ok()?))
+            let line: serde_json::Value = serde_json::from_str(line).ok()?;
+            Some((line.get("key")?.as_i64()?, line.get("document")?.get("n")?.as_i64()?))
         };
         let seen: Option<Contents> = text.lines().map(pair).collect();
-        Ok((seen.ok_or_else(said)?, runs))
+        let seen = seen.ok_or_else(|| io::Error::other(format!("{} has dumped something else", self.name)))?;
+        let stats = self.ask("stats", |answer| answer.starts_with('{'))?;
+        let stats: serde_json::Value = serde_json::from_str(&stats)?;
+        Ok((seen, stats.get("runs").and_then(serde_json::Value::as_u64).unwrap_or_default()))
+    }
+
+    /// Asks, and waits for the answer; `ready` may come before it.
+    fn ask(&mut self, command: &str, wanted: impl Fn(&str) -> bool) -> io::Result<String> {
+        let input = self.input.as_mut().ok_or_else(|| io::Error::other("no input"))?;
+        writeln!(input, "{command}").and_then(|()| input.flush())?;
+        loop {
+            let mut line = String::new();
+            if self.output.read_line(&mut line)? == 0 {
+                return Err(io::Error::other(format!("{} has ended", self.name)));
+            }
+            if wanted(&line) {
+                return Ok(line);
+            }
+            if line.trim() != "ready" {
+                return Err(io::Error::other(format!("{} said '{line}' to '{command}'", self.name)));
+            }
+        }
     }
 
     fn end(mut self) -> io::Result<()> {

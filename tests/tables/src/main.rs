@@ -38,7 +38,7 @@ fn main() -> ExitCode {
 
 fn everything(minutes: &str, documents: &str, seed: &str) -> Result<bool, String> {
     let writer = command("COORD_TABLE_WRITER").ok_or("COORD_TABLE_WRITER names no program that writes")?;
-    let mut workers = vec![("rust".to_owned(), vec![program()?.display().to_string()])];
+    let mut workers = vec![("rust".to_owned(), vec![program()?.display().to_string(), "witness".to_owned()])];
     for language in ["C", "GO", "PYTHON"] {
         match command(&format!("COORD_TABLE_WORKER_{language}")) {
             Some(command) => workers.push((language.to_lowercase(), command)),

@@ -1,6 +1,6 @@
 //! The reconcilers of the campaigns: each a process of its own, which ends with its input.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io::{self, BufRead, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -77,17 +77,16 @@ async fn run_key(request: Request, run: u64, log: &Mutex<Log>, random: &mut Rand
     }
 }
 
-/// A reconciler of every key of a table, which keeps the `n` of each document that it was shown last. `dump` on its input
-/// makes it write them to a file, a line `KEY N` for each in the order of keys, and then `ok` and how many runs there
-/// were to its output.
+/// A reconciler of every key of a table, which keeps of each key the `n` of the document that it was shown last. Its words
+/// are those of `workers/worker.py`; its dump has no other fields.
 ///
 /// # Errors
-/// Those of the library.
-pub async fn witness(url: &str, table: &str, out: &Path) -> Result<()> {
+/// Those of the library, or what is wrong with a command.
+pub async fn witness(url: &str, table: &str) -> Result<()> {
     let client = connect(url).await?;
     let options = ReconcileOptions { workers: WITNESSES, ..ReconcileOptions::default() };
     let source = Source::table(&client.table(table)?, ())?;
-    let reconciler = client.reconcile("witness", source, options).await?;
+    let reconciler = client.reconcile("last-states", source, options).await?;
     let seen: Arc<Mutex<HashMap<Key, i64>>> = Arc::default();
     let (running, shown) = (reconciler.clone(), seen.clone());
     let task = tokio::spawn(async move {
@@ -104,36 +103,47 @@ pub async fn witness(url: &str, table: &str, out: &Path) -> Result<()> {
         };
         running.run(run).await
     });
+    let say = |text: String| {
+        let mut output = io::stdout().lock();
+        writeln!(output, "{text}").and_then(|()| output.flush()).map_err(|error| Error::invalid(error.to_string()))
+    };
+    say("ready".to_owned())?;
     let mut lines = lines();
     while let Some(line) = lines.recv().await {
-        if line == "dump" {
-            let sorted: BTreeMap<i64, i64> =
-                lock(&seen).iter().map(|(key, n)| (key.value().as_i64().unwrap_or_default(), *n)).collect();
-            let runs = reconciler.stats().runs;
-            let told = dump(&sorted, out).and_then(|()| {
-                let mut output = io::stdout().lock();
-                writeln!(output, "ok {runs}").and_then(|()| output.flush())
-            });
-            told.map_err(|error| Error::invalid(format!("{}: {error}", out.display())))?;
+        match line.split_once(' ') {
+            Some(("dump", path)) => {
+                let seen = lock(&seen).clone();
+                dump(&seen, Path::new(path)).map_err(|error| Error::invalid(format!("{path}: {error}")))?;
+                say(format!("dumped {}", seen.len()))?;
+            }
+            None if line == "stats" => say(format!("{{\"runs\": {}}}", reconciler.stats().runs))?,
+            None if line == "end" => break,
+            _ => return Err(Error::invalid(format!("there is no command '{line}'"))),
         }
     }
     reconciler.close(BOUND).await?;
     task.await.map_err(|error| Error::invalid(error.to_string()))??;
-    client.close(BOUND).await
+    client.close(BOUND).await?;
+    say("ended".to_owned())
 }
 
 /// A whole number of either size: other programs choose by what fits.
-pub(crate) fn number(document: &Document, field: &str) -> Option<i64> {
-    match document.get(field)? {
+fn number(document: &Document, field: &str) -> Option<i64> {
+    whole(document.get(field)?)
+}
+
+pub(crate) fn whole(value: &Bson) -> Option<i64> {
+    match value {
         Bson::Int32(number) => Some((*number).into()),
         Bson::Int64(number) => Some(*number),
         _ => None,
     }
 }
 
-fn dump(seen: &BTreeMap<i64, i64>, out: &Path) -> io::Result<()> {
-    let text: String = seen.iter().map(|(key, n)| format!("{key} {n}\n")).collect();
-    std::fs::write(out, text)
+fn dump(seen: &HashMap<Key, i64>, path: &Path) -> io::Result<()> {
+    let text: String =
+        seen.iter().map(|(key, n)| format!("{{\"key\": {key}, \"document\": {{\"n\": {n}}}}}\n")).collect();
+    std::fs::write(path, text)
 }
 
 async fn input_ends() {

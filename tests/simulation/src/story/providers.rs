@@ -3,14 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use coord_core::client::Client;
 use coord_core::error::Code;
 use coord_core::observer::{ObserveOptions, Observer, ObserverEvent};
 use coord_core::protocol::roster::ProviderRecord;
-use coord_core::protocol::session::Vitality;
+use coord_core::protocol::session::{SessionId, Vitality};
 use coord_core::provider::{ProvideOptions, Provider};
 use tokio::time::Instant;
 
@@ -55,6 +55,7 @@ impl Story {
         let mut made = 0;
         while !self.healed() {
             tokio::time::sleep(self.random.up_to(Duration::from_millis(800))).await;
+            self.expect_withdrawn(process);
             match self.random.below(10) {
                 0..=3 => {
                     made += 1;
@@ -63,6 +64,7 @@ impl Story {
                     options.instance_id = Some(format!("i{thread}-{}", made % 4));
                     options.reregister = self.random.chance(0.8);
                     let service = format!("s{}", self.random.below(SERVICES));
+                    self.wants_again(process, &service, options.instance_id.as_deref().unwrap_or_default());
                     let patience = self.random.up_to(self.ttl() * 4);
                     match tokio::time::timeout(patience, client.provide(&service, "new", options)).await {
                         Ok(Ok(provider)) => {
@@ -92,8 +94,15 @@ impl Story {
                 }
                 6 | 7 if !mine.is_empty() => {
                     let chosen = mine.swap_remove(self.random.below(mine.len() as u64) as usize);
-                    if self.random.chance(0.7) {
-                        let _ = tokio::time::timeout(self.ttl() * 2, chosen.close()).await;
+                    let closes = self.random.chance(0.7);
+                    // One that ended with its session may have a successor of its name.
+                    let there = chosen.is_registered();
+                    if closes
+                        && let Ok(Ok(())) = tokio::time::timeout(self.ttl() * 2, chosen.close()).await
+                        && there
+                    {
+                        let key = ProviderRecord::new(chosen.service(), chosen.instance_id(), "").key;
+                        self.withdrawn().insert((process, client.session().id, key));
                     }
                 }
                 _ => {}
@@ -118,6 +127,37 @@ impl Story {
         if let Some(providers) = missing {
             self.checks
                 .violation(format!("process {process} provides {key} ({metadata}), and its record has {providers:?}"));
+        }
+    }
+
+    /// The process is gone, with its observer; it may have come to its end before.
+    pub(super) fn forget_services_of(&self, process: usize) {
+        self.provided.lock().unwrap_or_else(PoisonError::into_inner).retain(|(of, _)| *of != process);
+        self.observers.lock().unwrap_or_else(PoisonError::into_inner).remove(&process);
+        self.views.lock().unwrap_or_else(PoisonError::into_inner).remove(&process);
+    }
+
+    fn withdrawn(&self) -> MutexGuard<'_, BTreeSet<(usize, SessionId, String)>> {
+        self.withdrawn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wants_again(&self, process: usize, service: &str, instance: &str) {
+        let key = ProviderRecord::new(&format!("default/default/{service}"), instance, "").key;
+        self.withdrawn().retain(|(of, _, withdrawn)| *of != process || *withdrawn != key);
+    }
+
+    /// What was withdrawn, and not wanted again, does not come back.
+    fn expect_withdrawn(&self, process: usize) {
+        let back = self.server.with_committed(|records| {
+            let withdrawn = self.withdrawn();
+            let mut of_process = withdrawn.iter().filter(|(of, ..)| *of == process);
+            of_process.find_map(|(_, session, key)| {
+                let record = records.sessions.get(session).filter(|r| r.vitality == Vitality::Live)?;
+                record.providers.iter().any(|provider| provider.key == *key).then(|| key.clone())
+            })
+        });
+        if let Some(key) = back {
+            self.checks.violation(format!("process {process} has withdrawn {key}, and its record has it"));
         }
     }
 
