@@ -68,11 +68,29 @@ bench: setup ## Measure against the stores' floors and real peers (ONLY=… for 
 	ONLY='$(ONLY)' ROUNDS='$(ROUNDS)' MINUTES='$(MINUTES)' benches/run
 
 .PHONY: faults
-faults: ## Kill, stop and cut off real processes on both stores (MINUTES=n on each, SEED=n, STORE=sqlite or mongodb)
+faults: stage extension ## Kill, stop and cut off real processes in all languages on both stores (MINUTES=n on each, SEED=n, STORE=sqlite or mongodb)
 	cargo build --quiet --locked -p coord-faults
 	for store in $(if $(STORE),$(STORE),sqlite mongodb); do \
-	  tests/faults/with-skew target/debug/coord-faults $$store $(if $(MINUTES),$(MINUTES),5) $(if $(SEED),$(SEED),1); \
-	  target/debug/coord-faults roster $$store $(if $(MINUTES),$(MINUTES),5) $(if $(SEED),$(SEED),1); \
+	  tests/faults/run $$store $(if $(MINUTES),$(MINUTES),5) $(if $(SEED),$(SEED),1); \
+	  $(WITH_MONGODB) target/debug/coord-faults roster $$store $(if $(MINUTES),$(MINUTES),5) $(if $(SEED),$(SEED),1); \
+	done
+
+.PHONY: faults-naive
+faults-naive: ## The same with a protocol in which the store's date alone decides: it must be found out (MINUTES=n, SEED=n)
+	cargo build --quiet --locked -p coord-faults --features mutants
+	for store in $(if $(STORE),$(STORE),sqlite mongodb); do \
+	  COORD_FAULTS_WORKERS= tests/faults/run naive $$store $(if $(MINUTES),$(MINUTES),1) $(if $(SEED),$(SEED),1); \
+	done
+
+.PHONY: table-campaign
+table-campaign: stage extension ## Write DOCUMENTS=n with a plain driver for MINUTES=n under faults, beside reconcilers of every language
+	$(IN_STAGE) tests/tables/run $(if $(MINUTES),$(MINUTES),5) $(if $(DOCUMENTS),$(DOCUMENTS),100000) $(if $(SEED),$(SEED),1)
+
+.PHONY: shard-campaign
+shard-campaign: ## Kill and stop replicas of a sharded reconciler on both stores (MINUTES=n on each, SEED=n)
+	cargo build --quiet --locked -p coord-table-campaigns
+	for store in sqlite mongodb; do \
+	  target/debug/coord-table-campaigns shards $$store $(if $(MINUTES),$(MINUTES),5) $(if $(SEED),$(SEED),1); \
 	done
 
 .PHONY: simulate
@@ -150,10 +168,10 @@ test-mutants: ## Check that the simulation catches the known-bad variants of the
 	@$(MAKE) mutants QUICK=1
 
 .PHONY: test-faults
-test-faults: ## Play one round of real faults on each store
+test-faults: ## Play one round of real faults on each store, in the languages that are built
 	cargo build --quiet --locked -p coord-faults
 	for store in sqlite mongodb; do \
-	  tests/faults/with-skew target/debug/coord-faults $$store 0.2 $(if $(SEED),$(SEED),$$RANDOM) quick; \
+	  tests/faults/run $$store 0.2 $(if $(SEED),$(SEED),$$RANDOM) quick; \
 	  $(WITH_MONGODB) target/debug/coord-faults roster $$store 0.1 $(if $(SEED),$(SEED),$$RANDOM) quick; \
 	done
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"go.mongodb.org/mongo-driver/v2/bson"
+
 	"coord"
 )
 
@@ -206,4 +208,75 @@ func ExampleClient_Reconcile() {
 	// ann attempt 2
 	// <nil>
 	// <nil>
+}
+
+func ExampleTable() {
+	ctx := context.Background()
+	client, err := coord.Connect(ctx, "memory:")
+	if err != nil {
+		panic(err)
+	}
+	defer client.Close(ctx)
+	type order struct {
+		Customer string `bson:"customer"`
+		Amount   int    `bson:"amount"`
+	}
+	orders, err := coord.OpenTable[string, order](client, "orders")
+	if err != nil {
+		panic(err)
+	}
+	written, err := orders.Insert(ctx, "o-1", order{"ann", 10})
+	if err != nil {
+		panic(err)
+	}
+	if _, err := orders.Update(ctx, "o-1", bson.M{"$inc": bson.M{"amount": 5}}); err != nil {
+		panic(err)
+	}
+	_, err = orders.ReplaceIf(ctx, "o-1", order{"ann", 0}, written.Revision)
+	fmt.Println(errors.Is(err, coord.ErrConflict))
+	for stored, err := range orders.Cursor(ctx, bson.M{"customer": "ann"}) {
+		fmt.Println(stored.Key, stored.Value.Amount, err)
+	}
+	// Output:
+	// true
+	// o-1 15 <nil>
+}
+
+func ExampleTableWatch_Run() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	client, err := coord.Connect(ctx, "memory:")
+	if err != nil {
+		panic(err)
+	}
+	defer client.Close(context.Background())
+	jobs, err := coord.OpenTable[int, bson.M](client, "jobs")
+	if err != nil {
+		panic(err)
+	}
+	if _, err := jobs.Put(ctx, 1, bson.M{"state": "new"}); err != nil {
+		panic(err)
+	}
+	watch, err := jobs.Watch(nil)
+	if err != nil {
+		panic(err)
+	}
+	defer watch.Close()
+	failed := false
+	_ = watch.Run(ctx, func(_ context.Context, event coord.TableEvent[int, bson.M]) error {
+		fmt.Println(event.Change, event.Key, event.Failures)
+		switch {
+		case event.Change == coord.TableInitApply && !failed:
+			failed = true
+			return errors.New("not yet") // it comes again
+		case event.Change == coord.TableInitDone:
+			cancel()
+		}
+		return nil
+	})
+	// Output:
+	// init 0 0
+	// init_apply 1 0
+	// init_apply 1 1
+	// init_done 0 0
 }

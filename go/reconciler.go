@@ -147,12 +147,9 @@ func (r *Reconciler) run(
 	// At once, also while f runs: its context is cancelled by it.
 	context.AfterFunc(waiting, func() { closed <- r.close() })
 	var working sync.WaitGroup
+	working.Add(workers)
 	for range workers {
-		working.Add(1)
-		go func() {
-			defer working.Done()
-			r.work(ctx, waiting, f)
-		}()
+		go r.worker(ctx, waiting, f, working.Done)
 	}
 	working.Wait()
 	r.stop()
@@ -160,7 +157,23 @@ func (r *Reconciler) run(
 	runtime.KeepAlive(client)
 }
 
-// work is one worker: takes runs, one after another.
+// worker is one worker. A function that ends its goroutine (runtime.Goexit) has failed, and another goroutine goes on.
+func (r *Reconciler) worker(
+	ctx, waiting context.Context, f func(context.Context, *Work) (Outcome, error), done func(),
+) {
+	over := false
+	defer func() {
+		if over {
+			done()
+		} else {
+			go r.worker(ctx, waiting, f, done)
+		}
+	}()
+	r.work(ctx, waiting, f)
+	over = true
+}
+
+// work takes runs, one after another.
 func (r *Reconciler) work(ctx, waiting context.Context, f func(context.Context, *Work) (Outcome, error)) {
 	for {
 		work, err := next(waiting, r.core, r.op, r.reconciler.Next, ccoord.Event.TakeWork)
@@ -308,7 +321,7 @@ func (r *Reconciler) Resume() {
 // WaitUntilReconciled waits until every change of a key up to this position, that of a write, has been run, the last time
 // without an error. It fails with ErrConflict if the key is parked, with ErrNotHeld if another replica runs it, with
 // ErrClosed, and with what ended the source.
-func (r *Reconciler) WaitUntilReconciled(ctx context.Context, key any, position uint64) error {
+func (r *Reconciler) WaitUntilReconciled(ctx context.Context, key any, position Position) error {
 	const op = "wait until a key is reconciled"
 	document, err := keyDocument(op, key)
 	if err != nil {
@@ -316,7 +329,7 @@ func (r *Reconciler) WaitUntilReconciled(ctx context.Context, key any, position 
 	}
 	defer runtime.KeepAlive(r)
 	return r.core.pump.finish(ctx, op, func(to ccoord.Report) (ccoord.Op, *ccoord.Error) {
-		return r.reconciler.WaitUntilReconciled(document, position, timeLimit(ctx), to)
+		return r.reconciler.WaitUntilReconciled(document, uint64(position), timeLimit(ctx), to)
 	})
 }
 

@@ -101,7 +101,9 @@ func (w *Work) Decode(into any) error {
 
 // Revision is the state of the document, for a table's ReplaceIf and DeleteIf. There is none of a document that another
 // program has written, and where there is no document of a table.
-func (w *Work) Revision() (revision uint64, ok bool) { return w.info.Revision, w.info.HasRevision }
+func (w *Work) Revision() (revision Revision, ok bool) {
+	return Revision(w.info.Revision), w.info.HasRevision
+}
 
 // Attempt is 1, and one more for each error of the key in a row before.
 func (w *Work) Attempt() int { return int(w.info.Attempt) }

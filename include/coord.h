@@ -422,6 +422,112 @@
 #define COORD_FORMAT_BSON 1
 
 /**
+ * Makes the document of a key; COORD_E_ALREADY_EXISTS if there is one.
+ */
+#define COORD_WRITE_INSERT 1
+
+/**
+ * Makes the document of a key, or puts it in the place of the one that is there.
+ */
+#define COORD_WRITE_PUT 2
+
+/**
+ * Changes the document of a key by an update: operators such as `{"$set": {...}}`, or on MongoDB a pipeline;
+ * COORD_E_NOT_FOUND if there is none.
+ */
+#define COORD_WRITE_UPDATE 3
+
+/**
+ * The same; an empty document is changed if there is none.
+ */
+#define COORD_WRITE_UPSERT 4
+
+/**
+ * Makes sure that the document of a key has these fields: makes it, or sets them in the one that is there.
+ */
+#define COORD_WRITE_LOCATE 5
+
+/**
+ * Puts a document in the place of the one that is there; COORD_E_NOT_FOUND if there is none.
+ */
+#define COORD_WRITE_REPLACE 6
+
+/**
+ * Removes the document of a key; COORD_E_NOT_FOUND if there is none.
+ */
+#define COORD_WRITE_DELETE 7
+
+/**
+ * There is no such delivery.
+ */
+#define COORD_TABLE_NONE 0
+
+/**
+ * A snapshot begins: what is not shown up to COORD_TABLE_INIT_DONE is not there any more.
+ */
+#define COORD_TABLE_INIT 1
+
+/**
+ * A document of the snapshot.
+ */
+#define COORD_TABLE_INIT_APPLY 2
+
+/**
+ * The snapshot is complete.
+ */
+#define COORD_TABLE_INIT_DONE 3
+
+/**
+ * A document was made or has changed, or matches the filter now.
+ */
+#define COORD_TABLE_APPLY 4
+
+/**
+ * A document was removed, or matches the filter no more.
+ */
+#define COORD_TABLE_DELETE 5
+
+/**
+ * A log begins with the changes to come.
+ */
+#define COORD_LOG_FROM_NOW 0
+
+/**
+ * A log begins with the change after a position.
+ */
+#define COORD_LOG_FROM_POSITION 1
+
+/**
+ * A log begins with the first change at a date or after it, in milliseconds since 1970 by the store's clock.
+ */
+#define COORD_LOG_FROM_TIME 2
+
+/**
+ * There is no such entry.
+ */
+#define COORD_OPERATION_NONE 0
+
+/**
+ * A document was made.
+ */
+#define COORD_OPERATION_INSERT 1
+
+/**
+ * Some fields of a document were changed.
+ */
+#define COORD_OPERATION_UPDATE 2
+
+/**
+ * A document was replaced by another one.
+ */
+#define COORD_OPERATION_REPLACE 3
+
+/**
+ * A document was removed.
+ */
+#define COORD_OPERATION_DELETE 4
+
+/**
  * Nothing is to be done until the key changes.
  */
 #define COORD_OUTCOME_DONE 0
@@ -638,6 +744,56 @@
 #define COORD_EVENT_FORCED 19
 
 /**
+ * A document was to be written; coord_event_take_written.
+ */
+#define COORD_EVENT_WRITTEN 20
+
+/**
+ * Documents were to be written; coord_event_take_many_written.
+ */
+#define COORD_EVENT_MANY_WRITTEN 21
+
+/**
+ * A document was to be read; coord_event_take_stored.
+ */
+#define COORD_EVENT_STORED 22
+
+/**
+ * Documents were to be read; coord_event_take_stored_list.
+ */
+#define COORD_EVENT_STORED_LIST 23
+
+/**
+ * A read of many documents was to begin; coord_event_take_cursor.
+ */
+#define COORD_EVENT_CURSOR 24
+
+/**
+ * An operation ended whose result is a number, such as a count; coord_event_take_number.
+ */
+#define COORD_EVENT_NUMBER 25
+
+/**
+ * A watch of a table has something to tell; coord_event_take_delivery.
+ */
+#define COORD_EVENT_DELIVERY 26
+
+/**
+ * A log was to be read; coord_event_take_table_log.
+ */
+#define COORD_EVENT_TABLE_LOG 27
+
+/**
+ * A log has something to tell; coord_event_take_log_entry.
+ */
+#define COORD_EVENT_LOG_ENTRY 28
+
+/**
+ * A table was to be copied into memory; coord_event_take_cached_table.
+ */
+#define COORD_EVENT_CACHED_TABLE 29
+
+/**
  * A reconciler was to be started; coord_event_take_reconciler.
  */
 #define COORD_EVENT_RECONCILER 40
@@ -683,6 +839,11 @@
 #define COORD_LOG_TRACE 5
 
 /**
+ * A table with a copy in memory, which is kept fresh. It keeps its client open.
+ */
+typedef struct coord_cached_table_t coord_cached_table_t;
+
+/**
  * Ends the waiting of the calls that it is given to. One token may serve many calls; once fired, it stays so.
  */
 typedef struct coord_cancel_t coord_cancel_t;
@@ -716,6 +877,17 @@ typedef struct coord_config_t coord_config_t;
  * Power over a store in memory and its clients, which are all in this process.
  */
 typedef struct coord_control_t coord_control_t;
+
+/**
+ * Results of a read, which are fetched as they are taken. It keeps its client open.
+ */
+typedef struct coord_cursor_t coord_cursor_t;
+
+/**
+ * One event of a watch, to be acknowledged; destroyed without that, it comes again. What it lends is valid until it is
+ * destroyed.
+ */
+typedef struct coord_delivery_t coord_delivery_t;
 
 /**
  * One call: this client leads, and the caller's function is to run until it is done or the term is over. Until it is
@@ -774,6 +946,11 @@ typedef struct coord_lock_list_t coord_lock_list_t;
  * A lock by its name. Nothing is held or asked for before it is acquired. It keeps its client open.
  */
 typedef struct coord_lock_t coord_lock_t;
+
+/**
+ * One change of a document. What it lends is valid until it is destroyed.
+ */
+typedef struct coord_log_entry_t coord_log_entry_t;
 
 /**
  * Messages that are being sent.
@@ -898,9 +1075,29 @@ typedef struct coord_source_t coord_source_t;
 typedef struct coord_stats_t coord_stats_t;
 
 /**
+ * Documents, in their order. What it lends is valid until it is destroyed.
+ */
+typedef struct coord_stored_list_t coord_stored_list_t;
+
+/**
+ * A document as it was read. What it lends is valid until it, or the list that it belongs to, is destroyed.
+ */
+typedef struct coord_stored_t coord_stored_t;
+
+/**
+ * The log of a table, which is being read. It keeps its client open.
+ */
+typedef struct coord_table_log_t coord_table_log_t;
+
+/**
  * A table: the store as a place for documents. It keeps its client open.
  */
 typedef struct coord_table_t coord_table_t;
+
+/**
+ * The changes of a table, each acknowledged. It keeps its client open.
+ */
+typedef struct coord_table_watch_t coord_table_watch_t;
 
 /**
  * A term of this client's. Destroying one that was campaigned for resigns it in the background; one that
@@ -918,6 +1115,11 @@ typedef struct coord_text_t coord_text_t;
  * mode says so. What it lends is valid until it is destroyed.
  */
 typedef struct coord_work_t coord_work_t;
+
+/**
+ * What a write has done. What it lends is valid until it is destroyed.
+ */
+typedef struct coord_written_t coord_written_t;
 
 /**
  * The outcome of a call: `COORD_OK`, or the number of an error. New numbers may be added at any time.
@@ -1263,6 +1465,23 @@ coord_status_t coord_options_set_number(coord_options_t *options,
                                         size_t name_len,
                                         int64_t value,
                                         coord_error_t **err);
+
+/**
+ * Sets an option that is a document, in the format of the table that the call is about. Whether there is one of this
+ * name, and whether it is a document, is checked by the call that gets the options.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_options_set_document(coord_options_t *options,
+                                          const char *name,
+                                          size_t name_len,
+                                          const void *value,
+                                          size_t value_len,
+                                          coord_error_t **err);
 
 /**
  * Destroys options. NULL is allowed.
@@ -4281,8 +4500,1416 @@ const char *coord_table_name(const coord_table_t *table);
 void coord_table_destroy(coord_table_t *table);
 
 /**
+ * Writes the document of a key, in one step: `action` is one of COORD_WRITE_..., with a document, an update or the
+ * fields; NULL for COORD_WRITE_DELETE. `revision` may be NULL; with COORD_WRITE_REPLACE and COORD_WRITE_DELETE it is
+ * the state that the document must still be in, else COORD_E_CONFLICT. `fence` may be NULL; with one, no write with
+ * an older hold of the same lock touches this document afterwards, and one that is older itself gets COORD_E_FENCED.
+ * COORD_E_INVALID_ARGUMENT for what cannot be stored: more than 16 MiB, nested too deeply, an _id that is not the
+ * key; COORD_E_UNSUPPORTED for an update that only MongoDB knows; COORD_E_ALREADY_EXISTS also if a unique index would
+ * be broken. After COORD_E_UNAVAILABLE it is not known whether it was done.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_written_destroy; `out` may be NULL
+ * @since 0.1
+ */
+coord_status_t coord_table_write(coord_table_t *table,
+                                 int32_t action,
+                                 const void *key,
+                                 size_t key_len,
+                                 const void *document,
+                                 size_t document_len,
+                                 const uint64_t *revision,
+                                 const coord_fence_t *fence,
+                                 int64_t timeout_ms,
+                                 coord_cancel_t *cancel,
+                                 coord_written_t **out,
+                                 coord_error_t **err);
+
+/**
+ * Starts coord_table_write; ends with COORD_EVENT_WRITTEN.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_write_start(coord_table_t *table,
+                                       int32_t action,
+                                       const void *key,
+                                       size_t key_len,
+                                       const void *document,
+                                       size_t document_len,
+                                       const uint64_t *revision,
+                                       const coord_fence_t *fence,
+                                       int64_t timeout_ms,
+                                       coord_queue_t *queue,
+                                       uint64_t tag,
+                                       coord_op_t **op,
+                                       coord_error_t **err);
+
+/**
+ * Writes every document that matches: COORD_WRITE_UPDATE with an update, or COORD_WRITE_DELETE with NULL. A NULL
+ * filter is every document. Not atomic as a group. `*count` becomes how many were written, `*position` the place of
+ * the last change in the history. COORD_E_FENCED if a later holder has written some of them: these were left out, and
+ * the others written, as the message tells.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing; `count` and `position` may be NULL
+ * @since 0.1
+ */
+coord_status_t coord_table_write_many(coord_table_t *table,
+                                      int32_t action,
+                                      const void *filter,
+                                      size_t filter_len,
+                                      const void *update,
+                                      size_t update_len,
+                                      const coord_fence_t *fence,
+                                      int64_t timeout_ms,
+                                      coord_cancel_t *cancel,
+                                      uint64_t *count,
+                                      uint64_t *position,
+                                      coord_error_t **err);
+
+/**
+ * Starts coord_table_write_many; ends with COORD_EVENT_MANY_WRITTEN.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_write_many_start(coord_table_t *table,
+                                            int32_t action,
+                                            const void *filter,
+                                            size_t filter_len,
+                                            const void *update,
+                                            size_t update_len,
+                                            const coord_fence_t *fence,
+                                            int64_t timeout_ms,
+                                            coord_queue_t *queue,
+                                            uint64_t tag,
+                                            coord_op_t **op,
+                                            coord_error_t **err);
+
+/**
+ * The document of a key; COORD_E_NOT_FOUND if there is none.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_stored_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_get(coord_table_t *table,
+                               const void *key,
+                               size_t key_len,
+                               int64_t timeout_ms,
+                               coord_cancel_t *cancel,
+                               coord_stored_t **out,
+                               coord_error_t **err);
+
+/**
+ * Starts coord_table_get; ends with COORD_EVENT_STORED.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_get_start(coord_table_t *table,
+                                     const void *key,
+                                     size_t key_len,
+                                     int64_t timeout_ms,
+                                     coord_queue_t *queue,
+                                     uint64_t tag,
+                                     coord_op_t **op,
+                                     coord_error_t **err);
+
+/**
+ * The documents that match, in the form of a cursor, from which coord_cursor_next takes them. A NULL filter is every
+ * document. Options: "sort" (document such as `{"a": 1, "b": -1}`; without one, and among equals, in no particular
+ * order), "projection" (document), both in the format of the table, by coord_options_set_document; "skip" and "limit"
+ * (numbers). COORD_E_UNSUPPORTED for what only MongoDB knows.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_cursor_destroy; `options` stay the caller's
+ * @since 0.1
+ */
+coord_status_t coord_table_find(coord_table_t *table,
+                                const void *filter,
+                                size_t filter_len,
+                                coord_options_t *options,
+                                int64_t timeout_ms,
+                                coord_cancel_t *cancel,
+                                coord_cursor_t **out,
+                                coord_error_t **err);
+
+/**
+ * Starts coord_table_find; ends with COORD_EVENT_CURSOR.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_find_start(coord_table_t *table,
+                                      const void *filter,
+                                      size_t filter_len,
+                                      coord_options_t *options,
+                                      int64_t timeout_ms,
+                                      coord_queue_t *queue,
+                                      uint64_t tag,
+                                      coord_op_t **op,
+                                      coord_error_t **err);
+
+/**
+ * Runs an aggregation pipeline, a list of stages, and gives its results in the form of a cursor; they have no keys.
+ * MongoDB only: COORD_E_UNSUPPORTED on other stores. COORD_E_INVALID_ARGUMENT for a pipeline that writes.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_cursor_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_aggregate(coord_table_t *table,
+                                     const void *pipeline,
+                                     size_t pipeline_len,
+                                     int64_t timeout_ms,
+                                     coord_cancel_t *cancel,
+                                     coord_cursor_t **out,
+                                     coord_error_t **err);
+
+/**
+ * Starts coord_table_aggregate; ends with COORD_EVENT_CURSOR.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_aggregate_start(coord_table_t *table,
+                                           const void *pipeline,
+                                           size_t pipeline_len,
+                                           int64_t timeout_ms,
+                                           coord_queue_t *queue,
+                                           uint64_t tag,
+                                           coord_op_t **op,
+                                           coord_error_t **err);
+
+/**
+ * How many documents match. A NULL filter is every document.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_table_count(coord_table_t *table,
+                                 const void *filter,
+                                 size_t filter_len,
+                                 int64_t timeout_ms,
+                                 coord_cancel_t *cancel,
+                                 uint64_t *count,
+                                 coord_error_t **err);
+
+/**
+ * Starts coord_table_count; ends with COORD_EVENT_NUMBER.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_count_start(coord_table_t *table,
+                                       const void *filter,
+                                       size_t filter_len,
+                                       int64_t timeout_ms,
+                                       coord_queue_t *queue,
+                                       uint64_t tag,
+                                       coord_op_t **op,
+                                       coord_error_t **err);
+
+/**
+ * The next documents, at most `max` of them (1 or more); fewer only at the end, and none after it. A call that fails,
+ * also by its time limit or its cancel token, ends the cursor: begin anew with another one.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_stored_list_destroy
+ * @since 0.1
+ */
+coord_status_t coord_cursor_next(coord_cursor_t *cursor,
+                                 size_t max,
+                                 int64_t timeout_ms,
+                                 coord_cancel_t *cancel,
+                                 coord_stored_list_t **out,
+                                 coord_error_t **err);
+
+/**
+ * Starts coord_cursor_next; ends with COORD_EVENT_STORED_LIST.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_cursor_next_start(coord_cursor_t *cursor,
+                                       size_t max,
+                                       int64_t timeout_ms,
+                                       coord_queue_t *queue,
+                                       uint64_t tag,
+                                       coord_op_t **op,
+                                       coord_error_t **err);
+
+/**
+ * Takes the cursor out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_cursor_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_cursor(coord_event_t *event, coord_cursor_t **out, coord_error_t **err);
+
+/**
+ * Destroys a cursor, read to its end or not. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `cursor`
+ * @since 0.1
+ */
+void coord_cursor_destroy(coord_cursor_t *cursor);
+
+/**
+ * Makes those indexes that are not there; the others stay. A list of documents: `{"fields": {"a": 1, "b": -1},
+ * "name": "...", "unique": true, "sparse": true, "expire_after_s": 60}`, of which only the fields must be there; with
+ * expire_after_s, a document is removed when the date in the only field is so many seconds ago.
+ * COORD_E_INVALID_ARGUMENT if there is another index of the same name, COORD_E_ALREADY_EXISTS if documents break a
+ * unique one.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_table_ensure_indexes(coord_table_t *table,
+                                          const void *indexes,
+                                          size_t indexes_len,
+                                          int64_t timeout_ms,
+                                          coord_cancel_t *cancel,
+                                          coord_error_t **err);
+
+/**
+ * Starts coord_table_ensure_indexes; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_ensure_indexes_start(coord_table_t *table,
+                                                const void *indexes,
+                                                size_t indexes_len,
+                                                int64_t timeout_ms,
+                                                coord_queue_t *queue,
+                                                uint64_t tag,
+                                                coord_op_t **op,
+                                                coord_error_t **err);
+
+/**
+ * Sets how the table is kept. Options: "previous" (switch, 0 by default): keep what each document was before a
+ * change, for watches that ask for it; on MongoDB 6.0 or later this sets the collection's
+ * changeStreamPreAndPostImages, and is COORD_E_UNSUPPORTED before.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing; `options` stay the caller's
+ * @since 0.1
+ */
+coord_status_t coord_table_configure(coord_table_t *table,
+                                     coord_options_t *options,
+                                     int64_t timeout_ms,
+                                     coord_cancel_t *cancel,
+                                     coord_error_t **err);
+
+/**
+ * Starts coord_table_configure; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_configure_start(coord_table_t *table,
+                                           coord_options_t *options,
+                                           int64_t timeout_ms,
+                                           coord_queue_t *queue,
+                                           uint64_t tag,
+                                           coord_op_t **op,
+                                           coord_error_t **err);
+
+/**
+ * Removes the table with its documents, indexes and options. No error if there is none.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_table_drop(coord_table_t *table, int64_t timeout_ms, coord_cancel_t *cancel, coord_error_t **err);
+
+/**
+ * Starts coord_table_drop; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_drop_start(coord_table_t *table,
+                                      int64_t timeout_ms,
+                                      coord_queue_t *queue,
+                                      uint64_t tag,
+                                      coord_op_t **op,
+                                      coord_error_t **err);
+
+/**
+ * Asks the store whether it could be written to now.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_table_health(coord_table_t *table,
+                                  int64_t timeout_ms,
+                                  coord_cancel_t *cancel,
+                                  coord_error_t **err);
+
+/**
+ * Starts coord_table_health; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_health_start(coord_table_t *table,
+                                        int64_t timeout_ms,
+                                        coord_queue_t *queue,
+                                        uint64_t tag,
+                                        coord_op_t **op,
+                                        coord_error_t **err);
+
+/**
+ * Takes the result of a write out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_written_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_written(coord_event_t *event, coord_written_t **out, coord_error_t **err);
+
+/**
+ * The document as it is now, or as it was before it was deleted; empty for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_written_document(const coord_written_t *written);
+
+/**
+ * The length of that in bytes, without the zero that follows; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_written_document_length(const coord_written_t *written);
+
+/**
+ * Whether there is a revision: 1 or 0. There is none after a deletion.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_written_has_revision(const coord_written_t *written);
+
+/**
+ * The revision; 0 if there is none. Only for comparing, and for the condition of a write.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint64_t coord_written_revision(const coord_written_t *written);
+
+/**
+ * The place of the change in the history: a watch or a cached table that has come to it has shown the change. 0 for
+ * NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint64_t coord_written_position(const coord_written_t *written);
+
+/**
+ * Whether there was no document before: 1 or 0.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_written_created(const coord_written_t *written);
+
+/**
+ * Destroys the result of a write. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `written`
+ * @since 0.1
+ */
+void coord_written_destroy(coord_written_t *written);
+
+/**
+ * Takes the document out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_stored_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_stored(coord_event_t *event, coord_stored_t **out, coord_error_t **err);
+
+/**
+ * The key, in the format of the table; empty for what an aggregation gives, and for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_stored_key(const coord_stored_t *stored);
+
+/**
+ * The length of that in bytes, without the zero that follows; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_stored_key_length(const coord_stored_t *stored);
+
+/**
+ * The document, in the format of the table, with its _id unless a projection left it out; empty for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_stored_document(const coord_stored_t *stored);
+
+/**
+ * The length of that in bytes, without the zero that follows; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_stored_document_length(const coord_stored_t *stored);
+
+/**
+ * Whether there is a revision: 1 or 0. On MongoDB there is none if only a part of the document was read.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_stored_has_revision(const coord_stored_t *stored);
+
+/**
+ * The revision; 0 if there is none. Only for comparing, and for the condition of a write.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint64_t coord_stored_revision(const coord_stored_t *stored);
+
+/**
+ * Destroys a document that the caller owns. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `stored`
+ * @since 0.1
+ */
+void coord_stored_destroy(coord_stored_t *stored);
+
+/**
+ * Takes the list of documents out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_stored_list_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_stored_list(coord_event_t *event, coord_stored_list_t **out, coord_error_t **err);
+
+/**
+ * How many documents there are in the list; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_stored_list_count(const coord_stored_list_t *list);
+
+/**
+ * The document at this place; NULL beyond the end. Belongs to the list.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const coord_stored_t *coord_stored_list_at(const coord_stored_list_t *list, size_t index);
+
+/**
+ * Destroys a list and all that it lent. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `list`
+ * @since 0.1
+ */
+void coord_stored_list_destroy(coord_stored_list_t *list);
+
+/**
+ * Takes the number out of an event, once: of documents. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_event_take_number(coord_event_t *event, uint64_t *out, coord_error_t **err);
+
+/**
+ * Takes out of an event, once, how many documents were written, and the place of the last of the changes in the
+ * history. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing; `count` and `position` may be NULL
+ * @since 0.1
+ */
+coord_status_t coord_event_take_many_written(coord_event_t *event,
+                                             uint64_t *count,
+                                             uint64_t *position,
+                                             coord_error_t **err);
+
+/**
+ * Watches the documents that match: a snapshot in brackets, then changes. A NULL filter is every document. `from` may
+ * be NULL; with a position (coord_delivery_position of an earlier watch, coord_written_position) there is no
+ * snapshot, but the changes after it, unless the store no longer has them. Options: "previous" (switch, 0 by
+ * default): also show what a document was before a change, where the table keeps that (coord_table_configure;
+ * always in memory). No I/O: the first coord_table_watch_next begins.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_table_watch_destroy; `options` stay the caller's
+ * @since 0.1
+ */
+coord_status_t coord_table_watch(coord_table_t *table,
+                                 const void *filter,
+                                 size_t filter_len,
+                                 const uint64_t *from,
+                                 coord_options_t *options,
+                                 coord_table_watch_t **out,
+                                 coord_error_t **err);
+
+/**
+ * The next delivery: waits for it, through outages of the store, and until the last one is done. One that is not
+ * acknowledged with coord_delivery_done comes again, and nothing comes before it. A call that ends by its time limit
+ * or by `cancel` takes nothing away. COORD_E_CLOSED when the watch or the client is closed, or the handle destroyed;
+ * COORD_E_UNSUPPORTED if the store cannot watch, or not by this filter.
+ *
+ * @threadsafe yes
+ * @blocks until something is to be told, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_delivery_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_watch_next(coord_table_watch_t *watch,
+                                      int64_t timeout_ms,
+                                      coord_cancel_t *cancel,
+                                      coord_delivery_t **out,
+                                      coord_error_t **err);
+
+/**
+ * Starts coord_table_watch_next; ends with COORD_EVENT_DELIVERY. If the event is destroyed untaken, the delivery
+ * comes again.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_watch_next_start(coord_table_watch_t *watch,
+                                            coord_queue_t *queue,
+                                            uint64_t tag,
+                                            coord_op_t **op,
+                                            coord_error_t **err);
+
+/**
+ * Ends a watch: waits for the next delivery end with COORD_E_CLOSED. Closing twice is no error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing; the handle stays, and is still to be destroyed
+ * @since 0.1
+ */
+coord_status_t coord_table_watch_close(coord_table_watch_t *watch, coord_error_t **err);
+
+/**
+ * Destroys a watch, and ends it. A delivery that is out can still be acknowledged. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `watch`
+ * @since 0.1
+ */
+void coord_table_watch_destroy(coord_table_watch_t *watch);
+
+/**
+ * Takes the delivery out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_delivery_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_delivery(coord_event_t *event, coord_delivery_t **out, coord_error_t **err);
+
+/**
+ * What has happened: COORD_TABLE_...; COORD_TABLE_NONE for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_delivery_type(const coord_delivery_t *delivery);
+
+/**
+ * The key, in the format of the table; empty for COORD_TABLE_INIT and COORD_TABLE_INIT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_delivery_key(const coord_delivery_t *delivery);
+
+/**
+ * The length of that in bytes, without the zero that follows; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_delivery_key_length(const coord_delivery_t *delivery);
+
+/**
+ * The document, in the format of the table: as of this change, or on MongoDB perhaps as of a later one. Empty for
+ * COORD_TABLE_DELETE and where there is none.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_delivery_document(const coord_delivery_t *delivery);
+
+/**
+ * The length of that in bytes, without the zero that follows; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_delivery_document_length(const coord_delivery_t *delivery);
+
+/**
+ * What the document was before, where that was asked for and is known; else empty.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_delivery_previous(const coord_delivery_t *delivery);
+
+/**
+ * The length of that in bytes, without the zero that follows; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_delivery_previous_length(const coord_delivery_t *delivery);
+
+/**
+ * Whether there is a revision: 1 or 0.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_delivery_has_revision(const coord_delivery_t *delivery);
+
+/**
+ * The revision; 0 if there is none. Only for comparing, and for the condition of a write.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint64_t coord_delivery_revision(const coord_delivery_t *delivery);
+
+/**
+ * Up to where everything has been told, with this event: a later watch may begin here. 0 within a snapshot.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint64_t coord_delivery_position(const coord_delivery_t *delivery);
+
+/**
+ * How often this event was delivered before.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint32_t coord_delivery_failures(const coord_delivery_t *delivery);
+
+/**
+ * Says how it went: well, with a NULL `error`; or with an error, which is logged, and the event comes again: after 5
+ * ms at first, up to 1000 s. COORD_E_NOT_FOUND when it was done before.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing; the handle stays, and is still to be destroyed
+ * @since 0.1
+ */
+coord_status_t coord_delivery_done(coord_delivery_t *delivery,
+                                   const char *error,
+                                   size_t error_len,
+                                   coord_error_t **err);
+
+/**
+ * Destroys a delivery. One that was not done comes again. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `delivery`
+ * @since 0.1
+ */
+void coord_delivery_destroy(coord_delivery_t *delivery);
+
+/**
+ * Reads the log of the table from there on: `from` is one of COORD_LOG_FROM_..., `place` the position or the date
+ * that it speaks of, 0 otherwise. On MongoDB the log is the oplog, which also has what other programs wrote, without
+ * their names; elsewhere the history of the table, which is trimmed by age. COORD_E_COMPACTED if the store no longer
+ * has it so far back.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_table_log_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_log(coord_table_t *table,
+                               int32_t from,
+                               uint64_t place,
+                               int64_t timeout_ms,
+                               coord_cancel_t *cancel,
+                               coord_table_log_t **out,
+                               coord_error_t **err);
+
+/**
+ * Starts coord_table_log; ends with COORD_EVENT_TABLE_LOG.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_log_start(coord_table_t *table,
+                                     int32_t from,
+                                     uint64_t place,
+                                     int64_t timeout_ms,
+                                     coord_queue_t *queue,
+                                     uint64_t tag,
+                                     coord_op_t **op,
+                                     coord_error_t **err);
+
+/**
+ * Takes the log of a table out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_table_log_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_table_log(coord_event_t *event, coord_table_log_t **out, coord_error_t **err);
+
+/**
+ * The next entry: waits for it, through outages of the store. A call that ends by its time limit or by `cancel` takes
+ * none away. COORD_E_COMPACTED when changes are missing from here on; the next call goes on after them.
+ * COORD_E_CLOSED when the log or the client is closed, or the handle destroyed.
+ *
+ * @threadsafe yes
+ * @blocks until something has changed, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_log_entry_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_log_next(coord_table_log_t *log,
+                                    int64_t timeout_ms,
+                                    coord_cancel_t *cancel,
+                                    coord_log_entry_t **out,
+                                    coord_error_t **err);
+
+/**
+ * Starts coord_table_log_next; ends with COORD_EVENT_LOG_ENTRY.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_table_log_next_start(coord_table_log_t *log,
+                                          coord_queue_t *queue,
+                                          uint64_t tag,
+                                          coord_op_t **op,
+                                          coord_error_t **err);
+
+/**
+ * Ends a log: waits for the next entry end with COORD_E_CLOSED. Closing twice is no error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing; the handle stays, and is still to be destroyed
+ * @since 0.1
+ */
+coord_status_t coord_table_log_close(coord_table_log_t *log, coord_error_t **err);
+
+/**
+ * Destroys a log, and ends it. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `log`
+ * @since 0.1
+ */
+void coord_table_log_destroy(coord_table_log_t *log);
+
+/**
+ * Takes the entry of a log out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_log_entry_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_log_entry(coord_event_t *event, coord_log_entry_t **out, coord_error_t **err);
+
+/**
+ * The name of the client that wrote; empty if that is not known: another program, a client without a name, and any
+ * deletion on MongoDB.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_log_entry_source(const coord_log_entry_t *entry);
+
+/**
+ * What was done: COORD_OPERATION_...; COORD_OPERATION_NONE for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_log_entry_operation(const coord_log_entry_t *entry);
+
+/**
+ * When, in milliseconds since 1970 by the store's clock; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int64_t coord_log_entry_at_ms(const coord_log_entry_t *entry);
+
+/**
+ * The key of the document, in the format of the table; empty for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_log_entry_key(const coord_log_entry_t *entry);
+
+/**
+ * The length of that in bytes, without the zero that follows; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_log_entry_key_length(const coord_log_entry_t *entry);
+
+/**
+ * How many paths an update has changed or removed; 0 for other operations and for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_log_entry_changed_count(const coord_log_entry_t *entry);
+
+/**
+ * The path at this place, in order; empty beyond the end.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+const char *coord_log_entry_changed_at(const coord_log_entry_t *entry, size_t index);
+
+/**
+ * Whether there is a revision: 1 or 0. There is none after a deletion.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_log_entry_has_revision(const coord_log_entry_t *entry);
+
+/**
+ * The revision; 0 if there is none. Only for comparing, and for the condition of a write.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint64_t coord_log_entry_revision(const coord_log_entry_t *entry);
+
+/**
+ * The place of the change in the history: a later log may begin after it. 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint64_t coord_log_entry_position(const coord_log_entry_t *entry);
+
+/**
+ * Destroys an entry of a log. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `entry`
+ * @since 0.1
+ */
+void coord_log_entry_destroy(coord_log_entry_t *entry);
+
+/**
+ * A table with a copy in memory of the documents that match; a NULL filter is every document. Returns when the copy
+ * is complete; it is kept fresh until the handle is destroyed. Options: "max_bytes" (number, 268435456 by default):
+ * the most that the documents may take, in bytes of BSON, and as much again while a snapshot is read anew;
+ * COORD_E_INVALID_ARGUMENT when they are more. "read_your_writes" (switch, 1 by default): whether a write through the
+ * cached table returns only when the copy shows it.
+ *
+ * @threadsafe yes
+ * @blocks until the copy is complete, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_cached_table_destroy; `options` stay the caller's
+ * @since 0.1
+ */
+coord_status_t coord_cached_table_open(coord_table_t *table,
+                                       const void *filter,
+                                       size_t filter_len,
+                                       coord_options_t *options,
+                                       int64_t timeout_ms,
+                                       coord_cancel_t *cancel,
+                                       coord_cached_table_t **out,
+                                       coord_error_t **err);
+
+/**
+ * Starts coord_cached_table_open; ends with COORD_EVENT_CACHED_TABLE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_cached_table_open_start(coord_table_t *table,
+                                             const void *filter,
+                                             size_t filter_len,
+                                             coord_options_t *options,
+                                             int64_t timeout_ms,
+                                             coord_queue_t *queue,
+                                             uint64_t tag,
+                                             coord_op_t **op,
+                                             coord_error_t **err);
+
+/**
+ * Takes the cached table out of an event, once. For an operation that failed, its error.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_cached_table_destroy
+ * @since 0.1
+ */
+coord_status_t coord_event_take_cached_table(coord_event_t *event, coord_cached_table_t **out, coord_error_t **err);
+
+/**
+ * The document of a key, from memory; COORD_E_NOT_FOUND if there is none. COORD_E_INVALID_ARGUMENT also when the
+ * documents have become more than they may, COORD_E_CLOSED when the client is closed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_stored_destroy
+ * @since 0.1
+ */
+coord_status_t coord_cached_table_get(coord_cached_table_t *cached,
+                                      const void *key,
+                                      size_t key_len,
+                                      coord_stored_t **out,
+                                      coord_error_t **err);
+
+/**
+ * The document of a key, from the store; COORD_E_NOT_FOUND if there is none.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_stored_destroy
+ * @since 0.1
+ */
+coord_status_t coord_cached_table_get_fresh(coord_cached_table_t *cached,
+                                            const void *key,
+                                            size_t key_len,
+                                            int64_t timeout_ms,
+                                            coord_cancel_t *cancel,
+                                            coord_stored_t **out,
+                                            coord_error_t **err);
+
+/**
+ * Starts coord_cached_table_get_fresh; ends with COORD_EVENT_STORED.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_cached_table_get_fresh_start(coord_cached_table_t *cached,
+                                                  const void *key,
+                                                  size_t key_len,
+                                                  int64_t timeout_ms,
+                                                  coord_queue_t *queue,
+                                                  uint64_t tag,
+                                                  coord_op_t **op,
+                                                  coord_error_t **err);
+
+/**
+ * The documents that match, from memory: looks at each. A NULL filter is every document. Options as of
+ * coord_table_find. COORD_E_UNSUPPORTED for what only MongoDB knows, also there: ask the table then.
+ * COORD_E_INVALID_ARGUMENT also when the documents have become more than they may, COORD_E_CLOSED when the client is
+ * closed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_stored_list_destroy; `options` stay the caller's
+ * @since 0.1
+ */
+coord_status_t coord_cached_table_find(coord_cached_table_t *cached,
+                                       const void *filter,
+                                       size_t filter_len,
+                                       coord_options_t *options,
+                                       coord_stored_list_t **out,
+                                       coord_error_t **err);
+
+/**
+ * How many documents match, from memory. A NULL filter is every document. COORD_E_INVALID_ARGUMENT also when the
+ * documents have become more than they may, COORD_E_CLOSED when the client is closed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_cached_table_count(coord_cached_table_t *cached,
+                                        const void *filter,
+                                        size_t filter_len,
+                                        uint64_t *count,
+                                        coord_error_t **err);
+
+/**
+ * Writes to the store, as coord_table_write; with "read_your_writes" returns when the copy shows it.
+ *
+ * @threadsafe yes
+ * @blocks until the store answers and the copy shows it, up to timeout_ms
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_written_destroy; `out` may be NULL
+ * @since 0.1
+ */
+coord_status_t coord_cached_table_write(coord_cached_table_t *cached,
+                                        int32_t action,
+                                        const void *key,
+                                        size_t key_len,
+                                        const void *document,
+                                        size_t document_len,
+                                        const uint64_t *revision,
+                                        const coord_fence_t *fence,
+                                        int64_t timeout_ms,
+                                        coord_cancel_t *cancel,
+                                        coord_written_t **out,
+                                        coord_error_t **err);
+
+/**
+ * Starts coord_cached_table_write; ends with COORD_EVENT_WRITTEN.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_cached_table_write_start(coord_cached_table_t *cached,
+                                              int32_t action,
+                                              const void *key,
+                                              size_t key_len,
+                                              const void *document,
+                                              size_t document_len,
+                                              const uint64_t *revision,
+                                              const coord_fence_t *fence,
+                                              int64_t timeout_ms,
+                                              coord_queue_t *queue,
+                                              uint64_t tag,
+                                              coord_op_t **op,
+                                              coord_error_t **err);
+
+/**
+ * Waits until the copy shows everything up to this place in the history.
+ *
+ * @threadsafe yes
+ * @blocks until the copy shows it, up to timeout_ms
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+coord_status_t coord_cached_table_wait_until(coord_cached_table_t *cached,
+                                             uint64_t position,
+                                             int64_t timeout_ms,
+                                             coord_cancel_t *cancel,
+                                             coord_error_t **err);
+
+/**
+ * Starts coord_cached_table_wait_until; ends with COORD_EVENT_DONE.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*op` (`op` may be NULL), and ends it with coord_op_destroy
+ * @since 0.1
+ */
+coord_status_t coord_cached_table_wait_until_start(coord_cached_table_t *cached,
+                                                   uint64_t position,
+                                                   int64_t timeout_ms,
+                                                   coord_queue_t *queue,
+                                                   uint64_t tag,
+                                                   coord_op_t **op,
+                                                   coord_error_t **err);
+
+/**
+ * Up to which place in the history the copy shows everything; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+uint64_t coord_cached_table_position(const coord_cached_table_t *cached);
+
+/**
+ * Whether the copy follows the store at this moment: 1 or 0. 0 while the store cannot be reached, when it shows what
+ * was there before.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+int32_t coord_cached_table_is_synced(const coord_cached_table_t *cached);
+
+/**
+ * How many bytes of BSON the copy takes; 0 for NULL.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+size_t coord_cached_table_bytes(const coord_cached_table_t *cached);
+
+/**
+ * Destroys a cached table, and its copy; the documents in the store stay. NULL is allowed.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns frees `cached`
+ * @since 0.1
+ */
+void coord_cached_table_destroy(coord_cached_table_t *cached);
+
+/**
  * The documents of a table that match: their keys, at the start and whenever one changes or is deleted. `filter` is in the
- * table's format; NULL for all documents. It keeps the table's client open.
+ * table's format; NULL for all documents. It keeps the table's client open, and is for reconcilers of that client.
  *
  * @threadsafe yes
  * @blocks no

@@ -45,10 +45,14 @@ pub enum Mutant {
     LeadsUnpublished,
     StoryWithoutPause,
     PriorityIgnored,
+    ServerClockExpiry,
+    StaleProvide,
+    LateLossForgets,
+    NotReregistered,
 }
 
 /// Every mutant with its name and what it does wrong.
-pub const ALL: [(Mutant, &str, &str); 36] = {
+pub const ALL: [(Mutant, &str, &str); 40] = {
     use Mutant as M;
     [
         (M::DeadlineFromReply, "deadline-from-reply", "a renewal counts from its answer, not from its first send"),
@@ -95,6 +99,18 @@ pub const ALL: [(Mutant, &str, &str); 36] = {
         (M::LeadsUnpublished, "leads-unpublished", "a leader is told that it leads before its value is there"),
         (M::StoryWithoutPause, "story-without-pause", "an observer is not told that nobody leads between two terms"),
         (M::PriorityIgnored, "priority-ignored", "whoever comes waits at the end, whatever its priority"),
+        (
+            M::ServerClockExpiry,
+            "server-clock-expiry",
+            "a session is dead when the store's date has passed its latest renewal's plus its ttl",
+        ),
+        (M::StaleProvide, "stale-provide", "a provider's step is applied after a later one of its session"),
+        (
+            M::LateLossForgets,
+            "late-loss-forgets",
+            "word of a lost session makes a provider forget that its successor's record has it",
+        ),
+        (M::NotReregistered, "not-reregistered", "a provider is not registered again after its session was lost"),
     ]
 };
 

@@ -146,6 +146,13 @@ async fn bad_input_is_refused_before_anything_is_done() {
             let refused = table.find(only_mongodb, FindOptions::default()).await.map(|_| ());
             assert!(matches!(refused.unwrap_err().code(), Code::Unsupported | Code::InvalidArgument));
             assert_eq!(table.count(doc! { "a": { "$mod": [2, 0] } }).await.unwrap_err().code(), Code::Unsupported);
+            // Of nothing, too.
+            let (filter, update) = (doc! { "a": { "$mod": [2, 0] } }, doc! { "$set": { "b": 1 } });
+            let refused = [
+                table.update_many(filter.clone(), update, plain()).await.unwrap_err(),
+                table.delete_many(filter.clone(), plain()).await.unwrap_err(),
+            ];
+            assert!(refused.iter().all(|error| error.code() == Code::Unsupported), "{store}: {refused:?}");
             assert_eq!(table.aggregate(vec![]).await.unwrap_err().code(), Code::Unsupported);
         }
         close(client).await;

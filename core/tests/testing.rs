@@ -127,6 +127,19 @@ async fn time_passes_when_it_is_told_to() {
     bounded(b.election("e").unwrap().campaign("b")).await.unwrap().check().unwrap();
 }
 
+/// A session's first renewal is due when its time says so, also if the clock has moved since before its tasks began:
+/// moving it further would wait for a renewal that waits for the clock.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn time_passes_while_clients_come_and_go() {
+    let (_a, _b, control) = trio("memory:kit-comers?coord.clock=manual").await;
+    for _ in 0..200 {
+        let comer = connect("memory:kit-comers?coord.clock=manual").await.unwrap();
+        control.jump(Duration::from_millis(100)).unwrap();
+        bounded(control.advance(comer.session().timing.ttl)).await.unwrap();
+        comer.close(BOUND).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_hand_over_sees_the_candidate_renew() {
     let (a, b, control) = trio("memory:kit-transfer?coord.clock=manual").await;

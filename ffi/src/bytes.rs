@@ -110,6 +110,15 @@ impl Bytes {
     }
 }
 
+/// A number that the caller lends, or none for NULL.
+///
+/// # Safety
+/// Unless it is null, a number can be read from `place`.
+pub(crate) unsafe fn lent_number(place: *const u64) -> Option<u64> {
+    // SAFETY: by the contract of this function. It need not be aligned.
+    (!place.is_null()).then(|| unsafe { place.read_unaligned() })
+}
+
 /// Where the caller wants a result.
 pub(crate) struct Out<T>(*mut T);
 

@@ -11,18 +11,24 @@ use coord_core::lock::{Held, LockInfo};
 use coord_core::observer::{Observer, ObserverEvent};
 use coord_core::owner::{Owner, OwnerEvent, OwnerWatch};
 use coord_core::provider::{Provider, ProviderEvent};
+use coord_core::table::ManyWritten;
 
 use crate::boundary::{fallible, quiet, value};
 use crate::bytes::Out;
+use crate::cached::CachedTableObject;
 use crate::client::{ClientObject, coord_client_t};
+use crate::delivery::DeliveryObject;
 use crate::error::{
     COORD_E_HANDLE, COORD_LOSS_NONE, COORD_OK, ErrorObject, coord_error_t, coord_status_t, loss_number,
 };
-use crate::handle::{self, Owned, object};
+use crate::handle::{self, Object, Owned, object};
 use crate::held::{HeldObject, coord_held_t};
 use crate::listing::{LockListObject, coord_lock_list_t};
 use crate::reconciler::{Begun, Run};
 use crate::session::{SessionObject, coord_session_t};
+use crate::stored::{StoredListObject, StoredObject, WrittenObject};
+use crate::table_log::{LogEntryObject, TableLogObject};
+use crate::table_read::CursorObject;
 use crate::text::{TextObject, coord_text_t};
 
 /// No event.
@@ -65,6 +71,26 @@ pub const COORD_EVENT_LEADER_WATCH: i32 = 17;
 pub const COORD_EVENT_ELECTED: i32 = 18;
 /// A leader was to be forced, in a test; coord_event_take_token.
 pub const COORD_EVENT_FORCED: i32 = 19;
+/// A document was to be written; coord_event_take_written.
+pub const COORD_EVENT_WRITTEN: i32 = 20;
+/// Documents were to be written; coord_event_take_many_written.
+pub const COORD_EVENT_MANY_WRITTEN: i32 = 21;
+/// A document was to be read; coord_event_take_stored.
+pub const COORD_EVENT_STORED: i32 = 22;
+/// Documents were to be read; coord_event_take_stored_list.
+pub const COORD_EVENT_STORED_LIST: i32 = 23;
+/// A read of many documents was to begin; coord_event_take_cursor.
+pub const COORD_EVENT_CURSOR: i32 = 24;
+/// An operation ended whose result is a number, such as a count; coord_event_take_number.
+pub const COORD_EVENT_NUMBER: i32 = 25;
+/// A watch of a table has something to tell; coord_event_take_delivery.
+pub const COORD_EVENT_DELIVERY: i32 = 26;
+/// A log was to be read; coord_event_take_table_log.
+pub const COORD_EVENT_TABLE_LOG: i32 = 27;
+/// A log has something to tell; coord_event_take_log_entry.
+pub const COORD_EVENT_LOG_ENTRY: i32 = 28;
+/// A table was to be copied into memory; coord_event_take_cached_table.
+pub const COORD_EVENT_CACHED_TABLE: i32 = 29;
 /// A reconciler was to be started; coord_event_take_reconciler.
 pub const COORD_EVENT_RECONCILER: i32 = 40;
 /// A reconciler has a key that is to be run; coord_event_take_work.
@@ -104,6 +130,16 @@ pub(crate) enum Payload {
     LeaderWatch(LeaderWatch),
     Elected(Elected),
     Token(i64),
+    Written(Box<WrittenObject>),
+    ManyWritten(ManyWritten),
+    Stored(Box<StoredObject>),
+    StoredList(StoredListObject),
+    Cursor(CursorObject),
+    Number(u64),
+    Delivery(Box<DeliveryObject>),
+    TableLog(TableLogObject),
+    LogEntry(Box<LogEntryObject>),
+    CachedTable(CachedTableObject),
     Reconciler(Box<Begun>),
     Work(Box<Run>),
     /// None at the end of what comes one after another.
@@ -153,6 +189,21 @@ impl EventObject {
             None => std::ptr::null(),
         }
     }
+}
+
+/// What a coord_event_take_... does that gives a handle of what `pick` accepts.
+pub(crate) fn take_into<T: Object>(
+    event: *mut coord_event_t,
+    out: Out<*mut T::C>,
+    err: Out<*mut coord_error_t>,
+    pick: impl FnOnce(Payload) -> Result<T, Payload>,
+) -> coord_status_t {
+    fallible(err, || {
+        let out = out.required("out")?;
+        let object = handle::get::<EventObject>(event)?.take(T::NOUN, pick)?;
+        out.put(handle::issue(object));
+        Ok(())
+    })
 }
 
 /// Cancels an operation, unless it has ended. Its one event still comes: with COORD_E_CANCELLED, or with the outcome

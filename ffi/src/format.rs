@@ -7,7 +7,7 @@ use coord_core::bson::raw::{RawArray, RawBsonRef, RawDocument};
 use coord_core::bson::{Bson, Document, doc};
 use coord_core::error::{Error, Result};
 use coord_core::table::{Key, Update};
-use serde_json::{Value, json};
+use serde_json::{Value, json as value_of};
 
 use crate::bytes::{Bytes, LentBytes};
 
@@ -43,14 +43,22 @@ impl Format {
     /// # Errors
     /// `InvalidArgument` if it is none. `what` names the parameter.
     pub(crate) fn document(self, given: Bytes, what: &str) -> Result<Document> {
+        given.read(what, |bytes| self.parse(bytes, what))
+    }
+
+    /// The same for bytes that are here already.
+    ///
+    /// # Errors
+    /// As [`Format::document`].
+    pub(crate) fn parse(self, bytes: &[u8], what: &str) -> Result<Document> {
         match self {
-            Self::Json => match parsed(given, what)? {
+            Self::Json => match json(bytes, what)? {
                 Value::Object(fields) => {
                     Document::try_from(fields).map_err(|error| Error::invalid(format!("{what}: {error}")))
                 }
                 other => Err(Error::invalid(format!("{what} is {}, not a document", kind(&other)))),
             },
-            Self::Bson => given.read(what, |bytes| bson(bytes, what)),
+            Self::Bson => bson(bytes, what),
         }
     }
 
@@ -146,16 +154,18 @@ fn relaxed(value: Bson) -> Value {
         }
         Bson::Array(values) => Value::Array(values.into_iter().map(relaxed).collect()),
         Bson::DateTime(date) if date.timestamp_millis() > LAST_DATE_WITH_TEXT => {
-            json!({ "$date": { "$numberLong": date.timestamp_millis().to_string() } })
+            value_of!({ "$date": { "$numberLong": date.timestamp_millis().to_string() } })
         }
         other => other.into_relaxed_extjson(),
     }
 }
 
 fn parsed(given: Bytes, what: &str) -> Result<Value> {
-    given.read(what, |bytes| {
-        serde_json::from_slice(bytes).map_err(|error| Error::invalid(format!("{what} is no JSON: {error}")))
-    })
+    given.read(what, |bytes| json(bytes, what))
+}
+
+fn json(bytes: &[u8], what: &str) -> Result<Value> {
+    serde_json::from_slice(bytes).map_err(|error| Error::invalid(format!("{what} is no JSON: {error}")))
 }
 
 fn to_bson(value: Value, what: &str) -> Result<Bson> {

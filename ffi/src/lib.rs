@@ -20,7 +20,6 @@
 compile_error!("a handle needs 64 bits");
 
 mod boundary;
-#[allow(dead_code, reason = "the calls of tables use the rest")]
 mod bytes;
 mod handle;
 mod labels;
@@ -67,15 +66,27 @@ pub mod observer;
 
 pub mod provided;
 
-#[allow(dead_code, reason = "the calls of tables and reconcilers use them")]
 pub mod fence;
 
-#[allow(dead_code, reason = "the same")]
 pub mod format;
 
-#[allow(dead_code, reason = "the same")]
 pub mod table;
 
+pub mod table_write;
+
+pub mod table_read;
+
+pub mod table_admin;
+
+pub mod stored;
+
+pub mod table_watch;
+
+pub mod delivery;
+
+pub mod table_log;
+
+pub mod cached;
 pub mod source;
 
 pub mod reconciler;

@@ -2,15 +2,17 @@
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::ffi::c_char;
+use std::ffi::{c_char, c_void};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use coord_core::bson::Document;
 use coord_core::error::{Error, Result};
 
 use crate::boundary::{fallible, quiet};
-use crate::bytes::{Out, Text};
+use crate::bytes::{Bytes, Out, Text};
 use crate::error::{coord_error_t, coord_status_t};
+use crate::format::Format;
 use crate::handle::{self, object};
 
 /// Options of a call, by name. Each call that takes some says which; NULL stands for none. Used by one thread at a
@@ -25,6 +27,7 @@ object!(OptionsObject, coord_options_t, 60, "options");
 enum Value {
     Text(String),
     Number(i64),
+    Document(Vec<u8>),
 }
 
 /// Makes options, none of which is set.
@@ -89,6 +92,28 @@ pub unsafe extern "C" fn coord_options_set_number(
     fallible(err, || set(options, name, |_| Ok(Value::Number(value))))
 }
 
+/// Sets an option that is a document, in the format of the table that the call is about. Whether there is one of this
+/// name, and whether it is a document, is checked by the call that gets the options.
+///
+/// @threadsafe yes
+/// @blocks no
+/// @callback_safe yes
+/// @owns nothing
+/// @since 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn coord_options_set_document(
+    options: *mut coord_options_t,
+    name: *const c_char,
+    name_len: usize,
+    value: *const c_void,
+    value_len: usize,
+    err: *mut *mut coord_error_t,
+) -> coord_status_t {
+    // SAFETY: as every export, see lib.rs.
+    let (name, value, err) = unsafe { (Text::lent(name, name_len), Bytes::lent(value, value_len), Out::lent(err)) };
+    fallible(err, || set(options, name, |_| value.read("value", |bytes| Ok(Value::Document(bytes.to_vec())))))
+}
+
 fn set(options: *mut coord_options_t, name: Text, value: impl FnOnce(&str) -> Result<Value>) -> Result<()> {
     let options = handle::get::<OptionsObject>(options)?;
     let name = name.read("name")?;
@@ -127,9 +152,7 @@ impl Given {
         match self.take(name) {
             None => Ok(None),
             Some(Value::Text(text)) => Ok(Some(text)),
-            Some(Value::Number(_)) => {
-                Err(Error::invalid(format!("the option '{name}' is a text; use coord_options_set_text")))
-            }
+            Some(_) => Err(Error::invalid(format!("the option '{name}' is a text; use coord_options_set_text"))),
         }
     }
 
@@ -137,9 +160,7 @@ impl Given {
         match self.take(name) {
             None => Ok(None),
             Some(Value::Number(number)) => Ok(Some(number)),
-            Some(Value::Text(_)) => {
-                Err(Error::invalid(format!("the option '{name}' is a number; use coord_options_set_number")))
-            }
+            Some(_) => Err(Error::invalid(format!("the option '{name}' is a number; use coord_options_set_number"))),
         }
     }
 
@@ -160,6 +181,7 @@ impl Given {
                 Ok(number) => Ok(Some(number)),
                 Err(_) => Err(Error::invalid(format!("the option '{name}' is a number, not '{text}'"))),
             },
+            Some(Value::Document(_)) => Err(Error::invalid(format!("the option '{name}' is a number"))),
         }
     }
 
@@ -169,6 +191,17 @@ impl Given {
             Some(0) => Ok(Some(false)),
             Some(1) => Ok(Some(true)),
             Some(other) => Err(Error::invalid(format!("the option '{name}' is 1 or 0, not {other}"))),
+        }
+    }
+
+    /// A document, in this format.
+    pub(crate) fn document(&mut self, name: &'static str, format: Format) -> Result<Option<Document>> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Document(bytes)) => format.parse(&bytes, &format!("the option '{name}'")).map(Some),
+            Some(_) => {
+                Err(Error::invalid(format!("the option '{name}' is a document; use coord_options_set_document")))
+            }
         }
     }
 

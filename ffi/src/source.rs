@@ -28,7 +28,7 @@ pub(crate) fn source(handle: *mut coord_source_t) -> Result<Source> {
 }
 
 /// The documents of a table that match: their keys, at the start and whenever one changes or is deleted. `filter` is in the
-/// table's format; NULL for all documents. It keeps the table's client open.
+/// table's format; NULL for all documents. It keeps the table's client open, and is for reconcilers of that client.
 ///
 /// @threadsafe yes
 /// @blocks no

@@ -48,6 +48,7 @@ from coord._native import __version__
 from coord._observer import Observer, ObserverEvent, ObserverEventKind, ProviderInfo, Providers
 from coord._owner import Owner, OwnerEvent, OwnerEventKind, Owners, OwnerWatch
 from coord._provider import Provider, ProviderEvent, ProviderEventKind, ProviderEvents
+from coord._reconciler import ParkedKey, ParkedKeys, Reconciler, ReconcilerStats, Source
 from coord._table import CachedTable, Table
 from coord._table_types import (
     Found,
@@ -72,6 +73,7 @@ from coord._types import (
     Waiter,
 )
 from coord._watch import Watch
+from coord._work import Cancellation, RequeueAfter, RetryAfter, Terminal, Work, requeue_after
 from coord.mail import Mailer, Outbox, mailer
 
 if TYPE_CHECKING:
@@ -82,6 +84,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AlreadyExists",
     "CachedTable",
+    "Cancellation",
     "Cancelled",
     "Candidacy",
     "Candidate",
@@ -130,6 +133,8 @@ __all__ = [
     "OwnerWatch",
     "Owners",
     "Panic",
+    "ParkedKey",
+    "ParkedKeys",
     "Provider",
     "ProviderEvent",
     "ProviderEventKind",
@@ -137,10 +142,15 @@ __all__ = [
     "ProviderInfo",
     "Providers",
     "QueueFull",
+    "Reconciler",
+    "ReconcilerStats",
     "Reentrant",
+    "RequeueAfter",
+    "RetryAfter",
     "Session",
     "SessionState",
     "SessionWatch",
+    "Source",
     "Stats",
     "StoreCalls",
     "Stored",
@@ -149,18 +159,21 @@ __all__ = [
     "TableLog",
     "TableWatch",
     "Term",
+    "Terminal",
     "Timeout",
     "Unauthorized",
     "Unavailable",
     "Unsupported",
     "Waiter",
     "Watch",
+    "Work",
     "Written",
     "__version__",
     "aio",
     "bson",
     "connect",
     "mailer",
+    "requeue_after",
     "sanitize",
     "testing",
 ]

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import os
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from coord import _native
@@ -45,6 +46,22 @@ class Bridge:
         finally:
             self._futures.pop(tag, None)
             _retrieve(future)
+
+    def watch(self, call: _native.Call, f: Callable[[], object]) -> Callable[[], None]:
+        """Calls f, in a turn of the loop, when an operation has succeeded. Returns what gives that up."""
+        tag, op, future = self._start(call, None)
+
+        def ended(future: asyncio.Future[Any]) -> None:
+            if not future.cancelled() and future.exception() is None:
+                f()
+
+        def give_up() -> None:
+            op.cancel()
+            future.remove_done_callback(ended)
+            self._futures.pop(tag, None)
+
+        future.add_done_callback(ended)
+        return give_up
 
     def close(self) -> None:
         """Gives back what nobody took."""

@@ -17,10 +17,12 @@ from coord._lock import Held, HeldBase, Lock, ProcessBound, _qualified, also_fai
 from coord._observer import Observer
 from coord._owner import Owners, OwnerWatch
 from coord._provider import Provider
+from coord._reconciler import Keys, Mode, Reconciler, check_sync, native_reconcile
 from coord._table import CachedTable, Table
 from coord._table_base import Document, cached_call, check_uncached
 from coord._types import LockInfo, Locks, Session, Stats, _html_table
 from coord._watch import Watch
+from coord._work import RequeueAfter, Work
 from coord.mail import Mailer, Outbox, native_mailer, native_outbox
 
 if TYPE_CHECKING:
@@ -427,6 +429,109 @@ class Client(ClientBase):
         ['snapshot_start', 'joined', 'snapshot_end']
         """
         return OwnerWatch(self._native.watch_owners().wait(), "owners")
+
+    @overload
+    def reconcile(
+        self,
+        name: str,
+        source: Keys,
+        f: Callable[[Work], RequeueAfter | None],
+        *,
+        workers: int = 1,
+        mode: Mode = "all",
+        shards: int | None = None,
+        backoff: tuple[float, float] | None = None,
+        rate: float | tuple[float, int] | None = None,
+        resync: float | None = None,
+        move_grace: float | None = None,
+        timeout: float | None = None,
+    ) -> Reconciler: ...
+
+    @overload
+    def reconcile(
+        self,
+        name: str,
+        source: Keys,
+        f: None = None,
+        *,
+        workers: int = 1,
+        mode: Mode = "all",
+        shards: int | None = None,
+        backoff: tuple[float, float] | None = None,
+        rate: float | tuple[float, int] | None = None,
+        resync: float | None = None,
+        move_grace: float | None = None,
+        timeout: float | None = None,
+    ) -> Callable[[Callable[[Work], RequeueAfter | None]], Reconciler]: ...
+
+    def reconcile(
+        self,
+        name: str,
+        source: Keys,
+        f: Callable[[Work], RequeueAfter | None] | None = None,
+        *,
+        workers: int = 1,
+        mode: Mode = "all",
+        shards: int | None = None,
+        backoff: tuple[float, float] | None = None,
+        rate: float | tuple[float, int] | None = None,
+        resync: float | None = None,
+        move_grace: float | None = None,
+        timeout: float | None = None,
+    ) -> Reconciler | Callable[[Callable[[Work], RequeueAfter | None]], Reconciler]:
+        """Calls `f(work)` for every key of a source, and again for every key that changes, on threads of its own.
+
+        One key is never run twice at once, and changes during a run lead to exactly one more. Returns when the source
+        is followed; docs/reconciler.md tells the rest.
+
+        Args:
+            name: Its name: `name`, `scope/name` or `namespace/scope/name`. It tells the replicas of one reconciler, and
+                matters only in the modes "leader" and "sharded".
+            source: Where the keys come from: a table, a pair of a table and a filter, or a `coord.Source`.
+            f: The function. It returns None when it is done with the key, or `coord.requeue_after(seconds)`; what it
+                raises is an error, after which the key is tried again: `coord.Terminal` parks it, `coord.RetryAfter`
+                says when. Without one this is a
+                decorator, which puts the reconciler in the function's place.
+            workers: How many keys are run at once.
+            mode: Which of several replicas, reconcilers of one name, run a key: "all", every one; "leader", the
+                elected one; "sharded", each key by the one that holds its shard.
+            shards: How many shards there are in mode "sharded", the same for all replicas, for ever; None: 64.
+            backoff: The first and the longest pause after an error, in seconds; they double in between. By default from
+                5 ms to 1000 s.
+            rate: How many runs may begin in a second, evenly; or a pair of that and how many may begin at once. None:
+                as many as can.
+            resync: After how many seconds every key is run although nothing has changed, again and again; at least 1.
+                None: never.
+            move_grace: For how many seconds a run may go on when its shard is to move to another replica, before it is
+                asked to stop; None: 10. However long it takes, the shard moves after its end.
+            timeout: How many seconds the start may take; None: as long as it takes.
+
+        Returns:
+            The reconciler, a context manager that closes it.
+
+        Raises:
+            InvalidArgument: The name or an option; another number of shards than this reconciler began with; a source
+                of keys that are added by hand in another mode than "all", since nobody else knows them.
+            Unsupported: The store cannot watch.
+            Timeout: The source could not be followed in time.
+            Closed: The client is closed.
+
+        >>> import coord
+        >>> with coord.connect("memory:") as client:
+        ...     orders = client.table("orders")
+        ...     written = orders.insert("a1", {"total": 12.5})
+        ...     with client.reconcile("r", orders, lambda work: print(work.document["total"])) as reconciler:
+        ...         reconciler.wait_until_reconciled("a1", written.position, timeout=30)
+        12.5
+        """
+
+        def begin(f: Callable[[Work], RequeueAfter | None]) -> Reconciler:
+            check_sync(f)
+            options = (workers, mode, shards, backoff, rate, resync, move_grace)
+            call, model = native_reconcile(self, name, source, *options)
+            return Reconciler(call.wait(timeout), self, f, model, workers)
+
+        return begin if f is None else begin(f)
 
     def health(self) -> None:
         """Asks the store whether it could be written to now.

@@ -1,7 +1,8 @@
-"""What outlives a call: the clients that are open, the thread that carries the log to `logging`, exit and fork.
+"""What outlives a call: what is open, the thread that carries the log to `logging`, exit and fork.
 
-At exit every open client is closed within its `close_timeout`, so that nothing stays locked. A forked child forgets
-all of this: it belongs to the parent.
+At exit every open client is closed within its `close_timeout`, so that nothing stays locked; half of that time is for
+reconcilers' functions to end in, as long as their clients still work. A forked child forgets all of this: it belongs to
+the parent.
 """
 
 from __future__ import annotations
@@ -27,7 +28,14 @@ class _HasNative(Protocol):
     def __hash__(self) -> int: ...
 
 
+class _Reconciler(Protocol):
+    _native: _native.Reconciler
+
+    def __hash__(self) -> int: ...
+
+
 _open: weakref.WeakSet[_HasNative] = weakref.WeakSet()
+_reconcilers: weakref.WeakSet[_Reconciler] = weakref.WeakSet()
 _log_thread: threading.Thread | None = None
 _log_starting = threading.Lock()
 _exiting = False
@@ -37,6 +45,11 @@ def opened(client: _HasNative) -> None:
     """A client was connected: it is closed at exit, and the library's log is carried on."""
     _open.add(client)
     _start_log()
+
+
+def reconciling(reconciler: _Reconciler) -> None:
+    """A reconciler has functions on threads: at exit they are asked to stop, and waited for."""
+    _reconcilers.add(reconciler)
 
 
 def snapshot(items: Iterable[_Item]) -> list[_Item]:
@@ -76,7 +89,7 @@ def _carry_log() -> None:
 def _at_exit() -> None:
     global _exiting
     try:
-        _close_all([client._native for client in snapshot(_open)])
+        _close_all([client._native for client in snapshot(_open)], [one._native for one in snapshot(_reconcilers)])
     finally:
         _exiting = True
         _native.log_wake()
@@ -85,23 +98,29 @@ def _at_exit() -> None:
         _native.finish()
 
 
-def _close_all(clients: list[_native.Client]) -> None:
-    """Closes them all at once and waits, but no longer than the most patient of them."""
+def _close_all(clients: list[_native.Client], reconcilers: list[_native.Reconciler]) -> None:
+    """Closes them all at once and waits, but no longer than the most patient of the clients."""
     if not clients:
         return
-    queue = _native.Queue()
     patience = max(client.close_timeout() for client in clients)
-    for tag, client in enumerate(clients):
-        queue.start(tag, client.close(None))
-    unfinished = len(clients)
     until = time.monotonic() + patience
+    _end_all([reconciler.close(patience) for reconciler in reconcilers], until - patience / 2)
+    _end_all([client.close(None) for client in clients], until)
+
+
+def _end_all(closings: list[_native.Call], until: float) -> None:
+    queue = _native.Queue()
+    for tag, closing in enumerate(closings):
+        queue.start(tag, closing)
+    unfinished = len(closings)
     while unfinished > 0 and time.monotonic() < until:
         unfinished -= len(queue.take(0.05))
 
 
 def _in_child() -> None:
-    global _open, _log_thread, _log_starting
+    global _open, _reconcilers, _log_thread, _log_starting
     _open = weakref.WeakSet()
+    _reconcilers = weakref.WeakSet()
     _log_thread = None
     _log_starting = threading.Lock()
 

@@ -113,3 +113,29 @@ pub(crate) fn token(value: &Bound<'_, PyAny>) -> PyResult<i64> {
     let token = number.extract::<i64>().map_err(|_| Error::invalid("a token has at most 64 bits"));
     raised(value.py(), token)
 }
+
+/// A whole number from zero, of 32 bits.
+///
+/// # Errors
+/// `TypeError` for what is not an int, and for a bool; `InvalidArgument` for a negative or longer one.
+pub(crate) fn count(what: &str, value: &Bound<'_, PyAny>) -> PyResult<u32> {
+    let narrow = |number| u32::try_from(number).map_err(|_| Error::invalid(format!("{what} has at most 32 bits")));
+    raised(value.py(), narrow(unsigned(what, value)?))
+}
+
+/// A number.
+///
+/// # Errors
+/// `TypeError` for what is none, and for a bool; `InvalidArgument` for an int without a float near it.
+pub(crate) fn number(what: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
+    let kind = value.get_type().name()?;
+    let none = || PyTypeError::new_err(format!("{what} is a number, not {kind}"));
+    if value.is_instance_of::<PyBool>() {
+        return Err(none());
+    }
+    match value.extract::<f64>() {
+        Ok(number) => Ok(number),
+        Err(error) if error.is_instance_of::<PyTypeError>(value.py()) => Err(none()),
+        Err(_) => raised(value.py(), Err(Error::invalid(format!("{what} is too large")))),
+    }
+}

@@ -4,7 +4,8 @@
 //! starts on a `queue`, and `feed` is a source of events, one after the other; `client`, `lock` and `held`, `election`,
 //! `term` and `candidacy`, `provider`, `observer` and `owner` describe and make them; `loss` is that of a hold or a term;
 //! `table`, `cached`, `cursor` and `table_watch` are of documents, which `lowered` and `lifted` convert, and `fence` is a
-//! hold as the right to write one; `answer` and `error` convert what comes back; `log` keeps the library's log until Python fetches it.
+//! hold as the right to write one; `reconciler` asks for `work`; `answer` and `error` convert what comes back; `log` keeps
+//! the library's log until Python fetches it.
 //!
 //! Invariants: no thread of the library ever attaches to the interpreter; the interpreter is let go around every
 //! wait; every object may be used from any thread, and in a forked child it answers `Forked` and leaks what it has.
@@ -36,10 +37,12 @@ mod ours;
 mod owner;
 mod provider;
 mod queue;
+mod reconciler;
 mod table;
 mod table_watch;
 mod term;
 mod testing;
+mod work;
 
 use pyo3::prelude::*;
 
@@ -85,6 +88,8 @@ mod _native {
     #[pymodule_export]
     use crate::queue::{Op, Queue};
     #[pymodule_export]
+    use crate::reconciler::{Reconciler, Source, reconcile};
+    #[pymodule_export]
     use crate::table::Table;
     #[pymodule_export]
     use crate::table_watch::{Delivery, TableWatch};
@@ -92,6 +97,8 @@ mod _native {
     use crate::term::Term;
     #[pymodule_export]
     use crate::testing::Control;
+    #[pymodule_export]
+    use crate::work::{Request, Work, checked_seconds};
 
     use super::*;
 

@@ -49,6 +49,8 @@ def test_ctrl_c_ends_an_acquire_and_leaves_no_waiter(shared_url: str) -> None:
         'list(client.election("a").observe())',
         'client.observe("a").wait_available()',
         "list(client.watch_owners())",
+        "(r := client.reconcile('r', coord.Source.manual(), lambda w: w.cancelled.wait() and None)).add('k') and r.drain()",
+        "(r := client.reconcile('r', coord.Source.manual(), print)).pause() or r.add('k') and r.wait_until_reconciled('k')",
     ],
 )
 def test_ctrl_c_ends_every_wait(shared_url: str, call: str) -> None:

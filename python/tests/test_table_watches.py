@@ -88,9 +88,6 @@ def test_a_watch_goes_on_from_a_position(table: coord.Table[Document]) -> None:
     table.insert("b", {})
     with table.watch(from_position=position) as watch:
         delivery = take(watch)
-        if delivery.key == "a":
-            # On MongoDB what was at that very position comes again.
-            delivery = take(watch)
         assert (delivery.kind, delivery.key) == (Kind.APPLY, "b")
     for wrong in (-1, 2**64):
         with pytest.raises(coord.InvalidArgument):
@@ -207,9 +204,6 @@ def test_the_log_tells_who_has_changed_what(
     with table.log(from_position=begin.position) as log:
         other.table(table.name).update("a", {"$set": {"n": 2, "m.x": 1}, "$unset": {"o": 1}})
         entry = log.next(PATIENCE)
-        if entry.position == begin.position:
-            # On MongoDB what was at that very position comes again.
-            entry = log.next(PATIENCE)
         assert (entry.source, entry.operation, entry.key) == ("two", coord.LogOperation.UPDATE, "a")
         assert entry.changed_fields
         assert entry.changed_fields[0] in ("m", "m.x")
@@ -344,4 +338,5 @@ def test_threads_read_a_copy_while_one_waits_for_a_change(client: coord.Client, 
             assert copy.count() == n + 1
         copy.insert("end", {})
         thread.join(PATIENCE)
-        assert [key for key in found if key is not None] == list(range(20))
+        # Those of the snapshot come in no order, and one may come both in it and as a change.
+        assert {key for key in found if key is not None} == set(range(20))

@@ -18,6 +18,7 @@ MODULES = sorted(
     module.name for module in pkgutil.walk_packages([str(PACKAGE)], "coord.") if module.name != "coord._native"
 )
 TABLES = ["CachedTable", "Cursor", "Table", "TableLog", "TableWatch"]
+RECONCILERS = ["Cancellation", "Reconciler", "Work"]
 NOUNS = ["Candidacy", "Client", "Election", "Held", "LeaderWatch", "Lock", "Loss", "Observer", "OwnerWatch", "Provider"]
 
 
@@ -33,6 +34,8 @@ def test_examples_run(name: str) -> None:
         "coord._client",
         "coord._election",
         "coord._table",
+        "coord._reconciler",
+        "coord._work",
     ):
         assert results.attempted > 0
 
@@ -51,7 +54,7 @@ def test_the_stub_is_that_of_the_native_module() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*NOUNS, *TABLES, "Mailer", "Outbox", "ProviderEvents", "SessionWatch", "Term", "Watch"]
+    "name", [*NOUNS, *TABLES, *RECONCILERS, "Mailer", "Outbox", "ProviderEvents", "SessionWatch", "Term", "Watch"]
 )
 def test_both_apis_have_the_same_names(name: str) -> None:
     def names(cls: type) -> set[str]:

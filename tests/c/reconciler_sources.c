@@ -165,7 +165,7 @@ static void shards(void) {
 static void documents(void) {
     coord_table_t *table = NULL;
     coord_source_t *source = NULL;
-    OK(coord_table_new(b, "reconcilers", COORD_NUL, COORD_FORMAT_BSON, &table, &err));
+    OK(coord_table_new(a, "reconcilers", COORD_NUL, COORD_FORMAT_BSON, &table, &err));
     OK(coord_source_table(table, NULL, 0, &source, &err));
     coord_table_destroy(table);
     coord_reconciler_t *r = reconcile(a, source, "all", 0);
@@ -178,7 +178,7 @@ static void documents(void) {
     OK(coord_reconciler_wait_until_reconciled(r, "\"default/default/r\"", COORD_NUL, 0, WAIT_MS, NULL, &err));
     coord_reconciler_destroy(r);
 
-    OK(coord_table_new(b, "reconcilers", COORD_NUL, COORD_FORMAT_JSON, &table, &err));
+    OK(coord_table_new(a, "reconcilers", COORD_NUL, COORD_FORMAT_JSON, &table, &err));
     OK(coord_source_table(table, "{\"shards\":{\"$gt\":3}}", COORD_NUL, &source, &err));
     coord_table_destroy(table);
     r = reconcile(a, source, "all", 0);

@@ -8,7 +8,9 @@ use coord_core::bson::{Bson, Document, doc};
 use coord_core::client::{Client, connect};
 use coord_core::error::Code;
 use coord_core::reconciler::{Mode, Outcome, ReconcileOptions, Reconciler, Source};
-use coord_core::table::{CacheOptions, FindOptions, Key, Position, Table, TableEvent, WatchOptions, WriteOptions};
+use coord_core::table::{
+    CacheOptions, FindOptions, Key, LogFrom, Position, Table, TableEvent, WatchOptions, WriteOptions,
+};
 use coord_tests::servers::{ReplicaSet, SetOptions};
 use futures::TryStreamExt;
 
@@ -203,6 +205,44 @@ fn a_place_that_the_oplog_no_longer_has_leads_to_a_new_snapshot() {
         let delivery = watch.next().await.unwrap();
         assert!(delivery.position() >= position && position > Position::default());
         assert!(matches!(delivery.take(), TableEvent::Apply { key, .. } if key == Key::from(3)));
+        client.close(PATIENCE).await.unwrap();
+    });
+}
+
+#[test]
+fn every_change_of_a_transaction_is_seen() {
+    let Some(set) = ReplicaSet::start(1) else { return };
+    run(async {
+        let plain = mongodb::Client::with_uri_str(set.uri()).await.unwrap();
+        let things: Collection = plain.database("app").collection("things");
+        things.insert_one(doc! { "_id": 0i64 }).await.unwrap();
+        let client = client(&set.uri()).await;
+        let all = client.reconcile("all", everything(&client), ReconcileOptions::default()).await.unwrap();
+        let seen = run_all(all);
+        let table = client.table("app.things").unwrap();
+        let copy = copy_all(&table);
+        let log = table.log(LogFrom::Now).await.unwrap();
+        until("the snapshot", async || (copy.lock().unwrap().len() == 1).then_some(())).await;
+
+        let mut session = plain.start_session().await.unwrap();
+        session.start_transaction().await.unwrap();
+        for n in 1..=3i64 {
+            things.insert_one(doc! { "_id": n }).session(&mut session).await.unwrap();
+        }
+        things.delete_one(doc! { "_id": 0i64 }).session(&mut session).await.unwrap();
+        session.commit_transaction().await.unwrap();
+
+        let there = contents(&things).await;
+        assert_eq!(there.len(), 3);
+        for (what, seen) in [("the reconciler", &seen), ("the watch", &copy)] {
+            until(what, async || (*seen.lock().unwrap() == there).then_some(())).await;
+        }
+        let mut keys = Vec::new();
+        for _ in 0..4 {
+            let entry = tokio::time::timeout(PATIENCE, log.next()).await.unwrap().unwrap();
+            keys.push(entry.key);
+        }
+        assert_eq!(keys, [1i64, 2, 3, 0].map(Key::from));
         client.close(PATIENCE).await.unwrap();
     });
 }

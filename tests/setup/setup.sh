@@ -20,7 +20,7 @@ main() {
     need_command make make "" "make"
     need_command pkg-config pkg-config "" "pkg-config"
     need_rust
-    need_python
+    need_python "$purpose"
     [ "$purpose" = wheel ] || need_go
     if [ "$purpose" = test ]; then
         want_mongod
@@ -47,7 +47,7 @@ need_rust() {
     fi
 }
 
-need_python() {
+need_python() { # purpose
     local python
     python=$(usable_python) || { debian_install python3-venv && python=$(usable_python); } || true
     if [ -z "$python" ]; then
@@ -56,7 +56,12 @@ need_python() {
     fi
     # An environment copied from elsewhere, or whose Python is gone, is made anew.
     [ "$("$venv/bin/python" -c 'import sys; print(sys.prefix)' 2>/dev/null)" = "$PWD/$venv" ] || "$python" -m venv --clear "$venv"
-    pip_install "$here/requirements.txt" || missing "the wheels of $here/requirements.txt: pip could not install them"
+    local file files=("$here/build.txt")
+    # Who wants to look at it only needs not wait for what tests it.
+    [ "$1" = test ] && files+=("$here/requirements.txt")
+    for file in "${files[@]}"; do
+        pip_install "$file" || missing "the wheels of $file: pip could not install them"
+    done
 }
 
 # The machine's own Python, not the environment's.

@@ -72,6 +72,8 @@ pub struct Sequence<K, V> {
     out: VecDeque<(Position, Event<K, V>)>,
     told: Position,
     heard: Position,
+    /// What is told of up to here was not told by the stream.
+    known: Position,
 }
 
 #[derive(Debug)]
@@ -92,12 +94,18 @@ impl<K: Clone + Eq + Hash, V> Sequence<K, V> {
     /// From the very beginning: a listing is wanted as soon as the stream says where it begins.
     pub fn new() -> Self {
         let state = State::Wanted { since: Position::default(), kept: HashMap::new() };
-        Self { state, out: VecDeque::new(), told: Position::default(), heard: Position::default() }
+        Self {
+            state,
+            out: VecDeque::new(),
+            told: Position::default(),
+            heard: Position::default(),
+            known: Position::default(),
+        }
     }
 
     /// From a place up to which everything is known.
     pub fn after(position: Position) -> Self {
-        Self { state: State::Following, out: VecDeque::new(), told: position, heard: position }
+        Self { state: State::Following, out: VecDeque::new(), told: position, heard: position, known: position }
     }
 
     /// The next event, if one can be told.
@@ -173,6 +181,7 @@ impl<K: Clone + Eq + Hash, V> Sequence<K, V> {
             .collect();
         later.sort_unstable_by_key(|(position, ..)| *position);
         self.heard = self.heard.max(*at);
+        self.known = self.known.max(*at);
         self.state = State::Following;
         self.out.push_back((self.heard, Event::InitDone));
         for (position, key, change) in later {
@@ -189,14 +198,14 @@ impl<K: Clone + Eq + Hash, V> Sequence<K, V> {
         }
     }
 
-    /// Something has changed.
+    /// Something has changed. Changes that were made as one have one place.
     pub fn on_change(&mut self, position: Position, key: K, change: Changed<V>) {
         match &mut self.state {
             State::Wanted { kept, .. } | State::Listing { kept, .. } => {
                 kept.insert(key, (position, change));
             }
             // A stream that was opened anew may repeat what it has told.
-            State::Following if position <= self.heard => {}
+            State::Following if position <= self.known || position < self.heard => {}
             State::Following => {
                 self.heard = position;
                 self.out.push_back((position, change.event(key)));

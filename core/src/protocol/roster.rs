@@ -20,6 +20,7 @@ pub mod view;
 use serde::{Deserialize, Serialize};
 
 use super::session::{SessionRecord, Vitality};
+use crate::mutants::{self, Mutant};
 
 /// The most providers that one session may have.
 pub const MAX_PROVIDERS: usize = 1_000;
@@ -86,7 +87,8 @@ fn changed(
     revision: i64,
     change: impl FnOnce(&mut Vec<ProviderRecord>),
 ) -> Option<SessionRecord> {
-    let mut record = record.filter(|r| r.vitality == Vitality::Live && r.revision <= revision)?;
+    let in_turn = |r: &SessionRecord| r.revision <= revision || mutants::on(Mutant::StaleProvide);
+    let mut record = record.filter(|r| r.vitality == Vitality::Live && in_turn(r))?;
     change(&mut record.providers);
     record.revision = revision;
     Some(record)

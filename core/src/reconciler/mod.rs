@@ -243,15 +243,18 @@ impl Client {
     /// reconciler, and matters only in the modes [`Mode::Leader`] and [`Mode::Sharded`].
     ///
     /// # Errors
-    /// `InvalidArgument` for the name and the options, for another number of shards than this reconciler began with, and
-    /// for [`Source::Manual`] in another mode than [`Mode::All`] (nobody else knows its keys); `Unsupported` if the store
-    /// cannot watch; `Closed`; those of the store.
+    /// `InvalidArgument` for the name and the options, for another client's table, for another number of shards than this
+    /// reconciler began with, and for [`Source::Manual`] in another mode than [`Mode::All`] (nobody else knows its keys);
+    /// `Unsupported` if the store cannot watch; `Closed`; those of the store.
     pub async fn reconcile(&self, name: &str, source: Source, options: ReconcileOptions) -> Result<Reconciler> {
         let name = self.name(name)?;
         options.check()?;
         let core = self.core().clone();
         core.check_open()?;
         let origin = match source {
+            Source::Table { table, .. } if !Arc::ptr_eq(table.client().core(), &core) => {
+                return Err(Error::invalid("a reconciler's table is one of its own client's"));
+            }
             Source::Table { table, filter } => Origin::Table { table: table.table_name().clone(), filter },
             Source::Observer(pattern) => Origin::Observer(self.observe(&pattern, ObserveOptions::default()).await?),
             Source::ReleasedLocks { prefix } => Origin::ReleasedLocks { prefix: self.lock_prefix(&prefix) },

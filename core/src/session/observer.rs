@@ -173,7 +173,7 @@ fn is_buried(session: &Session, id: SessionId) -> bool {
     session.observer.with(|state| state.again.contains_key(&id) || state.seen.is_dead(id))
 }
 
-/// What [`Mutant::WallClockExpiry`] believes.
+/// What [`Mutant::WallClockExpiry`] and [`Mutant::ServerClockExpiry`] believe.
 fn expired_by_date(records: &BTreeMap<SessionId, SessionRecord>, now: WallTime) -> Vec<(SessionId, KillProof)> {
     let expired = |r: &&SessionRecord| now.0 > r.seen.0.saturating_add(r.ttl.as_millis() as i64);
     let live = records.values().filter(|r| r.vitality == Vitality::Live);
@@ -198,7 +198,11 @@ async fn read(session: &Arc<Session>) -> Result<()> {
     if ids.is_empty() {
         return Ok(());
     }
-    let records = session.store().sessions(SessionQuery::Ids(ids.clone())).await?;
+    let mut asked = ids.clone();
+    if mutants::on(Mutant::ServerClockExpiry) {
+        asked.push(session.id());
+    }
+    let records = session.store().sessions(SessionQuery::Ids(asked)).await?;
     let records: BTreeMap<SessionId, SessionRecord> = records.into_iter().map(|r| (r.id, r)).collect();
     let answered = session.env().now();
     let mut died = Vec::new();
@@ -221,6 +225,11 @@ async fn read(session: &Arc<Session>) -> Result<()> {
         if mutants::on(Mutant::WallClockExpiry) {
             return expired_by_date(&records, session.env().clock.wall());
         }
+        if mutants::on(Mutant::ServerClockExpiry) {
+            // The store dates each renewal: the latest of one's own is as near to its date as a client comes.
+            let now = records.get(&session.id()).map_or(WallTime(0), |own| own.seen);
+            return expired_by_date(&records, now);
+        }
         state.seen.eligible()
     });
     for id in died {
@@ -231,7 +240,7 @@ async fn read(session: &Arc<Session>) -> Result<()> {
         bury(session, id, proof).await?;
     }
     for (id, record) in &records {
-        if record.vitality == Vitality::Live {
+        if record.vitality == Vitality::Live && *id != session.id() {
             watch_process(session, *id, &record.info);
         }
     }

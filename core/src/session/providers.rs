@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use super::Session;
 use crate::driver::Watched;
 use crate::error::{Code, Error, LossReason, Result};
+use crate::mutants::{self, Mutant};
 use crate::protocol::roster::{self, MAX_PROVIDERS, MAX_TOGETHER, ProviderRecord};
 use crate::protocol::session::{SessionId, SessionState, SessionStep};
 use crate::store::Store;
@@ -297,10 +298,11 @@ impl Providers {
             let (had, keep) = offer.state.modify(|state| {
                 let had = state.applied.is_some_and(|(of, _)| of == session);
                 let concerned = had || state.written == Some(session);
-                state.written = state.written.filter(|of| *of != session);
+                state.written = state.written.filter(|of| *of != session && !mutants::on(Mutant::LateLossForgets));
                 state.applied = state.applied.filter(|(of, _)| *of != session);
                 // What is in the successor's record already still has to be taken out of it.
-                let goes_on = state.written.is_some() || (state.wanted && (offer.reregister || !state.ever));
+                let again = (offer.reregister && !mutants::on(Mutant::NotReregistered)) || !state.ever;
+                let goes_on = state.written.is_some() || (state.wanted && again);
                 (had && state.wanted, !concerned || goes_on)
             });
             if had && reason != LossReason::Closed {

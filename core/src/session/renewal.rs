@@ -15,7 +15,8 @@ use crate::time::Timestamp;
 /// Renews until the session is over.
 pub(super) async fn keep_alive(session: Arc<Session>) {
     let period = session.timing().renew_every;
-    let mut next = session.env().now() + period;
+    // From when the opening was sent, as the session's time counts: this task may begin later.
+    let mut next = session.deadline() - (session.timing().ttl - session.timing().margin) + period;
     loop {
         session.env().sleep_until(soonest(&session, next)).await;
         if let SessionState::Lost(_) = session.state() {

@@ -43,10 +43,59 @@ pub(crate) struct Follow {
     listing: Option<Found>,
     /// Taken from the stream, and not yet looked at.
     heard: Option<Box<Change>>,
-    /// The latest place that the stream has told: where it is opened anew.
-    resume: Option<Position>,
+    read: Read,
     pause: Duration,
     flowing: Arc<AtomicBool>,
+}
+
+/// How far a stream was read.
+///
+/// Changes that were made in one transaction have one place. Opened anew, MongoDB's stream begins with all of that place,
+/// so those that were read already are counted.
+#[derive(Default)]
+pub(super) struct Read {
+    /// The latest place that the stream has told: where it is opened anew.
+    place: Option<Position>,
+    /// How many changes of that place were read.
+    changes: usize,
+    /// How many of them come again.
+    repeated: usize,
+}
+
+impl Read {
+    pub(super) fn up_to(place: Option<Position>) -> Self {
+        Self { place, ..Self::default() }
+    }
+
+    /// Where to open the stream.
+    pub(super) fn from(&self) -> From {
+        self.place.map_or(From::Now, From::After)
+    }
+
+    /// The stream is opened from there.
+    pub(super) fn opened(&mut self) {
+        self.repeated = self.changes;
+    }
+
+    /// Whether this change was read before the stream was opened anew.
+    pub(super) fn knows(&mut self, place: Position) -> bool {
+        let known = self.place == Some(place) && self.repeated > 0;
+        self.repeated = if known { self.repeated - 1 } else { 0 };
+        known
+    }
+
+    /// A change was read.
+    pub(super) fn change(&mut self, place: Position) {
+        self.progress(place);
+        self.changes += 1;
+    }
+
+    /// There are no other changes up to this place.
+    pub(super) fn progress(&mut self, place: Position) {
+        if self.place != Some(place) {
+            *self = Self::up_to(Some(place));
+        }
+    }
 }
 
 /// The keys of the documents that match.
@@ -79,7 +128,7 @@ impl Follow {
             changes: None,
             listing: None,
             heard: None,
-            resume: after,
+            read: Read::up_to(after),
             pause: FIRST_PAUSE,
             flowing: Arc::default(),
         }
@@ -127,13 +176,13 @@ impl Follow {
             return self.take_in().await;
         }
         if self.changes.is_none() {
-            let from = self.resume.map_or(From::Now, From::After);
-            let options = stored::WatchOptions { from, previous: self.previous };
+            let options = stored::WatchOptions { from: self.read.from(), previous: self.previous };
             let changes = documents(&*self.core.setup().store)?.watch(&self.table, options).await?;
             self.changes = Some(changes);
+            self.read.opened();
             self.flowing.store(true, Relaxed);
         }
-        if self.listing.is_none() && self.sequence.wants_listing() && self.resume.is_some() {
+        if self.listing.is_none() && self.sequence.wants_listing() && self.read.place.is_some() {
             let snapshot = documents(&*self.core.setup().store)?.snapshot(&self.table, self.filter.clone()).await?;
             if self.sequence.on_listing(snapshot.position) {
                 self.listing = Some(snapshot.documents);
@@ -172,15 +221,16 @@ impl Follow {
     fn on_event(&mut self, event: stored::Event) {
         match event {
             stored::Event::Gap(position) => {
-                self.resume = Some(position);
+                self.read.progress(position);
                 if self.sequence.on_gap(position) {
                     self.listing = None;
                 }
             }
             stored::Event::Progress(position) => {
-                self.resume = Some(position);
+                self.read.progress(position);
                 self.sequence.on_progress(position);
             }
+            stored::Event::Change(change) if self.read.knows(change.position) => {}
             stored::Event::Change(change) => self.heard = Some(change),
         }
         if self.listing.is_none() && !self.sequence.wants_listing() {
@@ -200,7 +250,7 @@ impl Follow {
         };
         let Some(change) = self.heard.take() else { return Ok(()) };
         let Change { key, operation, document, previous, revision, position, .. } = *change;
-        self.resume = Some(position);
+        self.read.change(position);
         match document {
             Some(document) if matches => {
                 let version = Version { document, previous, revision };
@@ -224,7 +274,7 @@ impl Follow {
             }
             Code::Compacted => {
                 tracing::info!(table = %self.table, "the history of changes is gone; reading the table anew");
-                self.resume = None;
+                self.read = Read::default();
             }
             _ => tracing::debug!(table = %self.table, %error, "watching the table again"),
         }
@@ -277,3 +327,29 @@ impl Members {
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_one_place_only_what_was_read_is_known_after_a_break() {
+        let mut read = Read::up_to(None);
+        for _ in 0..2 {
+            assert!(!read.knows(Position(5)));
+            read.change(Position(5));
+        }
+        read.progress(Position(5));
+        read.opened();
+        assert_eq!([5, 5, 5].map(|place| read.knows(Position(place))), [true, true, false]);
+        read.change(Position(5));
+        read.opened();
+        // A store that does not show that place again.
+        assert!(!read.knows(Position(6)) && !read.knows(Position(5)));
+        read.change(Position(6));
+        assert_eq!(read.from(), From::After(Position(6)));
+        read.progress(Position(9));
+        read.opened();
+        assert!(!read.knows(Position(9)));
+    }
+}

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 
+use super::follow::Read;
 use super::{Key, Operation, Position, Revision, Table, documents};
 use crate::client::{Client, Core};
 use crate::driver::CancelToken;
@@ -61,7 +62,11 @@ struct Reader {
     core: Arc<Core>,
     table: TableName,
     changes: Option<Changes>,
+    /// Where to begin, until something was read.
     from: From,
+    read: Read,
+    /// Nothing up to here was asked for.
+    after: Option<Position>,
     pause: Duration,
 }
 
@@ -73,13 +78,14 @@ impl Table {
     pub async fn log(&self, from: LogFrom) -> Result<TableLog> {
         let core = self.client().core();
         core.check_open()?;
-        let from = match from {
-            LogFrom::Now => From::Now,
-            LogFrom::After(position) => From::After(position),
-            LogFrom::Time(ms) => From::Time(WallTime(ms)),
+        let (from, after) = match from {
+            LogFrom::Now => (From::Now, None),
+            LogFrom::After(position) => (From::After(position), Some(position)),
+            LogFrom::Time(ms) => (From::Time(WallTime(ms)), None),
         };
         let table = self.table_name().clone();
-        let mut reader = Reader { core: core.clone(), table, changes: None, from, pause: FIRST_PAUSE };
+        let mut reader =
+            Reader { core: core.clone(), table, changes: None, from, read: Read::default(), after, pause: FIRST_PAUSE };
         let reader = core
             .drive(async move {
                 reader.open().await?;
@@ -130,12 +136,18 @@ impl Reader {
         let mut changes = documents(&*self.core.setup().store)?.watch(&self.table, options).await?;
         if self.from == From::Now {
             match changes.next().await.transpose()? {
-                Some(Event::Gap(position)) => self.from = From::After(position),
+                Some(Event::Gap(position)) => self.reached(position),
                 _ => return Err(Error::new(Code::CorruptState, "a stream of changes did not tell where it begins")),
             }
         }
+        self.read.opened();
         self.changes = Some(changes);
         Ok(())
+    }
+
+    fn reached(&mut self, position: Position) {
+        self.read.progress(position);
+        self.from = self.read.from();
     }
 
     async fn next(&mut self) -> Result<LogEntry> {
@@ -150,14 +162,17 @@ impl Reader {
                 }
             };
             match event {
-                Ok(Event::Progress(position)) => self.from = From::After(position),
+                Ok(Event::Progress(position)) => self.reached(position),
                 Ok(Event::Gap(position)) => {
-                    self.from = From::After(position);
+                    self.reached(position);
                     return Err(gone(&self.table));
                 }
+                Ok(Event::Change(change)) if self.after.is_some_and(|after| change.position <= after) => {}
+                Ok(Event::Change(change)) if self.read.knows(change.position) => {}
                 Ok(Event::Change(change)) => {
                     self.pause = FIRST_PAUSE;
-                    self.from = From::After(change.position);
+                    self.read.change(change.position);
+                    self.from = self.read.from();
                     return Ok(LogEntry {
                         source: change.source,
                         operation: change.operation,
@@ -186,7 +201,7 @@ impl Reader {
             }
             Code::Compacted => {
                 // Told once; then on with what there is.
-                self.from = From::Now;
+                (self.from, self.read) = (From::Now, Read::default());
                 Err(error)
             }
             _ => Err(error),

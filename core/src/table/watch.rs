@@ -30,8 +30,8 @@ pub struct WatchOptions {
     /// Without a snapshot, from the change after this position on ([`Delivery::position`] of an earlier watch, or
     /// `position` of a write). If the store no longer has it, there is a snapshot after all.
     pub from: Option<Position>,
-    /// Also show what a document was before a change, where the table keeps that ([`TableOptions::previous`] on MongoDB;
-    /// always on SQLite and memory).
+    /// Also show what a document was before a change, where the table keeps that: [`TableOptions::previous`], always in
+    /// memory.
     ///
     /// [`TableOptions::previous`]: super::TableOptions::previous
     pub previous: bool,

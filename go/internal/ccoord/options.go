@@ -5,12 +5,14 @@ package ccoord
 // #include <coord.h>
 import "C"
 
-// Setting is an option of a call: a text or a number.
+// Setting is an option of a call: a document, a text or a number.
 type Setting struct {
 	Name   string
 	Text   string
 	Number int64
 	IsText bool
+	// Document is in the format of the table; nil for another kind of option.
+	Document []byte
 }
 
 // options makes the options of one call; to be destroyed after it. No settings give none.
@@ -26,7 +28,10 @@ func options(settings []Setting) (*C.coord_options_t, *Error) {
 	for _, setting := range settings {
 		name, nameLength := lend(setting.Name)
 		var status C.coord_status_t
-		if setting.IsText {
+		if setting.Document != nil {
+			document, length := lendBytes(setting.Document)
+			status = C.coord_options_set_document(made, name, nameLength, document, length, &e)
+		} else if setting.IsText {
 			text, length := lend(setting.Text)
 			status = C.coord_options_set_text(made, name, nameLength, text, length, &e)
 		} else {

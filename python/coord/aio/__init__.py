@@ -23,6 +23,7 @@ from coord.aio._lock import Held, Lock, Loss
 from coord.aio._observer import Observer
 from coord.aio._owner import OwnerWatch
 from coord.aio._provider import Provider, ProviderEvents
+from coord.aio._reconciler import Cancellation, Reconciler, Work
 from coord.aio._table import CachedTable, Table
 from coord.aio._table_watch import Cursor, TableLog, TableWatch
 from coord.aio._watch import Watch
@@ -30,6 +31,7 @@ from coord.aio.mail import Mailer, Outbox, Senders, mailer
 
 __all__ = [
     "CachedTable",
+    "Cancellation",
     "Candidacy",
     "Client",
     "Cursor",
@@ -44,6 +46,7 @@ __all__ = [
     "OwnerWatch",
     "Provider",
     "ProviderEvents",
+    "Reconciler",
     "Senders",
     "SessionWatch",
     "Table",
@@ -51,6 +54,7 @@ __all__ = [
     "TableWatch",
     "Term",
     "Watch",
+    "Work",
     "connect",
     "mailer",
     "testing",

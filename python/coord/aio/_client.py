@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -15,13 +15,16 @@ from coord._client import ClientBase, native_connect
 from coord._errors import CoordError
 from coord._lock import also_failed, info_of
 from coord._owner import Owners
+from coord._reconciler import Keys, Mode, native_reconcile
 from coord._table_base import Document, cached_call, check_uncached
 from coord._types import LockInfo, Locks, Session
+from coord._work import RequeueAfter
 from coord.aio._election import Election
 from coord.aio._lock import Held, Lock
 from coord.aio._observer import Observer
 from coord.aio._owner import OwnerWatch
 from coord.aio._provider import Provider
+from coord.aio._reconciler import Reconciler, Work
 from coord.aio._table import CachedTable, Table
 from coord.aio._watch import Watch
 from coord.aio.mail import Mailer, Outbox
@@ -249,6 +252,62 @@ class Client(ClientBase):
         In its events `holds` is what the session held when the watch read it: nothing, for one that has just joined.
         """
         return OwnerWatch(await bridge().run(self._native.watch_owners()), "owners")
+
+    async def reconcile(
+        self,
+        name: str,
+        source: Keys,
+        f: Callable[[Work], Awaitable[RequeueAfter | None] | RequeueAfter | None],
+        *,
+        workers: int = 1,
+        mode: Mode = "all",
+        shards: int | None = None,
+        backoff: tuple[float, float] | None = None,
+        rate: float | tuple[float, int] | None = None,
+        resync: float | None = None,
+        move_grace: float | None = None,
+        timeout: float | None = None,
+    ) -> Reconciler:
+        """Calls `f(work)` for every key of a source, and again for every key that changes, in tasks of this loop.
+
+        One key is never run twice at once, and changes during a run lead to exactly one more. A run that is asked to
+        stop has its task cancelled. Returns when the source is followed; docs/reconciler.md tells the rest.
+
+        Args:
+            name: Its name: `name`, `scope/name` or `namespace/scope/name`. It tells the replicas of one reconciler, and
+                matters only in the modes "leader" and "sharded".
+            source: Where the keys come from: a table, a pair of a table and a filter, or a `coord.Source`.
+            f: The function. It returns None when it is done with the key, or `coord.requeue_after(seconds)`; what it
+                raises is an error, after which the key is tried again: `coord.Terminal` parks it, `coord.RetryAfter`
+                says when. If it is
+                asynchronous it is awaited.
+            workers: How many keys are run at once.
+            mode: Which of several replicas, reconcilers of one name, run a key: "all", every one; "leader", the
+                elected one; "sharded", each key by the one that holds its shard.
+            shards: How many shards there are in mode "sharded", the same for all replicas, for ever; None: 64.
+            backoff: The first and the longest pause after an error, in seconds; they double in between. By default from
+                5 ms to 1000 s.
+            rate: How many runs may begin in a second, evenly; or a pair of that and how many may begin at once. None:
+                as many as can.
+            resync: After how many seconds every key is run although nothing has changed, again and again; at least 1.
+                None: never.
+            move_grace: For how many seconds a run may go on when its shard is to move to another replica, before it is
+                asked to stop; None: 10. However long it takes, the shard moves after its end.
+            timeout: How many seconds the start may take; None: as long as it takes.
+
+        Returns:
+            The reconciler, an asynchronous context manager that closes it.
+
+        Raises:
+            InvalidArgument: The name or an option; another number of shards than this reconciler began with; a source
+                of keys that are added by hand in another mode than "all", since nobody else knows them.
+            Unsupported: The store cannot watch.
+            Timeout: The source could not be followed in time.
+            Closed: The client is closed.
+        """
+        options = (workers, mode, shards, backoff, rate, resync, move_grace)
+        call, model = native_reconcile(self, name, source, *options)
+        return Reconciler(await bridge().run(call, timeout), self, f, model)
 
     async def health(self) -> None:
         """Asks the store whether it could be written to now.

@@ -1,8 +1,7 @@
 //! Faults and pauses in turn, and what must be left in the end: nothing.
 
-use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,10 +14,12 @@ use coord_core::store::sqlite::SqliteStore;
 use coord_core::store::{ClaimQuery, SessionQuery, Store};
 
 use crate::check::{Findings, Histories, Terms};
+use crate::dates::Date;
+use crate::disk::Disk;
 use crate::history::{FAULTS, Fault, HEALED, Log, now};
 use crate::random::Random;
 use crate::servers::{self, Servers};
-use crate::workers::Worker;
+use crate::workers::{Orders, Program, Worker};
 
 /// How to run one.
 #[derive(Clone, Debug)]
@@ -29,16 +30,21 @@ pub struct Plan {
     pub length: Duration,
     /// Which faults.
     pub seed: u64,
-    /// The worker's program.
-    pub program: PathBuf,
+    /// The workers' programs, in turn.
+    pub programs: Vec<Program>,
     /// How many workers.
     pub workers: usize,
     /// The workers' ttl.
     pub ttl: Duration,
+    /// How old what a read of a document shows may be, by this store's contract.
+    pub stale: Duration,
 }
 
 /// How long faults go on before everything heals for a while.
 const STORM: Duration = Duration::from_secs(20);
+
+/// How many faults of workers may go on at once, so that waiters and observers die together with the holder.
+const LANES: u64 = 3;
 
 /// Runs a campaign on the store of these servers, or on SQLite without any. Returns what was found.
 ///
@@ -54,16 +60,16 @@ pub fn run(plan: &Plan, servers: Option<&Servers>) -> io::Result<Findings> {
         round += 1;
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let on_servers = servers.map(|servers| {
-                let over = &over;
-                let campaign = &campaign;
-                scope.spawn(move || campaign.trouble_servers(servers, round, over))
+            let (over, campaign) = (&over, &campaign);
+            let on_store = scope.spawn(move || match servers {
+                Some(servers) => campaign.trouble_servers(servers, round, over),
+                None => campaign.trouble_disk(round, over),
             });
-            let troubled = campaign.trouble_workers(round);
+            let lanes: Vec<_> =
+                (0..LANES).map(|lane| scope.spawn(move || campaign.trouble_workers(round, lane))).collect();
+            let troubled = lanes.into_iter().try_for_each(|lane| lane.join().expect("the workers' faults end"));
             over.store(true, Relaxed);
-            if let Some(on_servers) = on_servers {
-                on_servers.join().expect("the servers' faults end")?;
-            }
+            on_store.join().expect("the store's faults end")?;
             troubled
         })?;
         if let Some(servers) = servers {
@@ -72,7 +78,7 @@ pub fn run(plan: &Plan, servers: Option<&Servers>) -> io::Result<Findings> {
         unexpected += campaign.rest()?;
     }
     let ended = campaign.end()?;
-    let mut findings = Histories::read(&plan.folder)?.check(Terms { ttl: plan.ttl });
+    let mut findings = Histories::read(&plan.folder)?.check(Terms { ttl: plan.ttl, stale: plan.stale });
     if unexpected > 0 {
         findings.violations.push(format!("{unexpected} workers ended by themselves; see their .err files"));
     }
@@ -84,23 +90,53 @@ pub fn run(plan: &Plan, servers: Option<&Servers>) -> io::Result<Findings> {
 struct Campaign<'a> {
     plan: &'a Plan,
     servers: Option<&'a Servers>,
+    disk: Option<Disk>,
     workers: Vec<Mutex<Worker>>,
+    dates: Vec<Option<Date>>,
     faults: Mutex<Log>,
 }
 
-/// What can happen to a worker; the last two only on a network.
-const KINDS: [&str; 5] = ["killed", "stopped briefly", "stopped for long", "connections reset", "cut off"];
+/// What can happen to a worker; the last two only on a network. Those that hit a holder hardest stand twice.
+const KINDS: [&str; 8] = [
+    "killed",
+    "killed",
+    "stopped briefly",
+    "stopped for long",
+    "stopped for long",
+    "date jumps",
+    "connections reset",
+    "cut off",
+];
+
+/// How many of them need no network.
+const LOCAL_KINDS: usize = 6;
 
 impl<'a> Campaign<'a> {
     fn start(plan: &'a Plan, servers: Option<&'a Servers>) -> io::Result<Self> {
-        let mut workers = Vec::new();
+        let disk = if servers.is_none() { Disk::mount(&database_folder(plan))? } else { None };
+        if servers.is_none() && disk.is_none() {
+            eprintln!("no disk of its own could be mounted: it is never full");
+        }
+        let (mut workers, mut dates) = (Vec::new(), Vec::new());
         for number in 0..plan.workers {
-            let url = url(plan, servers, &format!("w{number}"));
-            let environment = environment(number);
-            workers.push(Mutex::new(Worker::start(number, url, &plan.folder, &plan.program, environment)?));
+            let program = plan.programs[number % plan.programs.len()].clone();
+            let name = Worker::name_of(number, &program);
+            let date = Date::new(plan.folder.join(format!("{name}.date")))?;
+            // Half of each language's begin with another date than the host's.
+            if let Some(date) = date.as_ref().filter(|_| number / plan.programs.len() % 2 == 1) {
+                date.jump(&mut Random::new(plan.seed ^ number as u64))?;
+            }
+            let orders = Orders {
+                url: url(plan, servers, &name),
+                folder: plan.folder.clone(),
+                ttl: plan.ttl,
+                environment: date.as_ref().map(Date::environment).unwrap_or_default(),
+            };
+            workers.push(Mutex::new(Worker::start(number, program, orders)?));
+            dates.push(date);
         }
         let faults = Mutex::new(Log::open(&plan.folder.join(FAULTS))?);
-        Ok(Self { plan, servers, workers, faults })
+        Ok(Self { plan, servers, disk, workers, dates, faults })
     }
 
     fn log(&self, kind: &str, target: &str, t: u64) -> io::Result<()> {
@@ -112,42 +148,33 @@ impl<'a> Campaign<'a> {
         self.workers[number].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn trouble_workers(&self, round: u64) -> io::Result<()> {
-        let mut random = Random::new(self.plan.seed ^ round << 20);
+    fn trouble_workers(&self, round: u64, lane: u64) -> io::Result<()> {
+        let mut random = Random::new(self.plan.seed ^ round << 20 ^ lane << 50);
         let until = Instant::now() + STORM;
-        let kinds = if self.servers.is_some() { &KINDS[..] } else { &KINDS[..3] };
+        let kinds = if self.servers.is_some() { &KINDS[..] } else { &KINDS[..LOCAL_KINDS] };
         while Instant::now() < until {
-            std::thread::sleep(random.between(Duration::ZERO, Duration::from_millis(600)));
-            // Two at a time, so that waiters and observers die together with the holder.
-            let victims: BTreeSet<usize> = (0..=random.below(2)).map(|_| self.choose(&mut random)).collect();
-            std::thread::scope(|scope| {
-                let hits: Vec<_> = victims
-                    .into_iter()
-                    .map(|victim| {
-                        let kind = kinds[random.below(kinds.len())];
-                        let mut random = Random::new(self.plan.seed ^ now());
-                        scope.spawn(move || self.trouble_worker(victim, kind, &mut random))
-                    })
-                    .collect();
-                hits.into_iter().try_for_each(|hit| hit.join().expect("a fault ends"))
-            })?;
+            std::thread::sleep(random.between(Duration::ZERO, Duration::from_millis(1200)));
+            let kind = kinds[random.below(kinds.len())];
+            let victim = self.choose(&mut random);
+            self.trouble_worker(victim, kind, &mut random)?;
         }
         Ok(())
     }
 
-    /// More often than not somebody who holds something.
+    /// More often than not somebody who holds something. Those to whom something happens already are left out.
     fn choose(&self, random: &mut Random) -> usize {
         let any = random.below(self.workers.len());
-        if random.chance(0.3) {
+        if random.chance(0.2) {
             return any;
         }
-        let holders: Vec<usize> = (0..self.workers.len()).filter(|number| self.worker(*number).holds()).collect();
+        let holds = |number: &usize| self.workers[*number].try_lock().is_ok_and(|worker| worker.holds());
+        let holders: Vec<usize> = (0..self.workers.len()).filter(holds).collect();
         if holders.is_empty() { any } else { holders[random.below(holders.len())] }
     }
 
     fn trouble_worker(&self, victim: usize, kind: &str, random: &mut Random) -> io::Result<()> {
-        let begun = now();
         let mut worker = self.worker(victim);
+        let begun = now();
         let name = worker.name().to_owned();
         let ttl = self.plan.ttl;
         match kind {
@@ -158,6 +185,10 @@ impl<'a> Campaign<'a> {
                 std::thread::sleep(random.between(ttl.mul_f64(shortest), ttl.mul_f64(longest)));
                 worker.set_stopped(false)?;
             }
+            "date jumps" => match &self.dates[victim] {
+                Some(date) => date.jump(random)?,
+                None => return Ok(()),
+            },
             _ => {
                 let Some(servers) = self.servers else { return Ok(()) };
                 if kind == "connections reset" {
@@ -175,11 +206,26 @@ impl<'a> Campaign<'a> {
     fn trouble_servers(&self, servers: &Servers, round: u64, over: &AtomicBool) -> io::Result<()> {
         let mut random = Random::new(self.plan.seed ^ round << 40);
         while !over.load(Relaxed) {
-            std::thread::sleep(random.between(Duration::from_millis(200), Duration::from_secs(4)));
+            // Between two there is time to be granted something, which the next one hits.
+            std::thread::sleep(random.between(Duration::from_secs(1), Duration::from_secs(7)));
             let kind = servers::KINDS[random.below(servers::KINDS.len())];
             let begun = now();
             servers.suffer(kind, &mut random);
             self.log(kind, "servers", begun)?;
+        }
+        Ok(())
+    }
+
+    fn trouble_disk(&self, round: u64, over: &AtomicBool) -> io::Result<()> {
+        let mut random = Random::new(self.plan.seed ^ round << 40);
+        let Some(disk) = &self.disk else { return Ok(()) };
+        while !over.load(Relaxed) {
+            std::thread::sleep(random.between(Duration::from_secs(2), Duration::from_secs(8)));
+            let begun = now();
+            disk.fill()?;
+            std::thread::sleep(random.between(self.plan.ttl.mul_f64(0.2), self.plan.ttl.mul_f64(1.5)));
+            disk.clear()?;
+            self.log("disk full", "servers", begun)?;
         }
         Ok(())
     }
@@ -200,8 +246,9 @@ impl<'a> Campaign<'a> {
         (0..self.workers.len()).for_each(|number| self.worker(number).ask_to_end());
         let mut bad = Vec::new();
         for number in 0..self.workers.len() {
-            if !self.worker(number).ended(self.plan.ttl * 5 + Duration::from_secs(30))? {
-                bad.push(format!("w{number} did not end well when it was asked to"));
+            let mut worker = self.worker(number);
+            if !worker.ended(self.plan.ttl * 5 + Duration::from_secs(30))? {
+                bad.push(format!("{} did not end well when it was asked to", worker.name()));
             }
         }
         Ok(bad)
@@ -256,26 +303,12 @@ fn url(plan: &Plan, servers: Option<&Servers>, tag: &str) -> String {
     match servers {
         Some(servers) => servers.url(tag, plan.ttl),
         None => {
-            let file = plan.folder.join("coord.db");
+            let file = database_folder(plan).join("coord.db");
             format!("sqlite:///{}?coord.ttl={}ms&coord.name={tag}", file.display(), plan.ttl.as_millis())
         }
     }
 }
 
-/// Every fourth worker lives by another date: an hour ahead, or behind.
-fn environment(number: usize) -> Vec<(String, String)> {
-    let library = Path::new(FAKETIME);
-    let offset = match number % 4 {
-        2 => "+3600s",
-        3 => "-3600s",
-        _ => return Vec::new(),
-    };
-    if !library.exists() {
-        return Vec::new();
-    }
-    [("LD_PRELOAD", FAKETIME), ("FAKETIME", offset), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .to_vec()
+fn database_folder(plan: &Plan) -> PathBuf {
+    plan.folder.join("disk")
 }
-
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";

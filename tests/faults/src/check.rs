@@ -5,13 +5,15 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::calls;
+use crate::document::DocumentObject;
 use crate::history::{Event, FAULTS, Fault, HEALED, Line, Nanos, read};
-use crate::linear::{self, Call, LockObject, LockOp, Verdict};
+use crate::linear::{self, LockObject, Verdict};
 
 /// Everything that was written down.
 #[derive(Clone, Debug, Default)]
 pub struct Histories {
-    /// By the worker's file, without its ending: `w3.1`.
+    /// By the worker's file, without its ending: `rust3.1`.
     pub workers: BTreeMap<String, Vec<Line>>,
     /// The faults, and the times without any.
     pub faults: Vec<Fault>,
@@ -24,6 +26,8 @@ pub struct Histories {
 pub struct Terms {
     /// The workers' ttl.
     pub ttl: Duration,
+    /// How old what a read of a document shows may be.
+    pub stale: Duration,
 }
 
 /// What was found.
@@ -51,7 +55,12 @@ pub struct Findings {
     pub watched: usize,
     /// Calls for which an order was found that a lock with one user at a time could have had.
     pub linearized: usize,
-    /// Faults by kind, and how many of them hit a worker that held something.
+    /// The same, of a document.
+    pub documents: usize,
+    /// Attempts and grants by the workers' language.
+    pub languages: BTreeMap<String, (usize, usize)>,
+    /// Faults by kind, and how many of them hit a worker that held something; of faults of servers, how many came while
+    /// anybody did.
     pub faults: BTreeMap<String, (usize, usize)>,
     /// The longest time after healing in which nobody had a lock that was wanted.
     pub longest_gap: Duration,
@@ -68,6 +77,14 @@ struct Hold {
     granted: Nanos,
     last_ok: Nanos,
     ended: bool,
+    /// When its worker knew that it was over: unknown where that was killed.
+    gone: Option<Nanos>,
+}
+
+impl Hold {
+    fn is_there_at(&self, t: Nanos) -> bool {
+        self.granted <= t && t <= self.gone.unwrap_or(self.last_ok + NEAR)
+    }
 }
 
 impl Histories {
@@ -104,7 +121,7 @@ impl Histories {
             self.check_register(lock, tokens, holds.get(lock).map_or(&[][..], |holds| holds), &mut findings);
         }
         self.check_watches(&mut findings);
-        self.check_linear(&mut findings);
+        self.check_linear(terms, &mut findings);
         self.check_order(terms, &mut findings);
         self.check_gaps(terms, &holds, &mut findings);
         self.check_power(terms, &holds, &mut findings);
@@ -116,6 +133,7 @@ impl Histories {
         for (worker, lines) in &self.workers {
             let mut attempts = BTreeMap::new();
             let mut open: BTreeMap<(String, i64), Hold> = BTreeMap::new();
+            let before = (findings.attempts, findings.grants);
             for Line { t, event } in lines {
                 match event {
                     Event::Attempt { n, .. } => {
@@ -125,8 +143,8 @@ impl Histories {
                     Event::Granted { lock, n, token } => {
                         findings.grants += 1;
                         let attempted = attempts.get(n).copied().unwrap_or(*t);
-                        let (worker, ended) = (worker.clone(), false);
-                        let hold = Hold { worker, token: *token, attempted, granted: *t, last_ok: *t, ended };
+                        let (worker, ended, gone) = (worker.clone(), false, None);
+                        let hold = Hold { worker, token: *token, attempted, granted: *t, last_ok: *t, ended, gone };
                         open.insert((lock.clone(), *token), hold);
                     }
                     Event::Ok { lock, token } => {
@@ -135,19 +153,28 @@ impl Histories {
                             hold.last_ok = hold.last_ok.max(*t);
                         }
                     }
-                    Event::Lost { .. } => findings.losses += 1,
+                    Event::Lost { lock, token } => {
+                        findings.losses += 1;
+                        if let Some(hold) = open.get_mut(&(lock.clone(), *token)) {
+                            hold.gone = Some(*t);
+                        }
+                    }
                     Event::Released { lock, token, .. } => {
                         if let Some(hold) = open.get_mut(&(lock.clone(), *token)) {
                             hold.ended = true;
+                            hold.gone.get_or_insert(*t);
                         }
                     }
                     Event::Wrote { accepted, .. } => findings.fenced += usize::from(!accepted),
-                    Event::Refused { .. } | Event::Watched { .. } => {}
+                    Event::Refused { .. } | Event::Watched { .. } | Event::Asked { .. } | Event::Answered { .. } => {}
                 }
             }
             for ((lock, _), hold) in open {
                 holds.entry(lock).or_default().push(hold);
             }
+            let (attempts, grants) = findings.languages.entry(language(worker)).or_default();
+            *attempts += findings.attempts - before.0;
+            *grants += findings.grants - before.1;
         }
         for holds in holds.values_mut() {
             holds.sort_by_key(|hold| hold.granted);
@@ -195,82 +222,18 @@ impl Histories {
         }
     }
 
-    /// All calls to a lock together are what one lock could have answered.
-    fn check_linear(&self, findings: &mut Findings) {
-        for (lock, calls) in self.calls() {
+    /// All calls to a lock, or to a document, together are what one that does one thing at a time could have answered.
+    fn check_linear(&self, terms: Terms, findings: &mut Findings) {
+        for (lock, calls) in calls::of_locks(self) {
             let count = calls.len();
-            match linear::check(&LockObject, calls, SEARCH) {
-                Verdict::Linear => findings.linearized += count,
-                Verdict::NotLinear(stuck) => {
-                    findings.violations.push(format!("{lock}: no order explains what its calls returned: {stuck}"));
-                }
-                Verdict::TooLong => findings
-                    .violations
-                    .push(format!("{lock}: looking for an order of its {count} calls took too long to tell")),
-            }
+            findings.linearized +=
+                tell(lock, count, linear::check(&LockObject, calls, SEARCH), &mut findings.violations);
         }
-    }
-
-    /// The calls to each lock.
-    fn calls(&self) -> BTreeMap<&str, Vec<Call<LockOp>>> {
-        let mut calls: BTreeMap<&str, Vec<Call<LockOp>>> = BTreeMap::new();
-        let mut contended: Vec<(&str, Nanos, Nanos)> = Vec::new();
-        // Attempts that may have been granted for a moment, or for as long as it takes to bury a session: in such a
-        // time a refusal says nothing.
-        let mut doubts: BTreeMap<&str, Vec<(Nanos, Nanos)>> = BTreeMap::new();
-        for lines in self.workers.values() {
-            let mut attempt = None;
-            let mut hold: Option<(&str, i64, Nanos)> = None;
-            let end = |hold: &mut Option<(&str, i64, Nanos)>, ended| {
-                if let Some((_, token, last_ok)) = hold.take() {
-                    return Some(Call { op: LockOp::End(token), begun: last_ok, ended });
-                }
-                None
-            };
-            for Line { t, event } in lines {
-                match event {
-                    Event::Attempt { lock, .. } => attempt = Some((lock.as_str(), *t)),
-                    Event::Granted { lock, token, .. } => {
-                        if let Some((_, begun)) = attempt.take() {
-                            let grant = Call { op: LockOp::Grant(*token), begun, ended: Some(*t) };
-                            calls.entry(lock).or_default().push(grant);
-                            hold = Some((lock, *token, *t));
-                        }
-                    }
-                    Event::Refused { code, .. } => match attempt.take() {
-                        Some((lock, begun)) if code == "Contended" => contended.push((lock, begun, *t)),
-                        // Given up, and taken back soon after.
-                        Some((lock, begun)) if code == "Timeout" => {
-                            doubts.entry(lock).or_default().push((begun, t + TAKEN_BACK));
-                        }
-                        Some((lock, begun)) => doubts.entry(lock).or_default().push((begun, Nanos::MAX)),
-                        None => {}
-                    },
-                    Event::Ok { .. } => {
-                        if let Some((_, _, last_ok)) = &mut hold {
-                            *last_ok = *t;
-                        }
-                    }
-                    Event::Released { lock, clean, .. } => {
-                        calls.entry(lock).or_default().extend(end(&mut hold, clean.then_some(*t)));
-                    }
-                    Event::Lost { .. } | Event::Wrote { .. } | Event::Watched { .. } => {}
-                }
-            }
-            if let Some((lock, ..)) = hold {
-                calls.entry(lock).or_default().extend(end(&mut hold, None));
-            }
-            if let Some((lock, begun)) = attempt {
-                doubts.entry(lock).or_default().push((begun, Nanos::MAX));
-            }
+        for (key, calls) in calls::of_documents(self, terms.stale) {
+            let count = calls.len();
+            let verdict = linear::check(&DocumentObject, calls, SEARCH);
+            findings.documents += tell(key, count, verdict, &mut findings.violations);
         }
-        for (lock, begun, ended) in contended {
-            let doubtful = doubts.get(lock).into_iter().flatten().any(|(from, to)| *from < ended && begun < *to);
-            if !doubtful {
-                calls.entry(lock).or_default().push(Call { op: LockOp::Contended, begun, ended: Some(ended) });
-            }
-        }
-        calls
     }
 
     /// Who was in the queue first is granted first. Only of attempts that no fault came near, and that began so far
@@ -336,22 +299,29 @@ impl Histories {
     }
 
     fn check_power(&self, terms: Terms, holds: &BTreeMap<String, Vec<Hold>>, findings: &mut Findings) {
-        let held_at = |worker: &str, t: Nanos| {
-            let of = format!("{worker}.");
+        let held_at = |of: Option<&str>, t: Nanos| {
+            let of = of.map(|worker| format!("{worker}."));
             holds
                 .values()
                 .flatten()
-                .any(|hold| hold.worker.starts_with(&of) && (hold.granted..=hold.last_ok + NEAR).contains(&t))
+                .any(|hold| of.as_ref().is_none_or(|of| hold.worker.starts_with(of)) && hold.is_there_at(t))
         };
+        // Of faults of workers, and of servers.
+        let mut sums = [(0, 0); 2];
         for fault in self.faults.iter().filter(|fault| fault.kind != HEALED) {
+            let of_servers = fault.target == "servers";
+            let hit = usize::from(held_at((!of_servers).then_some(&fault.target), fault.t));
             let (count, hits) = findings.faults.entry(fault.kind.clone()).or_default();
             *count += 1;
-            *hits += usize::from(fault.target != "servers" && held_at(&fault.target, fault.t));
+            *hits += hit;
+            let (count, hits) = &mut sums[usize::from(of_servers)];
+            *count += 1;
+            *hits += hit;
         }
-        let on_workers = self.faults.iter().filter(|f| f.kind != HEALED && f.target != "servers").count();
-        let hits: usize = findings.faults.values().map(|(_, hits)| hits).sum();
-        if hits * 10 < on_workers * 3 {
-            findings.weaknesses.push(format!("only {hits} of {on_workers} faults hit a worker that held something"));
+        for ((count, hits), what) in sums.into_iter().zip(["workers hit one", "servers came while anybody"]) {
+            if hits * 10 < count * 3 {
+                findings.weaknesses.push(format!("only {hits} of {count} faults of {what} that held something"));
+            }
         }
         if findings.longest_hold < terms.ttl / 2 {
             findings.weaknesses.push(format!("no hold was longer than {:?}", findings.longest_hold));
@@ -360,6 +330,11 @@ impl Histories {
         if findings.grants < kinds * GRANTS_PER_KIND {
             findings.weaknesses.push(format!("only {} grants for {kinds} kinds of faults", findings.grants));
         }
+        for (language, (_, grants)) in &findings.languages {
+            if *grants == 0 {
+                findings.weaknesses.push(format!("nobody in {language} was granted anything"));
+            }
+        }
     }
 }
 
@@ -367,15 +342,31 @@ impl Histories {
 const CLEARLY_BEFORE: Duration = Duration::from_secs(1);
 
 /// How many steps the search for an order may take, for one lock.
-const SEARCH: u64 = 20_000_000;
+const SEARCH: u64 = 1_000_000;
 
-/// Within this time after a wait was given up its entry has left the store, and if not, its session ends.
-const TAKEN_BACK: Nanos = 60_000_000_000;
-
-/// A fault this soon after the last check hits a hold.
-const NEAR: Nanos = 30_000_000;
+/// A fault this soon after the last check of a process that was killed is what killed it.
+const NEAR: Nanos = 1_000_000_000;
 
 const GRANTS_PER_KIND: usize = 20;
+
+/// How many calls were put into an order.
+fn tell(of: &str, count: usize, verdict: Verdict, violations: &mut Vec<String>) -> usize {
+    match verdict {
+        Verdict::Linear => return count,
+        Verdict::NotLinear(stuck) => {
+            violations.push(format!("{of}: no order explains what its calls returned: {stuck}"));
+        }
+        Verdict::TooLong => {
+            violations.push(format!("{of}: looking for an order of its {count} calls took too long to tell"));
+        }
+    }
+    0
+}
+
+/// The language of a worker: its file's name begins with it.
+fn language(worker: &str) -> String {
+    worker.chars().take_while(char::is_ascii_alphabetic).collect()
+}
 
 fn overlaps(lock: &str, holds: &[Hold], findings: &mut Findings) {
     let mut latest: Option<&Hold> = None;
@@ -424,145 +415,4 @@ fn note_gap(from: Nanos, to: Nanos, lock: &str, bound: Duration, findings: &mut 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TERMS: Terms = Terms { ttl: Duration::from_secs(3) };
-    const MS: u64 = 1_000_000;
-
-    fn line(ms: u64, event: Event) -> Line {
-        Line { t: ms * MS, event }
-    }
-
-    /// A hold of lock `l`: attempted, granted and last found good at these milliseconds.
-    fn hold(n: u64, token: i64, attempted: u64, granted: u64, last_ok: u64) -> Vec<Line> {
-        let lock = || "l".to_owned();
-        vec![
-            line(attempted, Event::Attempt { lock: lock(), n, wait: true }),
-            line(granted, Event::Granted { lock: lock(), n, token }),
-            line(last_ok, Event::Ok { lock: lock(), token }),
-            line(last_ok + 1, Event::Released { lock: lock(), token, clean: true }),
-        ]
-    }
-
-    fn histories(workers: &[(&str, Vec<Line>)]) -> Histories {
-        let workers = workers.iter().map(|(name, lines)| ((*name).to_owned(), lines.clone())).collect();
-        Histories { workers, ..Histories::default() }
-    }
-
-    fn violations(histories: &Histories) -> Vec<String> {
-        histories.check(TERMS).violations
-    }
-
-    #[test]
-    fn a_good_history_is_clean() {
-        let good = histories(&[("w1.1", hold(1, 10, 0, 5, 2000)), ("w2.1", hold(1, 11, 1, 2001, 3000))]);
-        assert_eq!(violations(&good), Vec::<String>::new());
-        let findings = good.check(TERMS);
-        assert_eq!((findings.grants, findings.checks, findings.longest_hold), (2, 2, Duration::from_millis(1995)));
-    }
-
-    #[test]
-    fn two_holders_are_found_also_inside_of_a_long_hold() {
-        let bad = histories(&[
-            ("w1.1", hold(1, 10, 0, 5, 2000)),
-            ("w2.1", hold(1, 11, 100, 200, 300)),
-            ("w3.1", hold(1, 12, 310, 1999, 2500)),
-        ]);
-        let found = violations(&bad);
-        assert_eq!(found.iter().filter(|message| message.contains("at once")).count(), 2, "{found:?}");
-        assert!(found.iter().any(|message| message.contains("no order explains")), "{found:?}");
-    }
-
-    #[test]
-    fn a_refusal_while_nobody_held_is_found_unless_somebody_may_have() {
-        let refused = |begun: u64| {
-            let lock = || "l".to_owned();
-            vec![
-                line(begun, Event::Attempt { lock: lock(), n: 1, wait: false }),
-                line(begun + 1, Event::Refused { lock: lock(), n: 1, code: "Contended".into() }),
-            ]
-        };
-        let late = histories(&[("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", refused(30))]);
-        assert!(violations(&late)[0].contains("Contended"), "{:?}", violations(&late));
-        let in_time = histories(&[("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", refused(12))]);
-        assert_eq!(in_time.check(TERMS).linearized, 3);
-        let killed = vec![line(25, Event::Attempt { lock: "l".into(), n: 1, wait: true })];
-        let explained = histories(&[("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", refused(30)), ("w3.1", killed)]);
-        assert_eq!(violations(&explained), Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_watch_that_tells_another_story_is_found() {
-        let watch = |tokens: &[Option<i64>]| {
-            let lines = tokens.iter().map(|token| line(1, Event::Watched { lock: "e".into(), token: *token }));
-            histories(&[("w1.1", lines.collect())])
-        };
-        let good = watch(&[None, Some(1), Some(1), None, None, Some(3)]);
-        assert_eq!((violations(&good), good.check(TERMS).watched), (Vec::new(), 2));
-        assert!(violations(&watch(&[Some(1), Some(2)]))[0].contains("nobody in between"));
-        assert!(violations(&watch(&[Some(2), None, Some(1)]))[0].contains("after 2"));
-        assert!(violations(&watch(&[Some(2), None, Some(2)]))[0].contains("after 2"));
-    }
-
-    #[test]
-    fn a_token_that_falls_or_repeats_is_found() {
-        let falls = histories(&[("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", hold(1, 9, 30, 40, 50))]);
-        assert!(violations(&falls)[0].contains("is not above 10"), "{:?}", violations(&falls));
-        let repeats = histories(&[("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", hold(1, 10, 4, 40, 50))]);
-        assert!(violations(&repeats)[0].contains("granted twice"), "{:?}", violations(&repeats));
-    }
-
-    #[test]
-    fn a_resource_that_took_an_old_or_foreign_token_is_found() {
-        let mut bad = histories(&[("w1.1", [hold(1, 10, 0, 5, 20), hold(2, 11, 30, 35, 40)].concat())]);
-        bad.registers.insert("l".into(), vec![10, 11, 10]);
-        assert!(violations(&bad)[0].contains("accepted 10 after 11"));
-        bad.registers.insert("l".into(), vec![12]);
-        assert!(violations(&bad)[0].contains("nobody was granted"));
-    }
-
-    #[test]
-    fn a_waiter_that_is_overtaken_is_found_unless_a_fault_explains_it() {
-        let overtaken = || histories(&[("w1.1", hold(1, 12, 0, 9000, 9100)), ("w2.1", hold(1, 11, 2000, 5000, 5100))]);
-        assert!(violations(&overtaken())[0].contains("which had come first"));
-        let mut explained = overtaken();
-        let fault = |target: &str| Fault { t: 0, until: MS, kind: "kill".into(), target: target.into() };
-        explained.faults.push(fault("w1"));
-        assert_eq!(violations(&explained), Vec::<String>::new());
-        let mut of_another = overtaken();
-        of_another.faults.push(fault("w11"));
-        assert_eq!(violations(&of_another).len(), 1);
-    }
-
-    #[test]
-    fn a_lock_that_nobody_gets_after_healing_is_found() {
-        let healed = |until: u64| Fault { t: 0, until: until * MS, kind: HEALED.into(), target: "servers".into() };
-        // The bound is 1.1 ttl + 5 s = 8.3 s.
-        let mut late = histories(&[("w1.1", hold(1, 10, 0, 8_400, 8_500))]);
-        late.faults.push(healed(9_000));
-        assert!(violations(&late)[0].contains("nobody had it"));
-        let mut never = histories(&[("w1.1", hold(1, 10, 0, 10, 20))]);
-        never.faults.push(healed(9_000));
-        assert!(violations(&never)[0].contains("nobody had it"));
-        let mut held = histories(&[("w1.1", hold(1, 10, 0, 10, 8_900))]);
-        held.faults.push(healed(9_000));
-        assert_eq!(violations(&held), Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_campaign_without_power_says_so() {
-        let mut weak = histories(&[("w1.1", hold(1, 10, 0, 5, 20))]);
-        weak.faults.push(Fault { t: 500 * MS, until: 501 * MS, kind: "kill".into(), target: "w1".into() });
-        let weaknesses = weak.check(TERMS).weaknesses;
-        assert_eq!(weaknesses.len(), 3, "{weaknesses:?}");
-    }
-
-    #[test]
-    fn lines_are_read_as_they_were_written() {
-        let written = line(7, Event::Granted { lock: "l".into(), n: 1, token: 5 });
-        let text = serde_json::to_string(&written).expect("a line");
-        assert_eq!(text, r#"{"t":7000000,"e":"granted","lock":"l","n":1,"token":5}"#);
-        assert_eq!(serde_json::from_str::<Line>(&text).expect("a line"), written);
-    }
-}
+mod tests;

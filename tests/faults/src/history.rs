@@ -87,6 +87,24 @@ pub enum Event {
         /// The term's token.
         token: Option<i64>,
     },
+    /// It asks something of a document; `n` numbers what it asks of documents.
+    Asked {
+        /// The document.
+        lock: String,
+        /// Which question.
+        n: u64,
+        /// What.
+        ask: Ask,
+    },
+    /// It was answered.
+    Answered {
+        /// The document.
+        lock: String,
+        /// Which question.
+        n: u64,
+        /// What.
+        answer: Answer,
+    },
     /// It wrote to the resource that the lock protects, which accepts no token below the highest it has seen.
     Wrote {
         /// The lock.
@@ -96,6 +114,43 @@ pub enum Event {
         /// Whether it was accepted.
         accepted: bool,
     },
+}
+
+/// What is asked of a document. It has a value `v` that no other write has, and counts in `n` how often it was updated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "the values that are written, and those that were seen before")]
+pub enum Ask {
+    Get,
+    Insert { v: u64 },
+    Put { v: u64 },
+    Update { v: u64 },
+    ReplaceIf { seen: u64, v: u64 },
+    DeleteIf { seen: u64 },
+    Delete,
+}
+
+/// What was answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum Answer {
+    /// This is the document: as it was read, as an update made it, as it was before it was deleted.
+    Document {
+        /// Its value.
+        v: u64,
+        /// How often it was updated.
+        n: u64,
+    },
+    /// It was done.
+    Done,
+    /// There is none.
+    Nothing,
+    /// There is one already.
+    Exists,
+    /// It is not what was seen.
+    Conflict,
+    /// It failed, and may have been done all the same.
+    Unknown,
 }
 
 /// One fault, or a time without any (`healed`).

@@ -1,6 +1,7 @@
 //! `coord-faults sqlite|mongodb MINUTES [SEED [quick]]` runs a campaign and prints what was found; `coord-faults check
 //! FOLDER TTL_MS` reads the histories of an earlier one. Fails on violations, and where the campaign had no power; a
-//! quick one need not have any. `coord-faults roster sqlite|mongodb MINUTES SEED [quick | PROCESSES SERVICES
+//! quick one need not have any. `coord-faults naive …`, built with the feature `mutants`, runs the same with workers for
+//! which the store's date alone decides that a session is dead, and fails unless that shows. `coord-faults roster sqlite|mongodb MINUTES SEED [quick | PROCESSES SERVICES
 //! PROVIDERS]` plays providers and observers (10, 20, 200); in a quick one observers may count other edges.
 
 #![expect(clippy::print_stdout, reason = "this program's output")]
@@ -12,6 +13,7 @@ use std::time::Duration;
 use coord_faults::campaign::{Plan, run};
 use coord_faults::check::{Findings, Histories, Terms};
 use coord_faults::servers::Servers;
+use coord_faults::workers::Program;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -32,8 +34,9 @@ fn main() -> ExitCode {
             let sizes = [processes, services, providers].map(|size| size.parse().unwrap_or(1));
             return roster(store, minutes, seed, false, sizes);
         }
+        ["naive", store @ ("sqlite" | "mongodb"), minutes, seed] => return naive(store, minutes, seed),
         ["check", folder, ttl] => check(folder, ttl),
-        _ => Err("usage: coord-faults sqlite|mongodb MINUTES [SEED [quick]] | check FOLDER TTL_MS | roster STORE MINUTES SEED".to_owned()),
+        _ => Err("usage: coord-faults [naive] sqlite|mongodb MINUTES [SEED [quick]] | check FOLDER TTL_MS | roster STORE MINUTES SEED".to_owned()),
     };
     match result {
         Ok(findings) => report(&findings),
@@ -44,18 +47,53 @@ fn main() -> ExitCode {
     }
 }
 
+/// How old a read of MongoDB's may be: a primary that has lost its office without knowing it still answers for a while.
+const STALE: Duration = Duration::from_secs(30);
+
 fn campaign(store: &str, minutes: &str, seed: &str) -> Result<Findings, String> {
+    let own = std::env::current_exe().map_err(|error| error.to_string())?;
+    play(store, minutes, seed, Program::all(&own.with_file_name("faults-worker"))?)
+}
+
+/// The protocol that is known to be wrong must be found out.
+fn naive(store: &str, minutes: &str, seed: &str) -> ExitCode {
+    const MUTANT: &str = "server-clock-expiry";
+    let found = std::env::current_exe().map_err(|error| error.to_string()).and_then(|own| {
+        let worker = own.with_file_name("faults-worker").display().to_string();
+        let words = ["env".to_owned(), format!("COORD_FAULTS_MUTANT={MUTANT}"), worker].into();
+        play(store, minutes, seed, vec![Program { language: "rust".into(), words }])
+    });
+    match found {
+        Ok(findings) if findings.violations.is_empty() => {
+            println!("{findings:#?}");
+            println!("the store's date alone decided, and nobody noticed");
+            ExitCode::FAILURE
+        }
+        Ok(findings) => {
+            println!("{findings:#?}");
+            println!("{} violations, as there must be", findings.violations.len());
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            eprintln!("coord-faults: {message}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn play(store: &str, minutes: &str, seed: &str, programs: Vec<Program>) -> Result<Findings, String> {
     let minutes: f64 = minutes.parse().map_err(|_| format!("'{minutes}' is not a number of minutes"))?;
     let seed = seed.parse().map_err(|_| format!("'{seed}' is not a seed"))?;
-    let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let folder = std::env::temp_dir().join(format!("coord-faults-{}-{store}", std::process::id()));
+    let of_mongodb = store == "mongodb";
     let plan = Plan {
         folder: folder.clone(),
         length: Duration::from_secs_f64(minutes * 60.0),
         seed,
-        program: own.with_file_name("faults-worker"),
-        workers: if store == "sqlite" { 16 } else { 6 },
-        ttl: Duration::from_secs(if store == "sqlite" { 3 } else { 5 }),
+        programs,
+        workers: if of_mongodb { 12 } else { 16 },
+        ttl: Duration::from_secs(if of_mongodb { 5 } else { 3 }),
+        stale: if of_mongodb { STALE } else { Duration::ZERO },
     };
     println!("{store}: {minutes} minutes, seed {seed}, histories in {}", folder.display());
     let servers = match store {
@@ -124,7 +162,7 @@ fn play_roster(
 fn check(folder: &str, ttl: &str) -> Result<Findings, String> {
     let ttl = ttl.parse().map(Duration::from_millis).map_err(|_| format!("'{ttl}' is not a number of milliseconds"))?;
     let histories = Histories::read(&PathBuf::from(folder)).map_err(|error| error.to_string())?;
-    Ok(histories.check(Terms { ttl }))
+    Ok(histories.check(Terms { ttl, stale: STALE }))
 }
 
 fn report(findings: &Findings) -> ExitCode {

@@ -1,11 +1,13 @@
 //! A replica set of three, each member behind a proxy: its address for clients and for the other members.
 
 use std::io;
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use coord_tests::servers::{Mongod, ReplicaSet};
 use mongodb::bson::{Bson, doc};
 
+use crate::dates::Date;
 use crate::proxy::{self, TAG, Weather};
 use crate::random::Random;
 
@@ -20,8 +22,15 @@ pub struct Servers {
 }
 
 /// What can happen to servers.
-pub const KINDS: [&str; 6] =
-    ["server killed", "primary killed", "server frozen", "step-down", "server cut off", "slow network"];
+pub const KINDS: [&str; 7] = [
+    "server killed",
+    "primary killed",
+    "server frozen",
+    "step-down",
+    "server cut off",
+    "slow network",
+    "server's date jumps",
+];
 
 impl Servers {
     /// Starts them. None where there is no `mongod`.
@@ -95,6 +104,12 @@ impl Servers {
                 // One that has just lost its office refuses, which is as good.
                 let _ = self.primary().command(doc! { "replSetStepDown": 5, "force": true });
             }
+            "server's date jumps" => {
+                if let Some(date) = self.date_of(victim) {
+                    // A file that cannot be written leaves the date as it is.
+                    let _ = date.jump(random);
+                }
+            }
             "server cut off" => {
                 self.weather.cut_server(victim.port(), true);
                 std::thread::sleep(while_bad);
@@ -108,9 +123,27 @@ impl Servers {
         }
     }
 
-    /// Waits until there is a primary that takes writes.
+    /// The date of a member, where `tests/faults/with-skew` has given it one.
+    fn date_of(&self, member: &Mongod) -> Option<Date> {
+        let folder = std::env::var_os("COORD_FAULTS_DATES")?;
+        Date::kept_in(PathBuf::from(folder).join(member.port().to_string()))
+    }
+
+    /// Waits until the set does its work: a majority has acknowledged some writes in a row, each within a second.
     pub fn heal(&self) {
         self.weather.heal();
-        self.set.primary();
+        let note = doc! { "appendOplogNote": 1, "data": { "healed": true } };
+        let (until, mut in_a_row) = (Instant::now() + PATIENCE, 0);
+        while in_a_row < 3 && Instant::now() < until {
+            let begun = Instant::now();
+            let mut command = note.clone();
+            command.insert("writeConcern", doc! { "w": "majority", "wtimeout": 1_000 });
+            let reply = self.primary().command(command);
+            let acknowledged = reply.is_ok_and(|reply| !reply.contains_key("writeConcernError"));
+            in_a_row = if acknowledged && begun.elapsed() < Duration::from_secs(1) { in_a_row + 1 } else { 0 };
+        }
     }
 }
+
+/// How long that may take, on a machine that others use, too.
+const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,7 +1,7 @@
 //! The workers' processes.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,14 +9,54 @@ use std::time::{Duration, Instant};
 use coord_tests::servers::process;
 use rustix::process::Signal;
 
+/// A program that works: its language, and its words, after which come the worker's arguments.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// Letters.
+    pub language: String,
+    /// The program and its first arguments.
+    pub words: Vec<String>,
+}
+
+impl Program {
+    /// Those that are named in `COORD_FAULTS_WORKERS`, a line each: a language and the words; or this one, in Rust.
+    ///
+    /// # Errors
+    /// A line that is not so.
+    pub fn all(rust: &Path) -> Result<Vec<Self>, String> {
+        let own = format!("rust {}", rust.display());
+        let text = std::env::var("COORD_FAULTS_WORKERS").ok().filter(|text| !text.trim().is_empty()).unwrap_or(own);
+        text.lines().map(|line| Self::parse(line).ok_or_else(|| format!("'{line}' names no worker"))).collect()
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split_whitespace().map(str::to_owned);
+        let language = words.next().filter(|word| word.chars().all(|letter| letter.is_ascii_alphabetic()))?;
+        let words: Vec<String> = words.collect();
+        (!words.is_empty()).then_some(Self { language, words })
+    }
+}
+
+/// What a worker is told.
+#[derive(Clone, Debug)]
+pub struct Orders {
+    /// The store's URL.
+    pub url: String,
+    /// Where its histories go.
+    pub folder: PathBuf,
+    /// The ttl, by which it chooses how long it waits and holds.
+    pub ttl: Duration,
+    /// Beside its own.
+    pub environment: Vec<(String, String)>,
+}
+
 /// One place for a worker: who dies is followed by another, with a history of its own.
 #[derive(Debug)]
 pub struct Worker {
+    number: usize,
     name: String,
-    url: String,
-    folder: PathBuf,
-    program: PathBuf,
-    environment: Vec<(String, String)>,
+    program: Program,
+    orders: Orders,
     generation: u64,
     child: Option<Child>,
 }
@@ -26,18 +66,16 @@ impl Worker {
     ///
     /// # Errors
     /// What the operating system says.
-    pub fn start(
-        number: usize,
-        url: String,
-        folder: &Path,
-        program: &Path,
-        environment: Vec<(String, String)>,
-    ) -> io::Result<Self> {
-        let (folder, program) = (folder.to_owned(), program.to_owned());
-        let name = format!("w{number}");
-        let mut worker = Self { name, url, folder, program, environment, generation: 0, child: None };
+    pub fn start(number: usize, program: Program, orders: Orders) -> io::Result<Self> {
+        let name = Self::name_of(number, &program);
+        let mut worker = Self { number, name, program, orders, generation: 0, child: None };
         worker.spawn()?;
         Ok(worker)
+    }
+
+    /// The name of the one in this place.
+    pub fn name_of(number: usize, program: &Program) -> String {
+        format!("{}{number}", program.language)
     }
 
     /// The beginning of its histories' names.
@@ -46,19 +84,21 @@ impl Worker {
     }
 
     fn history(&self) -> PathBuf {
-        self.folder.join(format!("{}.{}.jsonl", self.name, self.generation))
+        self.orders.folder.join(format!("{}.{}.jsonl", self.name, self.generation))
     }
 
     fn spawn(&mut self) -> io::Result<()> {
         self.generation += 1;
-        let number: u64 = self.name[1..].parse().unwrap_or(0);
-        let errors = File::options().create(true).append(true).open(self.folder.join(format!("{}.err", self.name)))?;
-        let mut command = Command::new(&self.program);
+        let Orders { url, folder, ttl, environment } = &self.orders;
+        let errors = File::options().create(true).append(true).open(folder.join(format!("{}.err", self.name)))?;
+        let mut command = Command::new(&self.program.words[0]);
         command
-            .arg(&self.url)
+            .args(&self.program.words[1..])
+            .arg(url)
             .arg(self.history())
-            .arg((self.generation * 1000 + number).to_string())
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .arg((self.generation * 1000 + self.number as u64).to_string())
+            .arg(ttl.as_millis().to_string())
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(errors);
@@ -68,8 +108,7 @@ impl Worker {
 
     /// Whether the last thing that it wrote down is that it holds a lock.
     pub fn holds(&self) -> bool {
-        let Ok(text) = std::fs::read(self.history()) else { return false };
-        let end = String::from_utf8_lossy(&text[text.len().saturating_sub(300)..]).into_owned();
+        let Ok(end) = end_of(&self.history()) else { return false };
         let last = end.trim_end().lines().last().unwrap_or_default();
         ["\"granted\"", "\"ok\"", "\"wrote\""].iter().any(|word| last.contains(word))
     }
@@ -136,4 +175,14 @@ impl Worker {
         child.wait()?;
         Ok(false)
     }
+}
+
+/// The last lines of a file.
+fn end_of(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(300)))?;
+    let mut end = Vec::new();
+    file.read_to_end(&mut end)?;
+    Ok(String::from_utf8_lossy(&end).into_owned())
 }

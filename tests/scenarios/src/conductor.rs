@@ -9,6 +9,7 @@ use coord_tests::servers::scratch::Scratch;
 
 use crate::agent::{Agent, Answer};
 use crate::expectation::compare;
+use crate::json;
 use crate::stage::{Cast, Store, namespace};
 use crate::story::{Step, Story};
 use crate::verbs::{Actor, BEGINNING, ENDING, GRANTING, verb};
@@ -119,7 +120,10 @@ impl Play<'_> {
     /// A success's values; none where an error was what the story wants.
     fn judge(&self, step: &Step, answer: Answer) -> Result<Option<BTreeMap<String, String>>, String> {
         match (answer, &step.error) {
-            (Answer::Ok(words), None) => Ok(Some(words.named)),
+            (Answer::Ok(words), None) => {
+                let normal = |(name, value): (String, String)| Ok((name.clone(), json::normal(&name, value)?));
+                words.named.into_iter().map(normal).collect::<Result<_, String>>().map(Some)
+            }
             (Answer::Ok(words), Some(_)) => Err(format!("it should have failed, but: {words}")),
             (Answer::Error(words), Some(expected)) => {
                 compare(expected, &words.named, &|text| self.resolve(text)).map(|()| None)

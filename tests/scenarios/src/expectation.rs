@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use crate::json;
+
 /// Conditions by the name of the value.
 pub type Expectations = BTreeMap<String, Expectation>;
 
@@ -25,6 +27,8 @@ pub enum Condition {
     Not(String),
     /// It is one of these.
     OneOf(Vec<String>),
+    /// It is this JSON.
+    Json(serde_json::Value),
     /// It has this in it.
     Contains(String),
     /// There is such a value, or there is none.
@@ -48,7 +52,7 @@ pub fn compare(
 ) -> Result<(), String> {
     for (name, expectation) in expected {
         let value = values.get(name).map(String::as_str);
-        expectation.meets(value, resolve).map_err(|what| {
+        expectation.meets(name, value, resolve).map_err(|what| {
             let found = value.map_or_else(|| "is missing".into(), |value| format!("is '{value}'"));
             format!("{name} {found}, but {what}")
         })?;
@@ -57,9 +61,22 @@ pub fn compare(
 }
 
 impl Expectation {
-    fn meets(&self, value: Option<&str>, resolve: &dyn Fn(&str) -> Result<String, String>) -> Result<(), String> {
+    fn meets(
+        &self,
+        name: &str,
+        value: Option<&str>,
+        resolve: &dyn Fn(&str) -> Result<String, String>,
+    ) -> Result<(), String> {
+        let whole = |text: &str| json::normal(name, resolve(text)?);
+        let one_of = |texts: &[String]| {
+            let texts = texts.iter().map(|text| whole(text)).collect::<Result<Vec<_>, _>>()?;
+            if texts.iter().any(|text| Some(text.as_str()) == value) {
+                return Ok(());
+            }
+            Err(format!("should be '{}'", texts.join("' or '")))
+        };
         let condition = match self {
-            Self::Is(text) => &Condition::OneOf(vec![text.clone()]),
+            Self::Is(text) => return one_of(std::slice::from_ref(text)),
             Self::Condition(condition) => condition,
         };
         let compare_numbers = |wanted: &str, words: &str, holds: fn(i64, i64) -> bool| {
@@ -77,7 +94,7 @@ impl Expectation {
             Condition::Above(bound) => compare_numbers(bound, "above", |value, bound| value > bound),
             Condition::AtLeast(bound) => compare_numbers(bound, "at least", |value, bound| value >= bound),
             Condition::AtMost(bound) => compare_numbers(bound, "at most", |value, bound| value <= bound),
-            Condition::Not(text) => match resolve(text)? {
+            Condition::Not(text) => match whole(text)? {
                 text if value.is_some_and(|value| value != text) => Ok(()),
                 text => Err(format!("should be something else than '{text}'")),
             },
@@ -85,13 +102,8 @@ impl Expectation {
                 text if value.is_some_and(|value| value.contains(&text)) => Ok(()),
                 text => Err(format!("should contain '{text}'")),
             },
-            Condition::OneOf(texts) => {
-                let texts = texts.iter().map(|text| resolve(text)).collect::<Result<Vec<_>, _>>()?;
-                if texts.iter().any(|text| Some(text.as_str()) == value) {
-                    return Ok(());
-                }
-                Err(format!("should be '{}'", texts.join("' or '")))
-            }
+            Condition::Json(json) => one_of(&[json.to_string()]),
+            Condition::OneOf(texts) => one_of(texts),
         }
     }
 }
@@ -115,6 +127,7 @@ mod tests {
             (r#"{"not": "2"}"#, Some("3"), None),
             (r#"{"one_of": ["1", "2"]}"#, Some("2"), Some("3")),
             (r#"{"contains": "b"}"#, Some("abc"), Some("ac")),
+            (r#"{"json": [1, "${two}"]}"#, Some(r#"[1,"2"]"#), Some("[1]")),
             (r#"{"present": true}"#, Some(""), None),
             (r#"{"present": false}"#, None, Some("")),
             (r#"{"above": "${two}"}"#, Some("10"), Some("2")),

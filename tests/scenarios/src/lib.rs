@@ -9,6 +9,7 @@
 //! - [`story`]: a story as it is read from its file.
 //! - [`verbs`]: what a step can do, and which arguments it takes.
 //! - [`expectation`]: what an answer must be.
+//! - [`json`]: one form for the documents in answers.
 //! - [`agent`]: an agent's process.
 //! - [`watch`]: what must be true in every story, whatever it tells: tokens grow, and no two hold.
 //! - [`conductor`]: plays one story.
@@ -22,6 +23,7 @@
 pub mod agent;
 pub mod conductor;
 pub mod expectation;
+pub mod json;
 pub mod stage;
 pub mod story;
 pub mod verbs;

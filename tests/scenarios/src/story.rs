@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use crate::expectation::Expectations;
-use crate::stage::{Language, Store};
-use crate::verbs::{Actor, BEGINNING, NEEDS_MEMORY, NEEDS_PROCESSES, verb};
+use crate::stage::{Language, NOT_YET, Part, Store};
+use crate::verbs::{Actor, BEGINNING, NEEDS_MEMORY, NEEDS_PROCESSES, NEEDS_RECONCILERS, NEEDS_TABLES, verb};
 
 /// A story.
 #[derive(Clone, Debug, Deserialize)]
@@ -66,9 +67,18 @@ pub struct Step {
     /// Errors that are as good as a success.
     #[serde(default)]
     pub allow: Vec<String>,
-    /// Everything else.
-    #[serde(flatten)]
+    /// Everything else. What is no text is taken as the text of its JSON.
+    #[serde(flatten, deserialize_with = "texts")]
     pub arguments: BTreeMap<String, String>,
+}
+
+fn texts<'a, D: Deserializer<'a>>(arguments: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let values = BTreeMap::<String, Value>::deserialize(arguments)?;
+    let text = |value| match value {
+        Value::String(text) => text,
+        other => other.to_string(),
+    };
+    Ok(values.into_iter().map(|(name, value)| (name, text(value))).collect())
 }
 
 impl Step {
@@ -114,6 +124,19 @@ impl Story {
         processes.into_iter().collect()
     }
 
+    /// Whether agents of this language play it.
+    pub fn is_for(&self, language: Language) -> bool {
+        let needs = |part: Part| {
+            let verbs = match part {
+                Part::Tables => NEEDS_TABLES,
+                Part::Reconcilers => NEEDS_RECONCILERS,
+            };
+            self.steps.iter().any(|step| verbs.contains(&step.verb.as_str()))
+        };
+        let lacks = NOT_YET.iter().any(|(lacking, part)| *lacking == language && needs(*part));
+        !lacks && !self.except.contains_key(&language)
+    }
+
     fn check(&self) -> Result<(), String> {
         if self.title.is_empty() || self.why.is_empty() || self.stores.is_empty() || self.steps.is_empty() {
             return Err("title, why, stores and steps must not be empty".into());
@@ -144,6 +167,9 @@ impl Story {
         }
         if verb.actor == Actor::Hold && !begun.contains(step.argument("hold").unwrap_or_default()) {
             return Err("nothing was begun under this name before".into());
+        }
+        if step.argument("fence").is_some_and(|hold| !begun.contains(hold)) {
+            return Err("'fence' names nothing that was begun before".into());
         }
         if step.argument("as").is_some_and(|name| name.contains('.')) {
             return Err("a name must not contain a dot, which ends it in references".into());
@@ -192,6 +218,7 @@ mod tests {
             (r#"[{"do": "connect", "client": "a", "color": "red"}]"#, "no argument 'color'"),
             (r#"[{"do": "release", "hold": "h"}]"#, "nothing was begun"),
             (r#"[{"do": "kill", "process": "q"}]"#, "no process 'q'"),
+            (r#"[{"do": "table", "client": "a", "table": "t", "op": "get", "fence": "h"}]"#, "'fence' names nothing"),
             (r#"[{"do": "expire", "client": "a", "session": "s"}]"#, "memory"),
             (r#"[{"do": "observe", "client": "a", "election": "e", "as": "a.b"}]"#, "dot"),
             (r#"[{"do": "connect", "client": "a", "error": {}}]"#, "must name a code"),

@@ -38,6 +38,10 @@ const fn of(
     Verb { name, actor, required, optional }
 }
 
+/// What operations of tables take, each some of it.
+const TABLE_ARGUMENTS: &[&str] =
+    &["key", "document", "filter", "revision", "sort", "skip", "limit", "projection", "fence", "strict", "position"];
+
 /// Every verb.
 pub const VERBS: &[Verb] = &[
     // A client
@@ -97,8 +101,34 @@ pub const VERBS: &[Verb] = &[
     of(Actor::Hold, "await_available", &["hold", "service"], &["timeout_ms"]),
     of(Actor::Hold, "await_unavailable", &["hold", "service"], &["timeout_ms"]),
     of(Actor::Hold, "synced", &["hold"], &[]),
-    of(Actor::Hold, "next", &["hold"], &[]),
-    of(Actor::Hold, "end", &["hold"], &[]),
+    of(Actor::Hold, "next", &["hold"], &["keep"]),
+    of(Actor::Hold, "end", &["hold"], &["timeout_ms"]),
+    // Tables
+    of(Actor::Client, "table", &["client", "table", "op"], TABLE_ARGUMENTS),
+    of(Actor::Client, "watch_table", &["client", "table", "as"], &["filter", "from", "previous"]),
+    of(Actor::Hold, "done", &["hold"], &["failure"]),
+    of(Actor::Client, "log", &["client", "table", "as"], &["after", "since_ms"]),
+    of(Actor::Client, "cache", &["client", "table", "as"], &["filter", "max_bytes", "read_your_writes"]),
+    of(Actor::Hold, "cached", &["hold", "op"], TABLE_ARGUMENTS),
+    // Reconcilers
+    of(
+        Actor::Client,
+        "reconcile",
+        &["client", "name", "source", "as"],
+        &["filter", "mode", "shards", "workers", "backoff_ms", "resync_ms", "move_grace_ms", "serve"],
+    ),
+    of(Actor::Hold, "work", &["hold", "as"], &[]),
+    of(Actor::Hold, "complete", &["hold"], &["outcome", "after_ms", "message"]),
+    of(Actor::Hold, "cancelled", &["hold"], &[]),
+    of(Actor::Hold, "reconciler", &["hold"], &[]),
+    of(Actor::Hold, "ran", &["hold"], &[]),
+    of(Actor::Hold, "add", &["hold", "key"], &["after_ms"]),
+    of(Actor::Hold, "cancel_key", &["hold", "key"], &[]),
+    of(Actor::Hold, "pause", &["hold"], &[]),
+    of(Actor::Hold, "resume", &["hold"], &[]),
+    of(Actor::Hold, "drain", &["hold"], &["timeout_ms"]),
+    of(Actor::Hold, "parked", &["hold"], &[]),
+    of(Actor::Hold, "reconciled", &["hold", "key"], &["position", "timeout_ms"]),
     // A store under control
     of(Actor::Client, "force_leader", &["client", "election", "session"], &[]),
     of(Actor::Client, "expire", &["client", "session"], &[]),
@@ -126,6 +156,11 @@ pub const BEGINNING: &[&str] = &[
     "watch_owners",
     "provide",
     "watch",
+    "watch_table",
+    "log",
+    "cache",
+    "reconcile",
+    "work",
 ];
 
 /// Verbs whose success is a grant.
@@ -140,6 +175,12 @@ pub const NEEDS_PROCESSES: &[&str] = &["kill", "stop", "continue"];
 /// Verbs that only a store inside of one process has.
 pub const NEEDS_MEMORY: &[&str] = &["force_leader", "expire", "advance"];
 
+/// Verbs that only agents of languages with tables know.
+pub const NEEDS_TABLES: &[&str] = &["table", "watch_table", "log", "cache"];
+
+/// Verbs that only agents of languages with reconcilers know.
+pub const NEEDS_RECONCILERS: &[&str] = &["reconcile"];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,7 +192,8 @@ mod tests {
             assert!(schema.contains(&format!("\"{}\"", verb.name)), "story.json lacks '{}'", verb.name);
             assert!(readme.contains(&format!("`{}`", verb.name)), "README.md lacks '{}'", verb.name);
         }
-        for name in BEGINNING.iter().chain(GRANTING).chain(ENDING).chain(NEEDS_PROCESSES).chain(NEEDS_MEMORY) {
+        let lists = [BEGINNING, GRANTING, ENDING, NEEDS_PROCESSES, NEEDS_MEMORY, NEEDS_TABLES, NEEDS_RECONCILERS];
+        for name in lists.into_iter().flatten() {
             assert!(verb(name).is_some(), "there is no '{name}'");
         }
     }

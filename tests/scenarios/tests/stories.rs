@@ -50,8 +50,7 @@ fn take<'a>(stories: &'a [Story], next: &AtomicUsize) -> Option<(usize, &'a Stor
 }
 
 fn play_story(story: &Story, store: Store, programs: &[Program], turn: usize) -> Result<(), String> {
-    let able: Vec<Program> =
-        programs.iter().filter(|program| !story.except.contains_key(&program.language)).cloned().collect();
+    let able: Vec<Program> = programs.iter().filter(|program| story.is_for(program.language)).cloned().collect();
     if able.is_empty() {
         return Ok(());
     }

@@ -5,10 +5,11 @@
 //! committed when it fails over, and answers reads from the past. Clients are paused, crashed and cut off. One seed
 //! reproduces one history exactly.
 //!
-//! Four modes: with [`Mode::Safety`] faults never stop, and the checks are about what must never happen; with
+//! Five modes: with [`Mode::Safety`] faults never stop, and the checks are about what must never happen; with
 //! [`Mode::Liveness`] everything heals in the end, and everybody who waits must be served within a bound, and
 //! nothing may be left behind; with [`Mode::Quiet`] nothing is wrong but the notices, the ttl is long, and everybody
-//! must learn soon what the store knows; [`Mode::Elections`] is liveness with elections and their observers instead of locks.
+//! must learn soon what the store knows; [`Mode::Elections`] is liveness with elections and their observers instead of
+//! locks, [`Mode::Providers`] with providers and theirs.
 //!
 //! That all this can fail is shown by `mutants`: bad variants of the core, each of which has to be caught.
 

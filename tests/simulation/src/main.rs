@@ -1,9 +1,9 @@
 //! Plays seeds and prints what was seen.
 //!
-//! - `coord-simulation seed N [safety|liveness|quiet|elections]` plays one; with `COORD_SIM_LOG=1` every decision is printed too.
+//! - `coord-simulation seed N [safety|liveness|quiet|elections|providers]` plays one; with `COORD_SIM_LOG=1` every decision is printed too.
 //! - `coord-simulation seeds FIRST COUNT` plays many, in all modes.
 //! - `coord-simulation minutes N [FIRST]` plays as many as there is time for.
-//! - `coord-simulation mutants [quick|NAME]` plays each bad variant until it is caught; needs the feature `mutants`.
+//! - `coord-simulation mutants [quick|NAME [MODE]]` plays each bad variant until it is caught; needs the feature `mutants`.
 
 #![expect(clippy::print_stdout, reason = "this program's output")]
 
@@ -29,7 +29,9 @@ fn main() {
             number(minutes).zip(number(first)).map(|(minutes, first)| many(first..u64::MAX, Some(minutes)))
         }
         #[cfg(feature = "mutants")]
-        ["mutants", ..] => coord_simulation::mutants::play(words.get(1).copied(), LENGTH),
+        ["mutants", ..] => {
+            coord_simulation::mutants::play(words.get(1).copied(), words.get(2).and_then(|mode| mode_of(mode)), LENGTH)
+        }
         _ => None,
     };
     match good {
@@ -37,9 +39,9 @@ fn main() {
         Some(false) => std::process::exit(1),
         None => {
             println!(
-                "usage: coord-simulation seed N [safety|liveness|quiet|elections] | seeds FIRST COUNT | minutes N [FIRST]"
+                "usage: coord-simulation seed N [safety|liveness|quiet|elections|providers] | seeds FIRST COUNT | minutes N [FIRST]"
             );
-            println!("       coord-simulation mutants [quick|NAME]    (built with --features mutants)");
+            println!("       coord-simulation mutants [quick|NAME [MODE]]    (built with --features mutants)");
             std::process::exit(2);
         }
     }
@@ -51,6 +53,7 @@ fn mode_of(word: &str) -> Option<Mode> {
         "liveness" => Some(Mode::Liveness),
         "quiet" => Some(Mode::Quiet),
         "elections" => Some(Mode::Elections),
+        "providers" => Some(Mode::Providers),
         _ => None,
     }
 }

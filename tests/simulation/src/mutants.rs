@@ -17,9 +17,10 @@ const QUICK_SEEDS: u64 = 60;
 /// Those that the quick campaign leaves out, since they need more seeds than it has.
 const SLOW: [&str; 2] = ["clear-once", "early-break-forgotten"];
 
-/// Plays all mutants, those of the quick campaign, or one by name; first none, which must stay clean. Prints a table,
-/// and returns whether every one was caught; none if there is none of that name.
-pub fn play(which: Option<&str>, length: Duration) -> Option<bool> {
+/// Plays all mutants, those of the quick campaign, or one by name; before all or many none, which must stay clean. Prints
+/// a table, and returns whether every one was caught; none if there is none of that name. `only` leaves out the seeds of
+/// other modes.
+pub fn play(which: Option<&str>, only: Option<Mode>, length: Duration) -> Option<bool> {
     let quick = which == Some("quick");
     let chosen: Vec<_> = ALL
         .iter()
@@ -35,7 +36,8 @@ pub fn play(which: Option<&str>, length: Duration) -> Option<bool> {
     }
     set(None);
     let mut good = true;
-    if let Some(message) = (0..QUICK_SEEDS).find_map(|seed| violation(seed, length)) {
+    let many = chosen.len() > 1;
+    if let Some(message) = (0..QUICK_SEEDS).filter(|_| many).find_map(|seed| violation(seed, length)) {
         println!("without any mutant: {message}");
         good = false;
     }
@@ -45,7 +47,8 @@ pub fn play(which: Option<&str>, length: Duration) -> Option<bool> {
         let begin = Instant::now();
         let seeds = if quick { 0..QUICK_SEEDS } else { 0..u64::MAX };
         let mut played = 0;
-        let caught = seeds.take_while(|_| quick || begin.elapsed() < PATIENCE).find_map(|seed| {
+        let wanted = |seed: &u64| only.is_none_or(|mode| Mode::of(*seed) == mode);
+        let caught = seeds.filter(wanted).take_while(|_| quick || begin.elapsed() < PATIENCE).find_map(|seed| {
             played += 1;
             violation(seed, length)
         });

@@ -1,9 +1,10 @@
 //! One history: who does what, what goes wrong, and what must hold in the end.
 
 mod elections;
+mod providers;
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,8 +14,10 @@ use coord_core::env::{Env, Rng};
 use coord_core::error::Code;
 use coord_core::lock::Held;
 use coord_core::mutants::{self, Mutant};
+use coord_core::observer::Observer;
 use coord_core::protocol::claim::{ClaimKey, ClaimStep};
-use coord_core::protocol::session::Vitality;
+use coord_core::protocol::session::{SessionId, Vitality};
+use coord_core::provider::Provider;
 use coord_core::store::Store;
 use coord_core::store::faulty::{Faults, FaultyStore};
 use tokio::time::Instant;
@@ -35,6 +38,8 @@ pub enum Mode {
     Quiet,
     /// As [`Mode::Liveness`], with elections instead of locks.
     Elections,
+    /// As [`Mode::Liveness`], with providers and observers instead of locks.
+    Providers,
 }
 
 impl Mode {
@@ -44,6 +49,7 @@ impl Mode {
             0 | 2 => Self::Liveness,
             1 | 3 => Self::Safety,
             4 => Self::Quiet,
+            _ if seed % 12 == 11 => Self::Providers,
             _ => Self::Elections,
         }
     }
@@ -105,6 +111,15 @@ struct Story {
     faults: Mutex<BTreeMap<&'static str, u64>>,
     /// What each observer was told last, by process and election: the token of the leader, or none.
     told: Mutex<BTreeMap<(usize, u64), Option<i64>>>,
+    /// The observer of services in each process, and what it has told.
+    observers: Mutex<BTreeMap<usize, Observer>>,
+    views: Mutex<BTreeMap<usize, providers::View>>,
+    /// What each process provides to the end.
+    provided: Mutex<Vec<(usize, Vec<Provider>)>>,
+    /// What was withdrawn, and acknowledged: the process, its session and the provider's key in the record.
+    withdrawn: Mutex<BTreeSet<(usize, SessionId, String)>>,
+    /// Providers that were registered.
+    grants: AtomicU64,
     history: Mutex<u64>,
     begin: Instant,
     /// From then on nothing goes wrong and nobody starts anything new.
@@ -131,7 +146,7 @@ impl Story {
         let begin = Instant::now();
         let healed_after = match mode {
             Mode::Safety | Mode::Quiet => duration,
-            Mode::Liveness | Mode::Elections => duration * 2 / 3,
+            Mode::Liveness | Mode::Elections | Mode::Providers => duration * 2 / 3,
         };
         let story = Arc::new(Self {
             mode,
@@ -142,6 +157,11 @@ impl Story {
             processes: Mutex::default(),
             faults: Mutex::default(),
             told: Mutex::default(),
+            observers: Mutex::default(),
+            views: Mutex::default(),
+            provided: Mutex::default(),
+            withdrawn: Mutex::default(),
+            grants: AtomicU64::new(0),
             history: Mutex::new(seed),
             begin,
             healed_at: begin + healed_after,
@@ -168,16 +188,25 @@ impl Story {
                 story.heal();
                 story.expect_elections_over().await;
             }
+            Mode::Providers => {
+                story.heal();
+                story.expect_services_agree().await;
+            }
         }
         watcher.abort();
         Report {
             seed,
             mode,
             simulated: begin.elapsed(),
-            seen: story.checks.seen(),
+            seen: story.seen(),
             faults: story.faults.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             fingerprint: *story.history.lock().unwrap_or_else(PoisonError::into_inner),
         }
+    }
+
+    fn seen(&self) -> Seen {
+        let seen = self.checks.seen();
+        Seen { grants: seen.grants + self.grants.load(Relaxed), ..seen }
     }
 
     /// Mixes an event into the history's fingerprint.
@@ -267,6 +296,9 @@ impl Story {
             if story.mode == Mode::Elections {
                 return story.take_part(client, number, stops, finished).await;
             }
+            if story.mode == Mode::Providers {
+                return story.provide(client, number).await;
+            }
             let work = (0..WORKERS).map(|_| story.clone().work(client.clone(), number, stops.clone()));
             tokio::select! {
                 biased;
@@ -278,22 +310,6 @@ impl Story {
         processes.retain(|process| process.number != number);
         processes.push(Process { number, gate, clock, store, workers, done });
         drop(processes);
-    }
-
-    /// A process in a history of elections. Its observers go on to the end.
-    async fn take_part(self: Arc<Self>, client: Client, number: usize, gate: Arc<Gate>, done: Arc<AtomicBool>) {
-        let work = (0..WORKERS).map(|_| self.clone().play_elections(client.clone(), number, gate.clone()));
-        let work = async {
-            futures::future::join_all(work).await;
-            done.store(true, Relaxed);
-        };
-        let look_on = self.clone().look_on(client.clone(), number);
-        tokio::select! {
-            biased;
-            _ = futures::future::join(work, look_on) => {}
-            () = self.watch_session(client.clone()) => {}
-        }
-        done.store(true, Relaxed);
     }
 
     /// A session that its client gives up is one that others have killed.
@@ -413,6 +429,7 @@ impl Story {
     async fn crash(self: Arc<Self>, victim: usize) {
         self.count("crash");
         self.checks.forget_process(victim);
+        self.forget_services_of(victim);
         self.process(victim, |process| {
             process.gate.stop();
             process.store.set_cut(true);

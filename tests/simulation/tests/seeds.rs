@@ -21,7 +21,7 @@ fn play(seed: u64, mode: Mode) {
 
 #[test]
 fn one_seed_is_one_history() {
-    for (seed, mode) in (0..3).map(|seed| (seed, Mode::Liveness)).chain([(5, Mode::Elections), (11, Mode::Elections)]) {
+    for (seed, mode) in (0..3).map(|seed| (seed, Mode::Liveness)).chain([(5, Mode::Elections), (11, Mode::Providers)]) {
         let runs: Vec<u64> = (0..3).map(|_| run(seed, mode, LENGTH).fingerprint).collect();
         assert!(runs.iter().all(|fingerprint| *fingerprint == runs[0]), "seed {seed}: {runs:?}");
     }
@@ -47,6 +47,13 @@ fn fixed_seeds_are_prompt() {
 fn fixed_seeds_lead_one_at_a_time() {
     for seed in 400..410 {
         play(seed, Mode::Elections);
+    }
+}
+
+#[test]
+fn fixed_seeds_show_who_provides() {
+    for seed in 500..505 {
+        play(seed, Mode::Providers);
     }
 }
 

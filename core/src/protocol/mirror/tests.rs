@@ -62,8 +62,11 @@ fn changes_beside_a_listing_come_after_it_and_those_in_it_do_not_come_again() {
         ]
     );
     assert_eq!(sequence.position(), Position(14));
-    sequence.on_change(Position(14), 2, Changed::Apply(14));
+    sequence.on_change(Position(12), 1, Changed::Apply(12));
+    sequence.on_change(Position(13), 3, Changed::Delete(None));
     assert!(!sequence.has_events(), "told again after the stream was opened anew");
+    sequence.on_change(Position(14), 5, Changed::Apply(14));
+    assert_eq!(drain(&mut sequence), [Event::Apply { key: 5, value: 14 }], "made as one with a change that was told");
     sequence.on_progress(Position(20));
     assert_eq!(sequence.position(), Position(20));
 }

@@ -11,6 +11,7 @@
 #include "elections.h"
 #include "reconcilers.h"
 #include "services.h"
+#include "tables.h"
 
 static thing_t things[MAX_THINGS];
 coord_queue_t *queue;
@@ -95,6 +96,10 @@ void forget(thing_t *thing) {
     coord_provider_destroy(thing->provider);
     coord_observer_destroy(thing->observer);
     coord_work_destroy(thing->work);
+    coord_delivery_destroy(thing->delivery);
+    coord_table_watch_destroy(thing->table_watch);
+    coord_table_log_destroy(thing->table_log);
+    coord_cached_table_destroy(thing->cached);
     coord_reconciler_destroy(thing->reconciler);
     coord_candidacy_destroy(thing->candidacy);
     coord_held_destroy(thing->held);
@@ -532,7 +537,7 @@ static void do_lost(coord_held_t *held) {
 }
 
 static void do_drop(const words_t *words) {
-    static const kind_t kinds[] = {HOLD, TERM, PROVIDER, OBSERVER, LEADERS, OWNERS, WORK};
+    static const kind_t kinds[] = {HOLD, TERM, PROVIDER, OBSERVER, LEADERS, OWNERS, WORK, TABLE_WATCH, TABLE_LOG, CACHED_TABLE};
     thing_t *hold = NULL;
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds && hold == NULL; i++) {
         hold = find(words_get(words, "hold", NULL), kinds[i]);
@@ -603,6 +608,8 @@ static void answer(const words_t *words) {
         do_connect(words);
     } else if (strcmp(words->verb, "drop") == 0) {
         do_drop(words);
+    } else if (do_with_table(words)) {
+        return;
     } else if (do_with_term(words) || do_with_candidacy(words) || do_with_feed(words) || do_with_reconciler(words)) {
         return;
     } else if (is_one_of(words->verb, with_operation)) {

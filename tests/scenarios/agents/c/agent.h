@@ -15,7 +15,7 @@
 
 typedef enum {
     NOTHING, CLIENT, HOLD, ACQUIRE, RUN, ROUNDS, TERM, CAMPAIGN, CANDIDACY, LEADERS, OWNERS, PROVIDER, OBSERVER,
-    RECONCILER, WORK
+    RECONCILER, WORK, TABLE_WATCH, TABLE_LOG, CACHED_TABLE
 } kind_t;
 
 /* What was begun under a name. Its place in the table is the tag of its events. */
@@ -34,6 +34,10 @@ typedef struct {
     coord_reconciler_t *reconciler;
     struct ran *ran; /* of a reconciler that is served */
     coord_work_t *work;
+    coord_table_watch_t *table_watch;
+    coord_delivery_t *delivery; /* that is not acknowledged yet */
+    coord_table_log_t *table_log;
+    coord_cached_table_t *cached;
     coord_op_t *op;
     coord_event_t *event; /* the terminal one, once it has come */
     pthread_t thread;     /* of a run, of rounds or of a candidacy, with what they share: */

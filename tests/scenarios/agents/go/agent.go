@@ -23,6 +23,8 @@ type agent struct {
 	observers   map[string]*coord.Observer
 	runners     map[string]*runner
 	works       map[string]*run
+	watches     map[string]*watched
+	copies      map[string]*copied
 	// feeds are what `next` looks at; closers end it.
 	feeds   map[string]func(context.Context) (*answer, error)
 	closers map[string]func()
@@ -51,6 +53,8 @@ func newAgent() *agent {
 		observers:   map[string]*coord.Observer{},
 		runners:     map[string]*runner{},
 		works:       map[string]*run{},
+		watches:     map[string]*watched{},
+		copies:      map[string]*copied{},
 		feeds:       map[string]func(context.Context) (*answer, error){},
 		closers:     map[string]func(){},
 		over:        make(chan struct{}),
@@ -102,7 +106,13 @@ func (a *agent) carryOut(w words) (*answer, error) {
 	case "calls", "retire":
 		return a.withCandidacy(w)
 	}
+	if reply, err, is := a.withTables(w); is {
+		return reply, err
+	}
 	if name, ok := w.values["hold"]; ok {
+		if cached := a.copies[name]; cached != nil && w.verb == "synced" {
+			return sayCopy(cached), nil
+		}
 		if call := a.works[name]; call != nil {
 			return a.withRun(w, call)
 		}
@@ -338,7 +348,7 @@ func (a *agent) drop(w words) error {
 		return a.endRun(ctx, name, call, returned{panics: true})
 	}
 	_, closable := a.closers[name]
-	has := a.holds[name] != nil || a.terms[name] != nil || a.providers[name] != nil || closable
+	has := a.holds[name] != nil || a.terms[name] != nil || a.providers[name] != nil || a.watches[name] != nil || closable
 	if !has && w.values["if_held"] != "true" {
 		return fmt.Errorf("there is no hold '%s'", name)
 	}
@@ -346,6 +356,8 @@ func (a *agent) drop(w words) error {
 	delete(a.terms, name)
 	delete(a.providers, name)
 	delete(a.observers, name)
+	delete(a.watches, name)
+	delete(a.copies, name)
 	delete(a.feeds, name)
 	delete(a.closers, name)
 	runtime.GC()

@@ -182,7 +182,7 @@ func (a *agent) takeWork(ctx context.Context, w words, r *runner) (*answer, erro
 		reply.with("document", string(document))
 	}
 	if revision, ok := call.work.Revision(); ok {
-		reply.with("revision", revision)
+		reply.with("revision", uint64(revision))
 	}
 	if token := call.work.Token(); token != 0 {
 		reply.with("token", token)
@@ -269,7 +269,7 @@ func withKey(ctx context.Context, w words, r *runner) (*answer, error) {
 				return nil, err
 			}
 		}
-		return nil, r.WaitUntilReconciled(ctx, key, position)
+		return nil, r.WaitUntilReconciled(ctx, key, coord.Position(position))
 	case w.verb == "cancel_key":
 		news, err = r.Cancel(key)
 	case later:

@@ -12,12 +12,15 @@ import (
 )
 
 func (a *agent) next(w words) (*answer, error) {
+	ctx, cancel := bounded()
+	defer cancel()
+	if watch := a.watches[w.values["hold"]]; watch != nil {
+		return watch.next(ctx, w.values["keep"] == "true")
+	}
 	feed := a.feeds[w.values["hold"]]
 	if feed == nil {
 		return nil, fmt.Errorf("'%s' has no events", w.values["hold"])
 	}
-	ctx, cancel := bounded()
-	defer cancel()
 	reply, err := feed(ctx)
 	if err != nil {
 		return nil, err
@@ -35,6 +38,10 @@ func (a *agent) endOf(w words) error {
 		ctx, cancel := bounded()
 		defer cancel()
 		return provider.Close(ctx)
+	}
+	if watch := a.watches[name]; watch != nil {
+		watch.Close()
+		return nil
 	}
 	end := a.closers[name]
 	if end == nil {

@@ -24,13 +24,15 @@ from background import BOUND, Function, MainThread, Operation, TaskOperation, Th
 from background import drive, settle
 from contest import race_tasks, race_threads, rounds
 from elections import Calls, Elections, leader_values
+from reconcilers import Reconcilers, Runner
 from services import Services, event_values
+from tables import Tables, entry_values
 from words import CannotError, Words, error_line, granted, holder_values, line, reason_name, timeout_of
 
 CLOSE = 20.0
 
 
-class Agent(Elections, Services):
+class Agent(Elections, Reconcilers, Services, Tables):
     """The clients, holds and running operations, and what can be done with them."""
 
     def __init__(self, main: MainThread | None) -> None:
@@ -43,6 +45,8 @@ class Agent(Elections, Services):
         self._functions: dict[str, Function] = {}
         self._calls: dict[str, Calls] = {}
         self._things: dict[str, Any] = {}
+        self._kept: dict[str, Any] = {}
+        self._runners: dict[str, Runner] = {}
 
     async def answer(self, text: str) -> str:
         """Carries a command out."""
@@ -64,6 +68,7 @@ class Agent(Elections, Services):
 
     async def end(self) -> None:
         """Ends what the story has left open."""
+        self._end_runs()
         for client in self._clients.values():
             await settle(client.close(CLOSE))
 
@@ -218,12 +223,18 @@ class Agent(Elections, Services):
             event = await settle(events.next(BOUND))
         except coord.Timeout:
             raise CannotError("nothing came within 30 s") from None
+        if isinstance(event, coord.Delivery):
+            return self._delivered(event, words)
+        if isinstance(event, coord.LogEntry):
+            return entry_values(event)
         if isinstance(events, coord.LeaderWatch | coord.aio.LeaderWatch):
             return {"event": "no_leader"} if event is None else {"event": "leader", **leader_values(event)}
         return event_values(event)
 
     async def do_end(self, words: Words) -> None:
-        await settle(self._things[words["hold"]].close())
+        name = words["hold"]
+        bound = (timeout_of(words, BOUND),) if name in self._runners else ()
+        await settle(self._things[name].close(*bound))
 
     async def do_held(self, words: Words) -> dict[str, Any]:
         held = self._holds[words["hold"]]
@@ -246,6 +257,9 @@ class Agent(Elections, Services):
 
     async def do_drop(self, words: Words) -> None:
         name = words["hold"]
+        if await self._drop_run(name):
+            return
+        self._kept.pop(name, None)
         if name in self._things:
             warns, kept = hasattr(self._things[name], "instance_id"), self._things
         elif name in self._holds:

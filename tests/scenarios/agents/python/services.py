@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import coord
+import coord.aio
 from background import BOUND, settle
 from words import Words, reason_name, timeout_of
 
@@ -89,7 +91,11 @@ class Services:
         await settle(self._things[words["hold"]].wait_unavailable(words["service"], timeout))
 
     async def do_synced(self, words: Words) -> dict[str, Any]:
-        return {"synced": self._things[words["hold"]].synced()}
+        thing = self._things[words["hold"]]
+        values: dict[str, Any] = {"synced": thing.synced()}
+        if isinstance(thing, coord.CachedTable | coord.aio.CachedTable):
+            values |= {"position": thing.position, "bytes": thing.bytes}
+        return values
 
 
 def provider_values(provider: Any) -> dict[str, Any]:

@@ -13,11 +13,15 @@ use coord_core::name::sanitize;
 use coord_core::observer::Observer;
 use coord_core::owner::OwnerWatch;
 use coord_core::provider::Provider;
+use coord_core::reconciler::Request;
+use coord_core::table::{CachedTable, TableLog};
 use coord_scenarios::words::Words;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::elections::Function;
+use crate::reconcilers::Runner;
+use crate::tables::Watched;
 use crate::{contest, reply};
 
 /// The bound of every wait for an event.
@@ -48,6 +52,11 @@ pub(crate) enum Thing {
     Owners(OwnerWatch),
     Provider(Provider),
     Observer(Observer),
+    Table(Box<Watched>),
+    Log(TableLog),
+    Cache(CachedTable),
+    Reconciler(Runner),
+    Work(Request),
 }
 
 /// Something that runs in the background.
@@ -108,6 +117,12 @@ impl Actor {
             return answer;
         }
         if let Some(answer) = self.serve(command).await {
+            return answer;
+        }
+        if let Some(answer) = self.keep_documents(command).await {
+            return answer;
+        }
+        if let Some(answer) = self.reconcile(command).await {
             return answer;
         }
         match command.head() {

@@ -4,8 +4,10 @@
 mod actor;
 mod contest;
 mod elections;
+mod reconcilers;
 mod reply;
 mod services;
+mod tables;
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;

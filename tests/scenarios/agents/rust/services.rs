@@ -8,7 +8,7 @@ use coord_core::provider::{ProvideOptions, Provider, ProviderEvent};
 use coord_scenarios::words::Words;
 
 use crate::actor::{Actor, Answer, BOUND, Thing, Trouble, argument, bounded, number, timeout, unknown};
-use crate::reply;
+use crate::{reply, tables};
 
 impl Actor {
     /// A command about services, or about what is watched; none if it is not one.
@@ -28,7 +28,7 @@ impl Actor {
             "providers" => self.providers(command),
             "await_available" => self.await_service(command, true).await,
             "await_unavailable" => self.await_service(command, false).await,
-            "synced" => self.observer(command).map(|observer| reply::ok().with("synced", observer.synced())),
+            "synced" => self.synced(command),
             "next" => self.next(command).await,
             "end" => self.end_of(command).await,
             _ => return None,
@@ -113,14 +113,28 @@ impl Actor {
         Ok(reply::ok())
     }
 
+    fn synced(&self, command: &Words) -> Answer {
+        let name = argument(command, "hold")?;
+        match self.things.get(name) {
+            Some(Thing::Observer(observer)) => Ok(reply::ok().with("synced", observer.synced())),
+            Some(Thing::Cache(cache)) => {
+                let words = reply::ok().with("synced", cache.synced());
+                Ok(words.with("position", cache.position()).with("bytes", cache.bytes()))
+            }
+            _ => Err(unknown(name)),
+        }
+    }
+
     async fn next(&mut self, command: &Words) -> Answer {
         let name = argument(command, "hold")?;
-        Ok(match self.things.get(name).ok_or_else(|| unknown(name))? {
+        Ok(match self.things.get_mut(name).ok_or_else(|| unknown(name))? {
             Thing::Leaders(watch) => reply::leader_event(&bounded(watch.next()).await??),
             Thing::Owners(watch) => owner_event(bounded(watch.next()).await??),
             Thing::Provider(provider) => provider_event(bounded(provider.next()).await??),
             Thing::Observer(observer) => observer_event(bounded(observer.next()).await??),
-            Thing::Function(_) => return Err(unknown(name)),
+            Thing::Table(watched) => watched.next(command.get("keep") == Some("true")).await?,
+            Thing::Log(log) => tables::entry(&bounded(log.next()).await??),
+            Thing::Function(_) | Thing::Cache(_) | Thing::Reconciler(_) | Thing::Work(_) => return Err(unknown(name)),
         })
     }
 
@@ -130,9 +144,12 @@ impl Actor {
             Thing::Owners(watch) => watch.close(),
             Thing::Provider(provider) => provider.close().await?,
             Thing::Observer(observer) => observer.close(),
-            // An election's watch ends when it is dropped.
-            Thing::Leaders(_) => drop(self.things.remove(name)),
-            Thing::Function(_) => return Err(unknown(name)),
+            Thing::Table(watched) => watched.close(),
+            Thing::Log(log) => log.close(),
+            Thing::Reconciler(runner) => runner.close(timeout(command)?).await?,
+            // These end when they are dropped.
+            Thing::Leaders(_) | Thing::Cache(_) => drop(self.things.remove(name)),
+            Thing::Function(_) | Thing::Work(_) => return Err(unknown(name)),
         }
         Ok(reply::ok())
     }

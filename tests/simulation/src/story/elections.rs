@@ -2,7 +2,7 @@
 //! term, and an observer in each process.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use coord_core::client::Client;
@@ -21,6 +21,28 @@ const ELECTIONS: u64 = 2;
 const TOLD_WITHIN: Duration = Duration::from_secs(20);
 
 impl Story {
+    /// A process in a history of elections. Its observers go on to the end.
+    pub(super) async fn take_part(
+        self: Arc<Self>,
+        client: Client,
+        number: usize,
+        gate: Arc<Gate>,
+        done: Arc<AtomicBool>,
+    ) {
+        let work = (0..super::WORKERS).map(|_| self.clone().play_elections(client.clone(), number, gate.clone()));
+        let work = async {
+            futures::future::join_all(work).await;
+            done.store(true, Relaxed);
+        };
+        let look_on = self.clone().look_on(client.clone(), number);
+        tokio::select! {
+            biased;
+            _ = futures::future::join(work, look_on) => {}
+            () = self.watch_session(client.clone()) => {}
+        }
+        done.store(true, Relaxed);
+    }
+
     /// What one thread of a process does, again and again.
     pub(super) async fn play_elections(self: Arc<Self>, client: Client, process: usize, gate: Arc<Gate>) {
         while !self.healed() {

@@ -1,10 +1,10 @@
 //! Reading documents: from the primary, what a majority has.
 
-use bson::{Document, doc};
+use bson::{Document, Timestamp, doc};
 use futures::stream::{self, StreamExt};
 use mongodb::action::Find;
 use mongodb::options::ReadConcern;
-use mongodb::{Cursor, SessionCursor};
+use mongodb::{ClientSession, Collection, Cursor, SessionCursor};
 use tokio::sync::mpsc;
 
 use super::{QUERY_LIMIT, READ, Table, faults, position_of, revision_of, visible};
@@ -118,7 +118,7 @@ impl Table {
         Ok(Some(Snapshot { position: position_of(Some(time)), exact: true, documents }))
     }
 
-    fn streamed_in(&self, mut cursor: SessionCursor<Document>, mut session: mongodb::ClientSession) -> Result<Found> {
+    fn streamed_in(&self, mut cursor: SessionCursor<Document>, mut session: ClientSession) -> Result<Found> {
         let (sender, receiver) = mpsc::channel(AHEAD);
         let namespace = self.namespace();
         self.inner.tasks.spawn(async move {
@@ -134,14 +134,20 @@ impl Table {
         Ok(received(receiver))
     }
 
+    /// As of some moment after a place of the history: what has changed meanwhile is in both, and nothing in neither.
     async fn plain_snapshot(&self, filter: Document) -> Result<Snapshot> {
-        let position = self.position().await?;
         let documents = self.documents.clone();
-        let find =
-            async move { documents.find(filter).read_concern(ReadConcern::majority()).max_time(QUERY_LIMIT).await };
-        let cursor = self.run(QUERY_LIMIT, READ, find).await?;
-        let documents = self.streamed(cursor, |document| stored(document, true, false))?;
-        Ok(Snapshot { position, exact: false, documents })
+        let request = async move {
+            let mut session = documents.client().start_session().causal_consistency(true).await?;
+            let place = ping(&documents, &mut session).await?;
+            // In the session of the place: else it could be read as of an earlier moment, one that the majority has.
+            let find = documents.find(filter).read_concern(ReadConcern::majority()).max_time(QUERY_LIMIT);
+            let cursor = find.session(&mut session).await?;
+            Ok((place, cursor, session))
+        };
+        let (place, cursor, session) = self.run(QUERY_LIMIT, READ, request).await?;
+        let documents = self.streamed_in(cursor, session)?;
+        Ok(Snapshot { position: position_of(place), exact: false, documents })
     }
 
     /// Where the server's history is now.
@@ -149,12 +155,20 @@ impl Table {
         let documents = self.documents.clone();
         let request = async move {
             let mut session = documents.client().start_session().await?;
-            let database = documents.client().database(&documents.namespace().db);
-            database.run_command(doc! { "ping": 1 }).session(&mut session).await?;
-            Ok(session.operation_time())
+            ping(&documents, &mut session).await
         };
         Ok(position_of(self.run(self.inner.limits.operation, READ, request).await?))
     }
+}
+
+/// Where the server's history is now.
+async fn ping(
+    documents: &Collection<Document>,
+    session: &mut ClientSession,
+) -> mongodb::error::Result<Option<Timestamp>> {
+    let database = documents.client().database(&documents.namespace().db);
+    database.run_command(doc! { "ping": 1 }).session(&mut *session).await?;
+    Ok(session.operation_time())
 }
 
 fn received<T: Send + 'static>(

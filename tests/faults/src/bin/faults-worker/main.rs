@@ -1,5 +1,7 @@
-//! The Rust worker: `faults-worker URL HISTORY SEED`. Acquires, holds, checks and releases locks, leads and resigns, and
-//! watches elections, until its input ends.
+//! The Rust worker: `faults-worker URL HISTORY SEED TTL_MS`. Acquires, holds, checks and releases locks, leads and
+//! resigns, watches elections, and writes and reads documents, until its input ends.
+
+mod clerk;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -17,16 +19,20 @@ use coord_faults::random::Random;
 use futures::executor::block_on;
 use rustix::fs::{FlockOperation, flock};
 
+use crate::clerk::Clerk;
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [url, history, seed] = &arguments[..] else {
-        eprintln!("usage: faults-worker URL HISTORY SEED");
+    let [url, history, seed, ttl] = &arguments[..] else {
+        eprintln!("usage: faults-worker URL HISTORY SEED TTL_MS");
         std::process::exit(2);
     };
     #[cfg(feature = "mutants")]
     if let Ok(name) = std::env::var("COORD_FAULTS_MUTANT") {
         assert!(coord_core::mutants::set(Some(&name)), "there is no mutant {name}");
     }
+    #[cfg(not(feature = "mutants"))]
+    assert!(std::env::var_os("COORD_FAULTS_MUTANT").is_none(), "this worker was built without the feature mutants");
     let ended = Arc::new(AtomicBool::new(false));
     let input = ended.clone();
     std::thread::spawn(move || {
@@ -36,10 +42,15 @@ fn main() {
     let history = PathBuf::from(history);
     let folder = history.parent().map(Path::to_owned).unwrap_or_default();
     let log = Log::open(&history).expect("a file for the history");
-    let random = Random::new(seed.parse().expect("a seed"));
+    let seed = seed.parse().expect("a seed");
+    let random = Random::new(seed);
+    let ttl = Duration::from_millis(ttl.parse().expect("milliseconds"));
     // Beside its own history, whose last line says whether it holds something.
     let watched = Log::open(&history.with_extension("watch.jsonl")).expect("a file for what is watched");
-    Worker { log, watched: Arc::new(Mutex::new(watched)), random, folder, ended, attempts: 0 }.run(url);
+    let documents =
+        Log::open(&history.with_extension("documents.jsonl")).expect("a file for what is asked of documents");
+    let worker = Worker { log, watched: Arc::new(Mutex::new(watched)), random, folder, ended, attempts: 0, ttl };
+    worker.run(url, Clerk::new(documents, seed));
 }
 
 struct Worker {
@@ -49,6 +60,7 @@ struct Worker {
     folder: PathBuf,
     ended: Arc<AtomicBool>,
     attempts: u64,
+    ttl: Duration,
 }
 
 const LOCKS: usize = 3;
@@ -133,7 +145,7 @@ fn watch(election: &Election, log: &Mutex<Log>) {
 }
 
 impl Worker {
-    fn run(&mut self, url: &str) {
+    fn run(mut self, url: &str, mut clerk: Clerk) {
         let options = Options::parse(url).expect("a valid URL");
         let client = loop {
             match block_on(Client::connect(options.clone())) {
@@ -144,15 +156,22 @@ impl Worker {
             // The store is away: not at once again.
             std::thread::sleep(Duration::from_millis(200));
         };
-        let ttl = client.session().timing.ttl;
         for number in 0..ELECTIONS {
             let election = client.election(&format!("e{number}")).expect("a valid name");
             let log = self.watched.clone();
             std::thread::spawn(move || watch(&election, &log));
         }
+        let table = client.table("faults").expect("a valid name");
+        let ended = self.ended.clone();
+        let clerk = std::thread::spawn(move || {
+            while !ended.load(Relaxed) {
+                clerk.ask(&table);
+            }
+        });
         while !self.ended.load(Relaxed) {
-            self.attempt(&client, ttl);
+            self.attempt(&client);
         }
+        clerk.join().expect("the clerk ends");
         if let Err(error) = block_on(client.close(Duration::from_secs(20))) {
             eprintln!("closing: {error}");
         }
@@ -162,7 +181,7 @@ impl Worker {
         self.log.write(&Line { t: now(), event }).expect("the history can be written");
     }
 
-    fn attempt(&mut self, client: &Client, ttl: Duration) {
+    fn attempt(&mut self, client: &Client) {
         let (name, claim) = match self.random.below(LOCKS + ELECTIONS) {
             number if number < LOCKS => {
                 let name = format!("l{number}");
@@ -179,11 +198,11 @@ impl Worker {
         let n = self.attempts;
         let wait = self.random.chance(0.8);
         self.note(Event::Attempt { lock: name.clone(), n, wait });
-        let patience = wait.then(|| self.random.between(Duration::from_millis(20), ttl * 4));
+        let patience = wait.then(|| self.random.between(Duration::from_millis(20), self.ttl * 4));
         match claim.take(patience) {
             Ok(having) => {
                 self.note(Event::Granted { lock: name.clone(), n, token: having.token() });
-                self.hold(&name, &having, ttl);
+                self.hold(&name, &having);
             }
             Err(error) => {
                 self.note(Event::Refused { lock: name, n, code: format!("{:?}", error.code()) });
@@ -192,10 +211,10 @@ impl Worker {
         }
     }
 
-    fn hold(&mut self, lock: &str, held: &Having, ttl: Duration) {
+    fn hold(&mut self, lock: &str, held: &Having) {
         let token = held.token();
         // Only holds that are comparable with the ttl can overlap.
-        let longest = if self.random.chance(0.3) { ttl.mul_f64(1.2) } else { Duration::from_millis(50) };
+        let longest = if self.random.chance(0.6) { self.ttl.mul_f64(1.2) } else { Duration::from_millis(50) };
         let until = now() + self.random.between(Duration::ZERO, longest).as_nanos() as u64;
         loop {
             let before = now();

@@ -1,0 +1,198 @@
+//! Planted violations of each rule, and histories that keep it.
+
+use super::*;
+use crate::history::{Answer, Ask};
+
+const TERMS: Terms = Terms { ttl: Duration::from_secs(3), stale: Duration::ZERO };
+const MS: u64 = 1_000_000;
+
+fn line(ms: u64, event: Event) -> Line {
+    Line { t: ms * MS, event }
+}
+
+/// A hold of lock `l`: attempted, granted and last found good at these milliseconds.
+fn hold(n: u64, token: i64, attempted: u64, granted: u64, last_ok: u64) -> Vec<Line> {
+    let lock = || "l".to_owned();
+    vec![
+        line(attempted, Event::Attempt { lock: lock(), n, wait: true }),
+        line(granted, Event::Granted { lock: lock(), n, token }),
+        line(last_ok, Event::Ok { lock: lock(), token }),
+        line(last_ok + 1, Event::Released { lock: lock(), token, clean: true }),
+    ]
+}
+
+fn histories(workers: &[(&str, Vec<Line>)]) -> Histories {
+    let workers = workers.iter().map(|(name, lines)| ((*name).to_owned(), lines.clone())).collect();
+    Histories { workers, ..Histories::default() }
+}
+
+fn violations(histories: &Histories) -> Vec<String> {
+    histories.check(TERMS).violations
+}
+
+#[test]
+fn a_good_history_is_clean() {
+    let good = histories(&[("w1.1", hold(1, 10, 0, 5, 2000)), ("w2.1", hold(1, 11, 1, 2001, 3000))]);
+    assert_eq!(violations(&good), Vec::<String>::new());
+    let findings = good.check(TERMS);
+    assert_eq!((findings.grants, findings.checks, findings.longest_hold), (2, 2, Duration::from_millis(1995)));
+}
+
+#[test]
+fn two_holders_are_found_also_inside_of_a_long_hold() {
+    let bad = histories(&[
+        ("w1.1", hold(1, 10, 0, 5, 2000)),
+        ("w2.1", hold(1, 11, 100, 200, 300)),
+        ("w3.1", hold(1, 12, 310, 1999, 2500)),
+    ]);
+    let found = violations(&bad);
+    assert_eq!(found.iter().filter(|message| message.contains("at once")).count(), 2, "{found:?}");
+    assert!(found.iter().any(|message| message.contains("no order explains")), "{found:?}");
+}
+
+#[test]
+fn a_refusal_while_nobody_held_is_found_unless_somebody_may_have() {
+    let refused = |begun: u64| {
+        let lock = || "l".to_owned();
+        vec![
+            line(begun, Event::Attempt { lock: lock(), n: 1, wait: false }),
+            line(begun + 1, Event::Refused { lock: lock(), n: 1, code: "Contended".into() }),
+        ]
+    };
+    let late = histories(&[("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", refused(30))]);
+    assert!(violations(&late)[0].contains("Contended"), "{:?}", violations(&late));
+    let in_time = histories(&[("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", refused(12))]);
+    assert_eq!(in_time.check(TERMS).linearized, 3);
+    let killed = vec![line(25, Event::Attempt { lock: "l".into(), n: 1, wait: true })];
+    let explained = histories(&[("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", refused(30)), ("w3.1", killed)]);
+    assert_eq!(violations(&explained), Vec::<String>::new());
+}
+
+#[test]
+fn terms_are_put_into_one_order_as_holds_are() {
+    let term = |n: u64, token: i64, attempted: u64, granted: u64, last_ok: u64| {
+        let rename = |mut line: Line| {
+            match &mut line.event {
+                Event::Attempt { lock, .. }
+                | Event::Granted { lock, .. }
+                | Event::Ok { lock, .. }
+                | Event::Released { lock, .. } => *lock = "e0".into(),
+                _ => {}
+            }
+            line
+        };
+        hold(n, token, attempted, granted, last_ok).into_iter().map(rename).collect::<Vec<_>>()
+    };
+    let good = histories(&[("c1.1", term(1, 10, 0, 5, 20)), ("go2.1", term(1, 11, 1, 30, 40))]);
+    let found = good.check(TERMS);
+    assert_eq!((found.violations, found.linearized), (Vec::new(), 4));
+    assert_eq!(found.languages, [("c".to_owned(), (1, 1)), ("go".to_owned(), (1, 1))].into());
+    // Nobody checked while two led; what the calls returned cannot have been all the same.
+    let bad = histories(&[("c1.1", term(1, 10, 0, 5, 5)), ("go2.1", term(1, 9, 30, 40, 40))]);
+    assert!(violations(&bad).iter().any(|message| message.starts_with("e0: no order")), "{:?}", violations(&bad));
+}
+
+#[test]
+fn a_document_that_no_order_explains_is_found() {
+    let asked = |t: u64, n: u64, ask: Ask, answer: Option<Answer>| {
+        let mut lines = vec![line(t, Event::Asked { lock: "k0".into(), n, ask })];
+        lines.extend(answer.map(|answer| line(t + 2, Event::Answered { lock: "k0".into(), n, answer })));
+        lines
+    };
+    let put = asked(0, 1, Ask::Put { v: 1 }, Some(Answer::Done));
+    let read = |v: u64| asked(10, 1, Ask::Get, Some(Answer::Document { v, n: 0 }));
+    let good = histories(&[("w1.1.table", put.clone()), ("w2.1.table", read(1))]);
+    let found = good.check(TERMS);
+    assert_eq!((found.violations, found.documents), (Vec::new(), 2));
+    let lost = histories(&[("w1.1.table", put.clone()), ("w2.1.table", read(2))]);
+    assert!(violations(&lost)[0].starts_with("k0: no order"), "{:?}", violations(&lost));
+    // Whoever was killed in a call may have done it.
+    let killed = asked(5, 1, Ask::Put { v: 2 }, None);
+    let explained = histories(&[("w1.1.table", put.clone()), ("w2.1.table", read(2)), ("w3.1.table", killed)]);
+    assert_eq!(violations(&explained), Vec::<String>::new());
+    // What is read may be old only where the store says so.
+    let twice = [put, asked(4, 2, Ask::Put { v: 3 }, Some(Answer::Done))].concat();
+    let old = histories(&[("w1.1.table", twice), ("w2.1.table", read(1))]);
+    assert_eq!(violations(&old).len(), 1);
+    let allowed = Terms { stale: Duration::from_secs(1), ..TERMS };
+    assert_eq!(old.check(allowed).violations, Vec::<String>::new());
+}
+
+#[test]
+fn a_watch_that_tells_another_story_is_found() {
+    let watch = |tokens: &[Option<i64>]| {
+        let lines = tokens.iter().map(|token| line(1, Event::Watched { lock: "e".into(), token: *token }));
+        histories(&[("w1.1", lines.collect())])
+    };
+    let good = watch(&[None, Some(1), Some(1), None, None, Some(3)]);
+    assert_eq!((violations(&good), good.check(TERMS).watched), (Vec::new(), 2));
+    assert!(violations(&watch(&[Some(1), Some(2)]))[0].contains("nobody in between"));
+    assert!(violations(&watch(&[Some(2), None, Some(1)]))[0].contains("after 2"));
+    assert!(violations(&watch(&[Some(2), None, Some(2)]))[0].contains("after 2"));
+}
+
+#[test]
+fn a_token_that_falls_or_repeats_is_found() {
+    let falls = histories(&[("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", hold(1, 9, 30, 40, 50))]);
+    assert!(violations(&falls)[0].contains("is not above 10"), "{:?}", violations(&falls));
+    let repeats = histories(&[("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", hold(1, 10, 4, 40, 50))]);
+    assert!(violations(&repeats)[0].contains("granted twice"), "{:?}", violations(&repeats));
+}
+
+#[test]
+fn a_resource_that_took_an_old_or_foreign_token_is_found() {
+    let mut bad = histories(&[("w1.1", [hold(1, 10, 0, 5, 20), hold(2, 11, 30, 35, 40)].concat())]);
+    bad.registers.insert("l".into(), vec![10, 11, 10]);
+    assert!(violations(&bad)[0].contains("accepted 10 after 11"));
+    bad.registers.insert("l".into(), vec![12]);
+    assert!(violations(&bad)[0].contains("nobody was granted"));
+}
+
+#[test]
+fn a_waiter_that_is_overtaken_is_found_unless_a_fault_explains_it() {
+    let overtaken = || histories(&[("w1.1", hold(1, 12, 0, 9000, 9100)), ("w2.1", hold(1, 11, 2000, 5000, 5100))]);
+    assert!(violations(&overtaken())[0].contains("which had come first"));
+    let mut explained = overtaken();
+    let fault = |target: &str| Fault { t: 0, until: MS, kind: "kill".into(), target: target.into() };
+    explained.faults.push(fault("w1"));
+    assert_eq!(violations(&explained), Vec::<String>::new());
+    let mut of_another = overtaken();
+    of_another.faults.push(fault("w11"));
+    assert_eq!(violations(&of_another).len(), 1);
+}
+
+#[test]
+fn a_lock_that_nobody_gets_after_healing_is_found() {
+    let healed = |until: u64| Fault { t: 0, until: until * MS, kind: HEALED.into(), target: "servers".into() };
+    // The bound is 1.1 ttl + 5 s = 8.3 s.
+    let mut late = histories(&[("w1.1", hold(1, 10, 0, 8_400, 8_500))]);
+    late.faults.push(healed(9_000));
+    assert!(violations(&late)[0].contains("nobody had it"));
+    let mut never = histories(&[("w1.1", hold(1, 10, 0, 10, 20))]);
+    never.faults.push(healed(9_000));
+    assert!(violations(&never)[0].contains("nobody had it"));
+    let mut held = histories(&[("w1.1", hold(1, 10, 0, 10, 8_900))]);
+    held.faults.push(healed(9_000));
+    assert_eq!(violations(&held), Vec::<String>::new());
+}
+
+#[test]
+fn a_campaign_without_power_says_so() {
+    let mut weak = histories(&[("w1.1", hold(1, 10, 0, 5, 20))]);
+    weak.faults.push(Fault { t: 500 * MS, until: 501 * MS, kind: "kill".into(), target: "w1".into() });
+    let weaknesses = weak.check(TERMS).weaknesses;
+    assert_eq!(weaknesses.len(), 3, "{weaknesses:?}");
+    // A fault of servers while nobody held anything, and a worker that never got anything.
+    weak.faults.push(Fault { t: 600 * MS, until: 601 * MS, kind: "step-down".into(), target: "servers".into() });
+    weak.workers.insert("c1.1".into(), Vec::new());
+    let weaknesses = weak.check(TERMS).weaknesses;
+    assert_eq!(weaknesses.len(), 5, "{weaknesses:?}");
+}
+
+#[test]
+fn lines_are_read_as_they_were_written() {
+    let written = line(7, Event::Granted { lock: "l".into(), n: 1, token: 5 });
+    let text = serde_json::to_string(&written).expect("a line");
+    assert_eq!(text, r#"{"t":7000000,"e":"granted","lock":"l","n":1,"token":5}"#);
+    assert_eq!(serde_json::from_str::<Line>(&text).expect("a line"), written);
+}
