@@ -34,8 +34,7 @@ impl Bench {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().expect("a runtime");
         let (client, reconciler) = runtime.block_on(async {
             let client = connect("memory:").await.expect("the memory store opens");
-            let mut options = ReconcileOptions::default();
-            options.workers = WORKERS;
+            let options = ReconcileOptions { workers: WORKERS, ..ReconcileOptions::default() };
             let reconciler = client.reconcile("bench", Source::Manual, options).await.expect("a reconciler");
             (client, reconciler)
         });
