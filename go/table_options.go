@@ -19,7 +19,7 @@ type Fencer interface {
 func (h *Held) fence(strict bool) (ccoord.Fence, *ccoord.Error) {
 	defer runtime.KeepAlive(h)
 	if h.final.Load() != nil {
-		return ccoord.Fence{}, &ccoord.Error{Code: int32(ErrNotHeld), Message: "the lock is released"}
+		return ccoord.Fence{}, &ccoord.Error{Code: int32(ErrFenced), Message: "the lock is released"}
 	}
 	return h.held.Fence(strict)
 }
@@ -43,7 +43,7 @@ type writeSettings struct {
 }
 
 // Fenced has a write done under a hold: after it no write with an older hold of the same lock touches that document,
-// deletions and new insertions included; a stale holder gets ErrFenced.
+// deletions and new insertions included; a stale holder gets ErrFenced, and so does one that has released the lock.
 func Fenced(by Fencer) WriteOption { return func(s *writeSettings) { s.fencer = by } }
 
 // Strict also refuses a fenced write when the hold has ended although nobody has written since. Free on memory and SQLite,

@@ -248,7 +248,7 @@ func TestAStaleHolderIsFenced(t *testing.T) {
 		wrote(table.Put(ctx, "b", person{}, Fenced(held)))
 		release(t, held)
 		_, err = table.Put(ctx, "b", person{}, Fenced(held))
-		wants(t, err, ErrNotHeld)
+		wants(t, err, ErrFenced)
 		_, err = table.Put(ctx, "b", person{}, Strict())
 		wants(t, err, ErrInvalidArgument)
 	})

@@ -26,7 +26,7 @@ use rows::{ROWS, Round, Row};
 use stage::Stage;
 
 const USAGE: &str = "usage: coord-bench [ONLY=word,…] [ROUNDS=n] [MINUTES=n]
-words: pair parallel contended handover waiters killed holding idle growth; lock and all are all of them";
+words: pair parallel contended handover waiters killed holding told idle growth; lock and all are all of them";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -388,7 +388,7 @@ impl Error {
     }
 
     /// Whether the request may have been applied although it failed.
-    pub(crate) fn ambiguous(&self) -> bool {
+    pub fn ambiguous(&self) -> bool {
         matches!(self.0.code, Code::Unavailable | Code::OutcomeUnknown | Code::Timeout | Code::Unknown)
     }
 }

@@ -6,6 +6,7 @@ mod holding;
 mod idle;
 mod killed;
 mod pairs;
+mod told;
 mod waiters;
 
 use std::collections::BTreeMap;
@@ -35,7 +36,7 @@ pub(crate) struct Row {
 }
 
 /// All rows that are measured from processes. Those of calls inside one process are micro-benchmarks.
-pub(crate) const ROWS: [Row; 9] = [
+pub(crate) const ROWS: [Row; 10] = [
     Row { number: 1, word: "pair", title: "Uncontended acquire + release", measure: pairs::one_at_a_time },
     Row { number: 2, word: "parallel", title: "64 different locks at once, one process", measure: pairs::many_at_once },
     Row {
@@ -48,6 +49,12 @@ pub(crate) const ROWS: [Row; 9] = [
     Row { number: 5, word: "waiters", title: "Many waiters on one lock", measure: waiters::in_line },
     Row { number: 6, word: "killed", title: "Holder killed until a waiter holds", measure: killed::killed },
     Row { number: 7, word: "holding", title: "Cost of holding", measure: holding::holding },
+    Row {
+        number: 8,
+        word: "told",
+        title: "Write until an observer, a watch or a reconciler in another process is called",
+        measure: told::told,
+    },
     Row { number: 11, word: "idle", title: "Idle process with one session", measure: idle::idle },
     Row { number: 12, word: "growth", title: "Growth", measure: growth::growth },
 ];

@@ -11,15 +11,19 @@
 //! | `release` | `released RELEASING RELEASED` |
 //! | `many PREFIX COUNT` | `many ELAPSED`: holds that many locks, until the process ends |
 //! | `sessions COUNT` | `sessions ELAPSED`: opens that many further sessions |
+//! | `listen KIND NAME` | `listening`: who listens is told of what others write to this name |
+//! | `write KIND NAME COUNT MICROS` | `wrote MOMENT…`: so many times, with a pause; the moments before each |
+//! | `heard COUNT` | `heard NUMBER MOMENT…`: which writes who listens was told of, and when; of some, perhaps, only with a later one |
 //! | `stats` | `stats SESSION_STEPS CLAIM_STEPS READS WAITING` |
 //!
 //! Times are nanoseconds, moments are those of `CLOCK_MONOTONIC`, which all processes of a machine share. An error is
 //! `error MESSAGE`. The process ends with its standard input.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::future::Future;
 use std::io::{BufRead, Write as _};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// What went wrong, in words.
@@ -54,6 +58,16 @@ pub trait Subject: Send + Sync + Sized + 'static {
         async { Err("this subject has no sessions".into()) }
     }
 
+    /// Notes from now on when it is told of what others write to this name.
+    fn listen(&self, _kind: &str, _name: &str, _heard: Arc<Heard>) -> impl Future<Output = Result<()>> + Send {
+        async { Err("this subject does not listen".into()) }
+    }
+
+    /// Writes this number to a name.
+    fn write(&self, _kind: &str, _name: &str, _number: u64) -> impl Future<Output = Result<()>> + Send {
+        async { Err("this subject does not write".into()) }
+    }
+
     /// Steps on sessions, steps on claims, reads, and acquires that wait now.
     fn stats(&self) -> Result<[u64; 4]> {
         Err("this subject counts nothing".into())
@@ -66,7 +80,7 @@ pub trait Subject: Send + Sync + Sized + 'static {
 /// Those of connecting, and of the standard streams.
 pub fn serve<S: Subject>(connect: impl Future<Output = Result<S>>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
-    let mut worker = Worker { subject: Arc::new(runtime.block_on(connect)?), held: Vec::new() };
+    let mut worker = Worker { subject: Arc::new(runtime.block_on(connect)?), held: Vec::new(), heard: Arc::default() };
     say("ready")?;
     for line in std::io::stdin().lock().lines() {
         let line = line?;
@@ -87,12 +101,32 @@ pub fn now() -> u64 {
 
 const WORKERS: usize = 2;
 
+/// How long the last of what was written may be on its way.
+const HEARING: Duration = Duration::from_secs(10);
+
 /// The most latencies that one answer carries; more would measure the pipe.
 const MOST_SAMPLES: usize = 20_000;
 
 struct Worker<S: Subject> {
     subject: Arc<S>,
     held: Vec<S::Held>,
+    heard: Arc<Heard>,
+}
+
+/// When who listens was first told of each number.
+#[derive(Default)]
+pub struct Heard(Mutex<BTreeMap<u64, u64>>);
+
+impl Heard {
+    /// It is told of this number now.
+    pub fn note(&self, number: u64) {
+        let moment = now();
+        self.moments().entry(number).or_insert(moment);
+    }
+
+    fn moments(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// When one task asked for a lock, had it, began to release it, and had released it.
@@ -132,6 +166,32 @@ impl<S: Subject> Worker<S> {
                 let begun = now();
                 self.subject.open_sessions(count.parse()?).await?;
                 Ok(format!("sessions {}", now() - begun))
+            }
+            ["listen", kind, name] => {
+                self.subject.listen(kind, name, self.heard.clone()).await?;
+                Ok("listening".to_owned())
+            }
+            ["write", kind, name, count, micros] => {
+                let pause = Duration::from_micros(micros.parse()?);
+                let mut answer = "wrote".to_owned();
+                for number in 0..count.parse()? {
+                    let before = now();
+                    self.subject.write(kind, name, number).await?;
+                    write!(answer, " {before}")?;
+                    tokio::time::sleep(pause).await;
+                }
+                Ok(answer)
+            }
+            ["heard", count] => {
+                let (count, until) = (count.parse()?, now() + HEARING.as_nanos() as u64);
+                while self.heard.moments().keys().last().is_none_or(|last| last + 1 < count) && now() < until {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                let mut answer = "heard".to_owned();
+                for (number, moment) in std::mem::take(&mut *self.heard.moments()) {
+                    write!(answer, " {number} {moment}")?;
+                }
+                Ok(answer)
             }
             ["stats"] => {
                 let [sessions, claims, reads, waiting] = self.subject.stats()?;

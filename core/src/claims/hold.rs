@@ -1,7 +1,7 @@
 //! What a session holds: whether it is valid, how it ends, and the value beside it.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -14,6 +14,7 @@ use crate::protocol::claim::{ClaimKey, ClaimStep, Entry};
 use crate::protocol::document::Fence;
 use crate::protocol::session::SessionState;
 use crate::session::Session;
+use crate::session::sync::Mutex;
 use crate::store::Store;
 
 /// A claim that this session holds. Dropping it releases in the background.

@@ -8,9 +8,11 @@
 //! - a hold is valid only in the epoch of the session in which it was made: once the deadline has passed it is lost
 //!   for good, even if nobody looked and the session came back;
 //! - whatever a future that is dropped leaves behind is withdrawn in the background.
+//!
+//! `sync` is named by the session, so that `tests/concurrency` can play these files in every order of their steps.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
@@ -19,6 +21,7 @@ use crate::error::{Error, LossReason, Result};
 use crate::mutants::{self, Mutant};
 use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimView, Entry, Priority};
 use crate::session::Session;
+use crate::session::sync::{Mutex, MutexGuard};
 use crate::time::{Timestamp, WallTime};
 
 mod acquire;

@@ -23,6 +23,7 @@ mod validity;
 
 use std::fmt;
 // For the file that is also played by other means than threads.
+pub(crate) use std::sync;
 use std::sync::atomic;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -7,21 +7,27 @@
 //!
 //! `COORD_SCHEDULES` says how many schedules shuttle plays of each test (20,000).
 //!
-//! What is built on tokio's primitives is not here: a wait's order of events is the simulation's subject.
+//! Of tokio the files of claims use channels and notifications, which need no runtime. Each of their calls is one step
+//! here: what happens inside of them is tokio's own to test.
 #![cfg(test)]
 #![deny(unsafe_code)]
 #![allow(
     dead_code,
+    unused_imports,
     clippy::duplicate_mod,
     reason = "the core's files have more than is played here, and are played twice"
 )]
 #![allow(unused_qualifications, unreachable_pub, missing_docs, reason = "they are other crates' items there")]
 
 // What the core's files name.
-use coord_core::{error, mutants, time};
+use coord_core::{error, protocol, store, time};
 
+#[path = "../../../core/src/claims/mod.rs"]
+mod claims;
 mod deaf;
 mod driver;
+mod grants;
+mod mutants;
 mod queue;
 mod session;
 mod validity;

@@ -254,7 +254,20 @@ static void ask_table(const words_t *words, coord_table_t *table, const asked_t 
     }
 }
 
+/* In C a write is strict by its fence, so one without a fence cannot be asked for. */
+static int refused(const words_t *words) {
+    if (!says(words, "strict", "true") || words_get(words, "fence", NULL) != NULL) {
+        return 0;
+    }
+    say_error(coord_status_name(COORD_E_INVALID_ARGUMENT));
+    say("message", "a strict write needs the hold that it is done under");
+    return 1;
+}
+
 static void do_table(const words_t *words, coord_table_t *table) {
+    if (refused(words)) {
+        return;
+    }
     asked_t asked;
     coord_error_t *error = NULL;
     coord_status_t status = read_asked(words, &asked, &error);

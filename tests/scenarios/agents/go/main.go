@@ -23,7 +23,7 @@ const (
 func main() {
 	a := newAgent()
 	lines := bufio.NewScanner(os.Stdin)
-	lines.Buffer(nil, 1<<20)
+	lines.Buffer(nil, 1<<26) // a document, with each byte escaped
 	for lines.Scan() {
 		fmt.Println(a.answer(lines.Text()))
 	}
