@@ -413,6 +413,10 @@ func TestEveryChangeOfADocumentIsRun(t *testing.T) {
 		// Changes during a run are one more run, which sees the last of them.
 		wrote(table.Update(ctx, 1, bson.M{"$inc": bson.M{"n": 1}}))
 		position := wrote(table.Update(ctx, 1, bson.M{"$inc": bson.M{"n": 1}}))
+		// Both are in the queue when another key, which has nothing to be run, is reconciled up to the second.
+		if err := r.WaitUntilReconciled(ctx, 0, position); err != nil {
+			t.Error(err)
+		}
 		wrote(table.Insert(ctx, 2, bson.M{}, Fenced(call.work)))
 		call.returns(nil, nil)
 		seen := map[any]int64{}

@@ -61,6 +61,8 @@ static void every_change(coord_client_t *client, coord_client_t *other) {
     /* Two changes during a run are one more run, which sees the second; then it matches no more, and then it is gone. */
     write_to(table, COORD_WRITE_UPDATE, "1", "{\"$inc\":{\"n\":1}}");
     position = write_to(table, COORD_WRITE_UPDATE, "1", "{\"$inc\":{\"n\":1}}");
+    /* Both are in the queue when another key, which has nothing to be run, is reconciled up to the second. */
+    OK(coord_reconciler_wait_until_reconciled(r, "0", 1, position, WAIT_MS, NULL, &err));
     done(work);
     done(next(r, "1", "{\"_id\":1,\"on\":true,\"n\":3}"));
     OK(coord_reconciler_wait_until_reconciled(r, "1", 1, position, WAIT_MS, NULL, &err));
