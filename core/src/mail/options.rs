@@ -211,17 +211,34 @@ impl MailerOptions {
     /// `text` without the password, in whatever form a server may have sent it back.
     pub(super) fn scrubbed(&self, text: &str) -> String {
         use base64::Engine as _;
-        let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+        let encode = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
         let mut out = text.to_owned();
         if !self.password.is_empty() {
             let plain = format!("\0{}\0{}", self.user, self.password);
             let oauth = format!("user={}\x01auth=Bearer {}\x01\x01", self.user, self.password);
-            for secret in [encode(&oauth), encode(&plain), encode(&self.password), self.password.clone()] {
-                out = out.replace(&secret, "***");
+            for secret in [oauth.as_str(), &plain, &self.password] {
+                // How the last bytes are encoded depends on what a server has put behind them.
+                let (whole, _) = secret.as_bytes().split_at(secret.len() / 3 * 3);
+                out = match whole {
+                    [] => out.replace(&encode(secret.as_bytes()), "***"),
+                    whole => without_run(&out, &encode(whole)),
+                };
             }
+            out = out.replace(&self.password, "***");
         }
         out.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TEXT).collect()
     }
+}
+
+/// `text` with stars for each `secret`, and for what is encoded in one with it.
+fn without_run(text: &str, secret: &str) -> String {
+    let mut parts = text.split(secret);
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        out.push_str("***");
+        out.push_str(part.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=')));
+    }
+    out
 }
 
 impl Default for MailerOptions {
@@ -344,6 +361,11 @@ mod tests {
         let options = MailerOptions::parse("smtp://u:s3cret@h").unwrap();
         let text = options.scrubbed("no: s3cret AHUAczNjcmV0 czNjcmV0\r\n");
         assert_eq!(text, "no: *** *** ***  ");
+        // The same with something behind it, and without padding.
+        let options = MailerOptions::parse("smtp://u:s3crets@h").unwrap();
+        assert_eq!(options.scrubbed("czNjcmV0cyBhbmQ AHUAczNjcmV0cw, czNjcmV0cw== s3crets."), "*** ***, *** ***.");
+        let options = MailerOptions::parse("smtp://u:ab@h").unwrap();
+        assert_eq!(options.scrubbed("YWI= ab."), "*** ***.");
     }
 
     proptest::proptest! {

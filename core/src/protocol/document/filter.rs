@@ -176,9 +176,8 @@ impl Comparison {
         let Some(found) = found else { return *value == Bson::Null && includes_equal };
         if class(found) != class(value) {
             // Undefined is as good as null.
-            return class(found) + class(value) == class(&Bson::Null)
-                && (*found == Bson::Undefined || *value == Bson::Undefined)
-                && includes_equal;
+            let is_null = |value: &Bson| matches!(value, Bson::Null | Bson::Undefined);
+            return includes_equal && is_null(found) && is_null(value);
         }
         if is_nan(found) || is_nan(value) {
             return includes_equal && is_nan(found) && is_nan(value);

@@ -53,6 +53,19 @@ fn matches(filter: Document, document: &Document) -> bool {
     filter.matches(document).unwrap()
 }
 
+#[test]
+fn a_filter_meets_every_kind_of_value() {
+    for kind in [Bson::MinKey, Bson::MaxKey, Bson::Undefined, Bson::Null] {
+        let document = doc! { "a": kind.clone() };
+        for other in [Bson::Int32(1), Bson::Boolean(true), Bson::DateTime(DateTime::from_millis(0))] {
+            assert!(!matches(doc! { "a": other.clone() }, &document), "{kind} is not {other}");
+            assert!(!matches(doc! { "a": { "$gt": other } }, &document), "{kind}");
+        }
+        let is_null = matches!(kind, Bson::Undefined | Bson::Null);
+        assert_eq!(matches(doc! { "a": Bson::Null }, &document), is_null, "{kind}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
