@@ -28,8 +28,7 @@ impl Sender {
     }
 
     fn start_with(place: &Place, server: &Smtp, on_doubt: &str, how: &str) -> Self {
-        let separator = if place.url.contains('?') { '&' } else { '?' };
-        let store = format!("{}{separator}coord.ttl=2s", place.url);
+        let store = place.with_ttl("2s");
         let mail = format!("smtp://127.0.0.1:{}?tls=none&sender=shop@example.org", server.port());
         let mut command = Command::new(env!("CARGO_BIN_EXE_mail-sender"));
         command.args([&store, &mail, "letters", on_doubt, how]).stdout(Stdio::piped());
@@ -244,7 +243,8 @@ fn case_c_is_parked_where_that_is_wanted() {
 fn a_sender_that_was_stopped_before_the_dot_does_not_send_it_any_more() {
     for place in places(true) {
         with_server(|server| async move {
-            let client = connect(&place).await;
+            // Who looks after others does so by a ttl of his own.
+            let client = coord_core::connect(&place.with_ttl("5s")).await.unwrap();
             let outbox = open(&client, &mailer(&server, ""), quick());
             // It is so large that its end waits for the server, which does not read.
             server.rule("content", "stall", Some(1));

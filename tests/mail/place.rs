@@ -36,6 +36,14 @@ pub(crate) fn places(shared: bool) -> Vec<Place> {
     places
 }
 
+impl Place {
+    /// Its URL for a session with this ttl.
+    pub(crate) fn with_ttl(&self, ttl: &str) -> String {
+        let separator = if self.url.contains('?') { '&' } else { '?' };
+        format!("{}{separator}coord.ttl={ttl}", self.url)
+    }
+}
+
 pub(crate) async fn connect(place: &Place) -> Client {
     coord_core::connect(&place.url).await.unwrap()
 }

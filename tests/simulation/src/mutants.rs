@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(240);
 const QUICK_SEEDS: u64 = 60;
 
 /// Those that the quick campaign leaves out, since they need more seeds than it has.
-const SLOW: [&str; 2] = ["clear-once", "early-break-forgotten"];
+const SLOW: [&str; 4] = ["clear-once", "early-break-forgotten", "late-loss-forgets", "not-reregistered"];
 
 /// Plays all mutants, those of the quick campaign, or one by name; before all or many none, which must stay clean. Prints
 /// a table, and returns whether every one was caught; none if there is none of that name. `only` leaves out the seeds of
