@@ -84,19 +84,6 @@ impl Language {
     }
 }
 
-/// A part of the vocabulary that agents learn later than the rest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// `table`, `watch_table`, `log`, `cache`.
-    Tables,
-    /// `reconcile`.
-    Reconcilers,
-}
-
-/// Which languages' agents do not know which part of the vocabulary yet. They are left out of the stories that need it:
-/// whoever teaches an agent the words takes its lines out here.
-pub const NOT_YET: &[(Language, Part)] = &[];
-
 /// The programs of the agents.
 #[derive(Clone, Debug)]
 pub struct Agents {

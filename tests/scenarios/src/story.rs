@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::expectation::Expectations;
-use crate::stage::{Language, NOT_YET, Part, Store};
-use crate::verbs::{Actor, BEGINNING, NEEDS_MEMORY, NEEDS_PROCESSES, NEEDS_RECONCILERS, NEEDS_TABLES, verb};
+use crate::stage::{Language, Store};
+use crate::verbs::{Actor, BEGINNING, NEEDS_MEMORY, NEEDS_PROCESSES, verb};
 
 /// A story.
 #[derive(Clone, Debug, Deserialize)]
@@ -126,15 +126,7 @@ impl Story {
 
     /// Whether agents of this language play it.
     pub fn is_for(&self, language: Language) -> bool {
-        let needs = |part: Part| {
-            let verbs = match part {
-                Part::Tables => NEEDS_TABLES,
-                Part::Reconcilers => NEEDS_RECONCILERS,
-            };
-            self.steps.iter().any(|step| verbs.contains(&step.verb.as_str()))
-        };
-        let lacks = NOT_YET.iter().any(|(lacking, part)| *lacking == language && needs(*part));
-        !lacks && !self.except.contains_key(&language)
+        !self.except.contains_key(&language)
     }
 
     fn check(&self) -> Result<(), String> {

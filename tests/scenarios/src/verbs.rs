@@ -175,12 +175,6 @@ pub const NEEDS_PROCESSES: &[&str] = &["kill", "stop", "continue"];
 /// Verbs that only a store inside of one process has.
 pub const NEEDS_MEMORY: &[&str] = &["force_leader", "expire", "advance"];
 
-/// Verbs that only agents of languages with tables know.
-pub const NEEDS_TABLES: &[&str] = &["table", "watch_table", "log", "cache"];
-
-/// Verbs that only agents of languages with reconcilers know.
-pub const NEEDS_RECONCILERS: &[&str] = &["reconcile"];
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,7 +186,7 @@ mod tests {
             assert!(schema.contains(&format!("\"{}\"", verb.name)), "story.json lacks '{}'", verb.name);
             assert!(readme.contains(&format!("`{}`", verb.name)), "README.md lacks '{}'", verb.name);
         }
-        let lists = [BEGINNING, GRANTING, ENDING, NEEDS_PROCESSES, NEEDS_MEMORY, NEEDS_TABLES, NEEDS_RECONCILERS];
+        let lists = [BEGINNING, GRANTING, ENDING, NEEDS_PROCESSES, NEEDS_MEMORY];
         for name in lists.into_iter().flatten() {
             assert!(verb(name).is_some(), "there is no '{name}'");
         }
