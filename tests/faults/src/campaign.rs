@@ -79,6 +79,7 @@ pub fn run(plan: &Plan, servers: Option<&Servers>) -> io::Result<Findings> {
     }
     let ended = campaign.end()?;
     let mut findings = Histories::read(&plan.folder)?.check(Terms { ttl: plan.ttl, stale: plan.stale });
+    findings.ended = unexpected;
     if unexpected > 0 {
         findings.violations.push(format!("{unexpected} workers ended by themselves; see their .err files"));
     }

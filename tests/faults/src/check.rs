@@ -66,7 +66,26 @@ pub struct Findings {
     pub longest_gap: Duration,
     /// The longest hold.
     pub longest_hold: Duration,
+    /// Workers that ended by themselves.
+    pub ended: usize,
 }
+
+impl Findings {
+    /// Whether two were seen to hold the same at once, or tokens out of order: what a protocol that is known to be wrong
+    /// must lead to, and what nothing else that may go wrong in a campaign says.
+    ///
+    /// # Errors
+    /// Where workers ended by themselves: what they did not do proves nothing.
+    pub fn exclusion_is_broken(&self) -> Result<bool, String> {
+        if self.ended > 0 {
+            return Err(format!("{} workers ended by themselves: {:#?}", self.ended, self.violations));
+        }
+        Ok(self.violations.iter().any(|violation| OF_EXCLUSION.iter().any(|text| violation.contains(text))))
+    }
+}
+
+/// What [`overlaps`] and [`token_order`] say.
+const OF_EXCLUSION: [&str; 3] = ["at once, for", "is not above", "was granted twice"];
 
 /// A hold as its worker believed in it: from after the grant to before the last good check.
 #[derive(Clone, Debug)]

@@ -140,6 +140,27 @@ fn a_token_that_falls_or_repeats_is_found() {
 }
 
 #[test]
+fn only_overlaps_and_the_order_of_tokens_find_a_wrong_protocol_out() {
+    let clean = histories(&[("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", hold(1, 11, 21, 30, 40))]).check(TERMS);
+    assert_eq!(clean.exclusion_is_broken(), Ok(false));
+    // Something else is wrong; the same with workers that do not end well.
+    let mut other = clean.clone();
+    other.violations = vec!["w1 did not end well when it was asked to".into()];
+    assert_eq!(other.exclusion_is_broken(), Ok(false));
+    let broken = [
+        [("w1.1", hold(1, 10, 0, 5, 2000)), ("w2.1", hold(1, 11, 100, 200, 300))],
+        [("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", hold(1, 9, 30, 40, 50))],
+        [("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", hold(1, 10, 4, 40, 50))],
+    ];
+    for workers in broken {
+        let findings = histories(&workers).check(TERMS);
+        assert_eq!(findings.exclusion_is_broken(), Ok(true), "{findings:?}");
+        // Of workers that end by themselves nothing is said.
+        assert!(Findings { ended: 1, ..findings }.exclusion_is_broken().is_err());
+    }
+}
+
+#[test]
 fn a_resource_that_took_an_old_or_foreign_token_is_found() {
     let mut bad = histories(&[("w1.1", [hold(1, 10, 0, 5, 20), hold(2, 11, 30, 35, 40)].concat())]);
     bad.registers.insert("l".into(), vec![10, 11, 10]);
