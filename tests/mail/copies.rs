@@ -43,7 +43,7 @@ impl Sender {
         process::signal(&self.0, signal).unwrap();
     }
 
-    /// Waits until it stands still.
+    /// Waits until it stands still. The kernel's own wait for that has no bound.
     async fn stopped(&self) {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -139,6 +139,7 @@ fn a_killed_sender_that_had_not_begun_leaves_no_doubt() {
             let id = put(&outbox, "ann@example.org", "a").await;
             let sender = Sender::start(&place, &server, "park");
             let end = Instant::now() + PATIENCE;
+            // The server tells by itself of messages only, not of commands.
             while !server.log().iter().any(|(_, command)| command.starts_with("rcpt")) {
                 assert!(Instant::now() < end);
                 tokio::time::sleep(Duration::from_millis(20)).await;
