@@ -245,7 +245,8 @@ impl Outbox {
                 Err(match inner.read(&document_id).await? {
                     None => Error::new(Code::NotFound, format!("there is no mail '{id}' in the outbox")),
                     Some(record) => {
-                        let state = record.mail.state.name();
+                        let state =
+                            if record.stored_state == CLAIMED { "chosen to be sent" } else { record.mail.state.name() };
                         Error::new(Code::Conflict, format!("the mail is {state}, and this cannot be done to it now"))
                     }
                 })

@@ -234,6 +234,10 @@ impl Inner {
                 let back = doc! { "$set": { "st": QUEUED, "by": "", "sid": "", "due": due, "last": why } };
                 self.record_until_known(&record, by, back, None).await;
             }
+            Ok(Attempted::TooLate) => {
+                let fields = doc! { "by": "", "sid": "" };
+                self.record_until_known(&record, by, self.expired(fields).await, None).await;
+            }
             Ok(Attempted::Done { recipients, attempts, text }) => {
                 let last = attempts >= self.options.attempts;
                 let Next { state, maybe } = next(&recipients, self.options.on_doubt == OnDoubt::Park, last);
@@ -266,6 +270,11 @@ impl Inner {
     /// # Errors
     /// What no attempt can change: the mail has failed.
     async fn attempt(self: &Arc<Self>, session: &Arc<Session>, record: &Record) -> Result<Attempted> {
+        let now = self.now().await;
+        // It may have ended since somebody looked for such.
+        if record.mail.expires_ms.is_some_and(|expires| expires <= now) {
+            return Ok(Attempted::TooLate);
+        }
         let text = record
             .message
             .as_deref()
@@ -275,7 +284,7 @@ impl Inner {
         settle(&mut ledger, &wire, &record.mail.recipients);
         let open = wire.recipients.iter().zip(&ledger.fates).filter(|(_, fate)| **fate == Fate::Open);
         let domains: BTreeSet<String> = open.map(|(mailbox, _)| mailbox.domain().to_ascii_lowercase()).collect();
-        let soon = self.now().await + RETRY_MS;
+        let soon = now + RETRY_MS;
         let later = |error: &Error| Attempted::Later { due: soon, why: error.message().to_owned() };
         match self.count(&domains).await {
             Ok(None) => {}
@@ -368,8 +377,7 @@ impl Inner {
         let expired = doc! {
             "box": self.name.as_str(), "st": QUEUED, "exp": { "$gt": 0_i64, "$lte": self.now().await },
         };
-        let done = doc! { "$set": { "st": MailState::Expired.name(), "done": self.now().await, "msg": "" } };
-        self.update(expired, done).await?;
+        self.update(expired, self.expired(doc! {}).await).await?;
         let filter = doc! { "box": self.name.as_str(), "st": { "$in": Self::with_a_sender() } };
         let held = self.find(filter, doc! { "_id": 1 }, SWEPT, Part::State).await?;
         let mut senders = BTreeSet::new();
@@ -387,6 +395,12 @@ impl Inner {
             }
         }
         Ok(())
+    }
+
+    /// What makes a mail one whose time is over, with these fields as well.
+    async fn expired(&self, mut fields: Document) -> Document {
+        fields.extend(doc! { "st": MailState::Expired.name(), "done": self.now().await, "msg": "" });
+        doc! { "$set": fields }
     }
 
     /// Whether a sender can do nothing any more: its session is dead, or was never one.
@@ -417,6 +431,8 @@ impl Inner {
 
 /// What came of an attempt.
 enum Attempted {
+    /// Nothing was sent, and its time is over.
+    TooLate,
     /// Nothing was sent: to be looked at again at this moment.
     Later {
         due: i64,
