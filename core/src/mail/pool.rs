@@ -49,7 +49,8 @@ impl Pool {
         loop {
             let Some(mut connection) = self.idle().pop_back() else { return self.fresh().await };
             let fresh_enough = self.env.now().since(connection.idle_since) < self.options.idle_timeout;
-            if fresh_enough && connection.answers(self.options.step_timeout.min(CHECK), &self.options, &self.env).await {
+            if fresh_enough && connection.answers(self.options.step_timeout.min(CHECK), &self.options, &self.env).await
+            {
                 return Ok(connection);
             }
         }
