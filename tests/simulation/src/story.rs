@@ -17,7 +17,6 @@ use coord_core::mutants::{self, Mutant};
 use coord_core::observer::Observer;
 use coord_core::protocol::claim::{ClaimKey, ClaimStep};
 use coord_core::protocol::session::{SessionId, Vitality};
-use coord_core::provider::Provider;
 use coord_core::store::Store;
 use coord_core::store::faulty::{Faults, FaultyStore};
 use tokio::time::Instant;
@@ -115,7 +114,7 @@ struct Story {
     observers: Mutex<BTreeMap<usize, Observer>>,
     views: Mutex<BTreeMap<usize, providers::View>>,
     /// What each process provides to the end.
-    provided: Mutex<Vec<(usize, Vec<Provider>)>>,
+    provided: Mutex<Vec<(usize, Vec<providers::Offered>)>>,
     /// What was withdrawn, and acknowledged: the process, its session and the provider's key in the record.
     withdrawn: Mutex<BTreeSet<(usize, SessionId, String)>>,
     /// Providers that were registered.

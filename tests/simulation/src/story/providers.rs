@@ -25,6 +25,14 @@ const TOLD_WITHIN: Duration = Duration::from_secs(20);
 /// Who provides: the service, the instance and the metadata.
 pub(super) type View = BTreeSet<(String, String, String)>;
 
+/// A provider in the hands of a process.
+#[derive(Debug)]
+pub(super) struct Offered {
+    provider: Provider,
+    /// It asked to be registered again after each loss.
+    reregister: bool,
+}
+
 /// What an observer was told of a service.
 #[derive(Debug, Default)]
 struct Told {
@@ -50,8 +58,8 @@ impl Story {
     }
 
     /// What one thread of a process does, again and again. What it provides when everything heals it provides to the end.
-    pub(super) async fn play_providers(self: Arc<Self>, client: Client, process: usize, thread: u64) -> Vec<Provider> {
-        let mut mine: Vec<Provider> = Vec::new();
+    pub(super) async fn play_providers(self: Arc<Self>, client: Client, process: usize, thread: u64) -> Vec<Offered> {
+        let mut mine: Vec<Offered> = Vec::new();
         let mut made = 0;
         while !self.healed() {
             tokio::time::sleep(self.random.up_to(Duration::from_millis(800))).await;
@@ -62,7 +70,8 @@ impl Story {
                     let mut options = ProvideOptions::default();
                     // The same ones again and again, so that one that comes meets one that goes.
                     options.instance_id = Some(format!("i{thread}-{}", made % 4));
-                    options.reregister = self.random.chance(0.8);
+                    let reregister = self.random.chance(0.8);
+                    options.reregister = reregister;
                     let service = format!("s{}", self.random.below(SERVICES));
                     self.wants_again(process, &service, options.instance_id.as_deref().unwrap_or_default());
                     let patience = self.random.up_to(self.ttl() * 4);
@@ -71,7 +80,7 @@ impl Story {
                             self.grants.fetch_add(1, Relaxed);
                             self.note("provides", made);
                             self.expect_in_record(&client, process, &provider);
-                            mine.push(provider);
+                            mine.push(Offered { provider, reregister });
                         }
                         Ok(Err(error)) => {
                             self.note("refused", error.code().number() as u64);
@@ -84,7 +93,7 @@ impl Story {
                     }
                 }
                 4 | 5 if !mine.is_empty() => {
-                    let chosen = &mine[self.random.below(mine.len() as u64) as usize];
+                    let chosen = &mine[self.random.below(mine.len() as u64) as usize].provider;
                     made += 1;
                     if let Ok(Ok(())) =
                         tokio::time::timeout(self.ttl() * 2, chosen.update(&format!("{process}-{made}"))).await
@@ -93,7 +102,7 @@ impl Story {
                     }
                 }
                 6 | 7 if !mine.is_empty() => {
-                    let chosen = mine.swap_remove(self.random.below(mine.len() as u64) as usize);
+                    let chosen = mine.swap_remove(self.random.below(mine.len() as u64) as usize).provider;
                     let closes = self.random.chance(0.7);
                     // One that ended with its session may have a successor of its name.
                     let there = chosen.is_registered();
@@ -190,9 +199,9 @@ impl Story {
     pub(super) async fn expect_services_agree(&self) {
         tokio::time::sleep(super::CLEARED_WITHIN).await;
         self.expect_views("after everything has healed").await;
-        let mine: Vec<Provider> =
+        let mine: Vec<Offered> =
             self.provided.lock().unwrap_or_else(PoisonError::into_inner).drain(..).flat_map(|(_, mine)| mine).collect();
-        let closing = futures::future::join_all(mine.iter().map(Provider::close));
+        let closing = futures::future::join_all(mine.iter().map(|offered| offered.provider.close()));
         if tokio::time::timeout(super::SERVED_WITHIN, closing).await.is_err() {
             self.checks.violation("a provider cannot be withdrawn although everything has healed".into());
         }
@@ -212,10 +221,13 @@ impl Story {
         })
     }
 
+    /// What must be in the store: what says that it is, and what is to come back however often it is lost.
     fn in_hand(&self) -> View {
         let provided = self.provided.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = provided.iter().flat_map(|(_, mine)| mine).filter(|provider| provider.is_registered());
-        all.map(|p| (p.service().to_owned(), p.instance_id().to_owned(), p.metadata())).collect()
+        let all = provided.iter().flat_map(|(_, mine)| mine);
+        all.filter(|offered| offered.reregister || offered.provider.is_registered())
+            .map(|Offered { provider: p, .. }| (p.service().to_owned(), p.instance_id().to_owned(), p.metadata()))
+            .collect()
     }
 
     async fn expect_views(&self, when: &str) {
