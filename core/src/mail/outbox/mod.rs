@@ -229,7 +229,7 @@ impl Outbox {
 
     async fn date(&self) -> Result<i64> {
         let inner = self.inner.clone();
-        self.inner.core.drive(async move { Ok(inner.now().await) }).await
+        self.inner.core.drive(async move { inner.now().await }).await
     }
 
     async fn change(&self, id: &str, states: &[&str], update: Document) -> Result<()> {
@@ -266,7 +266,7 @@ impl Outbox {
                 let finals: Vec<_> =
                     MailState::ALL.into_iter().filter(|state| state.is_final()).map(MailState::name).collect();
                 let before =
-                    inner.now().await.saturating_sub(i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX));
+                    inner.now().await?.saturating_sub(i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX));
                 let filter = doc! { "box": inner.name.as_str(), "st": { "$in": finals }, "done": { "$lte": before } };
                 let write =
                     WriteMany { filter: Filter::parse(filter)?, action: ManyAction::Delete, fence: None, source: None };
@@ -373,14 +373,9 @@ impl Inner {
         documents(&self.core)
     }
 
-    /// The store's date, so that replicas agree whose clocks differ. Our own one only while the store cannot be asked,
-    /// and then it cannot be written either.
-    async fn now(&self) -> i64 {
-        let date = match self.documents() {
-            Ok(documents) => documents.date().await,
-            Err(error) => Err(error),
-        };
-        date.unwrap_or_else(|_| self.core.setup().env.clock.wall()).0
+    /// The store's date, so that replicas agree whose clocks differ: our own never gets into a record.
+    async fn now(&self) -> Result<i64> {
+        Ok(self.documents()?.date().await?.0)
     }
 
     fn document_id(&self, id: &str) -> String {
@@ -420,7 +415,7 @@ impl Inner {
         if key.is_empty() || key.len() > MAX_MAIL_KEY {
             return Err(Error::invalid(format!("key: it has 1 to {MAX_MAIL_KEY} bytes")));
         }
-        let now = self.now().await;
+        let now = self.now().await?;
         if options.expires_ms.is_some_and(|expires| expires <= options.not_before_ms.unwrap_or(now).max(now)) {
             return Err(Error::invalid("expires: it lies before the mail may be sent"));
         }

@@ -94,7 +94,7 @@ pub struct Mail {
     pub attempts: u32,
     /// Its Message-ID, the same in every copy.
     pub message_id: String,
-    /// When it was enqueued, in milliseconds since 1970 by that process's clock.
+    /// When it was enqueued, in milliseconds since 1970 by the store's clock.
     pub created_ms: i64,
     /// When it may be sent, or tried again.
     pub due_ms: i64,
