@@ -11,7 +11,7 @@ use coord_core::table::{FindOptions, WriteOptions};
 use coord_tests::servers::{Smtp, process};
 use rustix::process::Signal;
 
-use crate::place::{Place, arrived, connect, key, letter, open, places, put, quick, until, until_state};
+use crate::place::{Place, arrived, asked, connect, key, letter, open, places, put, quick, until, until_state};
 use crate::support::{PATIENCE, mailer, with_server};
 
 /// Another process that sends, with a session that is soon seen to be dead.
@@ -252,7 +252,8 @@ fn a_sender_that_was_stopped_before_the_dot_does_not_send_it_any_more() {
             let large = letter("ann@example.org").text(format!("{}\n", "x".repeat(900)).repeat(9_000));
             let id = outbox.enqueue(&large, key("a")).await.unwrap().id;
             let sender = Sender::start(&place, &server, "send");
-            until_state(&outbox, &id, MailState::Sending).await;
+            // In the midst of it, or the stall would be for who takes over.
+            asked(&server, "data").await;
             sender.signal(Signal::STOP);
             let senders = outbox.start(1).unwrap();
             until_state(&outbox, &id, MailState::Sent).await;
