@@ -160,12 +160,12 @@ func (c *Candidacy) call(ctx context.Context, client *Client, elected ccoord.Ele
 		return
 	}
 	term := newSharedTerm(client, handle)
-	inside, cancel := context.WithCancelCause(context.WithValue(ctx, underLockOf{c.core}, true))
+	inside, cancel := context.WithCancelCause(context.WithValue(ctx, runBy{c.core}, true))
 	defer cancel(nil)
 	over := term.Context()
 	defer context.AfterFunc(over, func() { cancel(context.Cause(over)) })()
 	if err := guarded(inside, term, f); err != nil {
-		_ = elected.Complete(true, err.Error())
+		_ = elected.Complete(true, readable(err.Error()))
 		c.core.report("a function that ran as leader has failed", "election", term.Name(), "token", term.Token(), "error", err)
 		return
 	}
@@ -189,7 +189,7 @@ func guarded(ctx context.Context, term *Term, f func(context.Context, *Term) err
 // Inside the function, with its context, it does not wait: it would wait for itself.
 func (c *Candidacy) Close(ctx context.Context) error {
 	c.stop()
-	if ctx.Value(underLockOf{c.core}) != nil {
+	if ctx.Value(runBy{c.core}) != nil {
 		return nil
 	}
 	select {

@@ -97,7 +97,7 @@ func open(ctx context.Context, op string, on, own *pump, logger *slog.Logger, be
 func (c *Client) Close(ctx context.Context) error {
 	defer runtime.KeepAlive(c)
 	core := c.inner()
-	if ctx.Value(underLockOf{core}) != nil {
+	if ctx.Value(runBy{core}) != nil {
 		return &Error{Code: ErrReentrant, Op: "close the client", Message: "a function that the client runs " +
 			"cannot close it; return from the function first"}
 	}
@@ -182,5 +182,6 @@ func (c *core) report(message string, details ...any) {
 	logger.Warn(message, details...)
 }
 
-// underLockOf marks the contexts of functions that run under a lock of a client.
-type underLockOf struct{ core *core }
+// runBy marks the contexts of the functions that a client runs, under a lock, as leader or for a key: what waits for their
+// end must not be called inside.
+type runBy struct{ core *core }

@@ -91,7 +91,7 @@ func (l *Lock) Do(ctx context.Context, f func(ctx context.Context, held *Held) e
 	if failed := held.held.Manage(); failed != nil {
 		return newError("run under lock '"+l.name+"'", failed)
 	}
-	inside, cancel := context.WithCancelCause(context.WithValue(ctx, underLockOf{l.client.inner()}, true))
+	inside, cancel := context.WithCancelCause(context.WithValue(ctx, runBy{l.client.inner()}, true))
 	defer cancel(nil)
 	lost := held.Context()
 	defer context.AfterFunc(lost, func() { cancel(context.Cause(lost)) })()

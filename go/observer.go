@@ -233,14 +233,18 @@ func newProviderInfo(p *ccoord.ProviderInfo) *ProviderInfo {
 	}
 }
 
-// roundedUp is a time in whole milliseconds: a promise may be longer than asked for, never shorter.
-func roundedUp(d time.Duration) int64 {
+// roundedUp is a time in whole milliseconds.
+func roundedUp(d time.Duration) int64 { return units(d, time.Millisecond) }
+
+// units is a time in whole units, rounded up: a promise may be longer than asked for, never shorter. What is negative
+// stays so, for the library to refuse.
+func units(d, unit time.Duration) int64 {
 	if d < 0 {
-		return min(d.Milliseconds(), -1)
+		return min(int64(d/unit), -1)
 	}
-	ms := d.Milliseconds()
-	if d%time.Millisecond != 0 {
-		ms++
+	count := int64(d / unit)
+	if d%unit != 0 {
+		count++
 	}
-	return ms
+	return count
 }

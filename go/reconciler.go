@@ -2,6 +2,7 @@ package coord
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -75,9 +76,10 @@ type Reconciler struct {
 // its source: f is called, on goroutines of its own, for every key that is there, and again for every key that changes, is
 // deleted, or is added by hand, until Close or until ctx ends.
 //
-// One key is never run by two at once; changes during a run lead to exactly one more. f returns nil, nil when nothing is
-// to be done until the key changes, or [RequeueAfter]. After an error or a panic, which is logged with its stack, it is
-// called again after a growing pause ([Backoff]), or that of [ErrorAfter]; [Terminal] parks the key until it changes.
+// Within one reconciler a key is never run by two at once; changes during a run lead to exactly one more. f returns nil,
+// nil when nothing is to be done until the key changes, or [RequeueAfter]. After an error or a panic, which is logged with
+// its stack, it is called again after a growing pause ([Backoff]), or that of [ErrorAfter]; [Terminal] parks the key until
+// it changes.
 //
 // The context of f comes from ctx. It is cancelled when the run is asked to stop, with the cause: [ErrFenced] when the
 // shard or the leadership is lost, [ErrCancelled] when the key was cancelled, its shard is to move, or the reconciler is
@@ -185,9 +187,10 @@ func (r *Reconciler) work(ctx, waiting context.Context, f func(context.Context, 
 			return
 		default:
 			if CodeOf(err) != ErrClosed && waiting.Err() == nil {
-				// The source cannot be followed any more, and no worker gets another key.
-				r.core.report("a coord reconciler has ended", "reconciler", r.name, "error", err)
-				r.fail(err)
+				// The source cannot be followed any more, and no worker gets another key: each hears of it.
+				if r.fail(err) {
+					r.core.report("a coord reconciler has ended", "reconciler", r.name, "error", err)
+				}
 			}
 			return
 		}
@@ -198,7 +201,7 @@ func (r *Reconciler) work(ctx, waiting context.Context, f func(context.Context, 
 func (r *Reconciler) call(ctx context.Context, handle ccoord.Work, f func(context.Context, *Work) (Outcome, error)) {
 	defer handle.Destroy()
 	work := &Work{work: handle, info: handle.Info()}
-	marked := context.WithValue(context.WithValue(ctx, underLockOf{r.core}, true), runOf{r}, true)
+	marked := context.WithValue(context.WithValue(ctx, runBy{r.core}, true), runOf{r}, true)
 	inside, cancel := context.WithCancelCause(marked)
 	defer cancel(nil)
 	done := func(event ccoord.Event) {
@@ -212,7 +215,16 @@ func (r *Reconciler) call(ctx context.Context, handle ccoord.Work, f func(contex
 	if _, failed := r.core.pump.start(false, done, handle.WaitCancelled); failed != nil {
 		cancel(newError(r.op, failed))
 	}
-	outcome, err, stack := called(inside, work, f)
+	// What it is when f ends its goroutine: then nothing below but this is run.
+	outcome, err, stack := Outcome(nil), errEndedItsGoroutine, []byte(nil)
+	defer func() { r.complete(work, outcome, err, stack) }()
+	outcome, err, stack = called(inside, work, f)
+}
+
+var errEndedItsGoroutine = errors.New("it has ended its goroutine (runtime.Goexit)")
+
+// complete says what the run has come to, and reports an error.
+func (r *Reconciler) complete(work *Work, outcome Outcome, err error, stack []byte) {
 	if err != nil {
 		details := []any{"reconciler", r.name, "key", work.Key(), "attempt", work.Attempt(), "error", err}
 		if stack != nil {
@@ -220,7 +232,7 @@ func (r *Reconciler) call(ctx context.Context, handle ccoord.Work, f func(contex
 		}
 		r.core.report("a function of a coord reconciler has failed", details...)
 	}
-	if failed := handle.Complete(completion(outcome, err)); failed != nil {
+	if failed := work.work.Complete(completion(outcome, err)); failed != nil {
 		r.core.report("a run of a coord reconciler does not count", "reconciler", r.name, "key", work.Key(),
 			"error", newError(r.op, failed))
 	}
@@ -261,12 +273,15 @@ func (r *Reconciler) close() error {
 	return err
 }
 
-func (r *Reconciler) fail(err error) {
+// fail keeps the first error, and returns whether this is it.
+func (r *Reconciler) fail(err error) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.err == nil {
-		r.err = err
+	if err == nil || r.err != nil {
+		return false
 	}
+	r.err = err
+	return true
 }
 
 // Name is the reconciler's full name, "namespace/scope/name".
@@ -294,7 +309,7 @@ func (r *Reconciler) Cancel(key any) (bool, error) {
 }
 
 func (r *Reconciler) about(op string, key any, call func([]byte) (bool, *ccoord.Error)) (bool, error) {
-	document, err := keyDocument(op, key)
+	document, err := keyBytes(op, key)
 	if err != nil {
 		return false, err
 	}
@@ -323,7 +338,7 @@ func (r *Reconciler) Resume() {
 // ErrClosed, and with what ended the source.
 func (r *Reconciler) WaitUntilReconciled(ctx context.Context, key any, position Position) error {
 	const op = "wait until a key is reconciled"
-	document, err := keyDocument(op, key)
+	document, err := keyBytes(op, key)
 	if err != nil {
 		return err
 	}

@@ -244,7 +244,7 @@ func TestAPanicOfAReconcilersFunctionIsAnError(t *testing.T) {
 		}
 	}
 	closeReconciler(t, r)
-	for _, text := range []string{"panic: on purpose", "reconciler_test.go", "key=k", "attempt=2"} {
+	for _, text := range []string{"panic: on purpose", "reconciler_test.go", "key=k", "attempt=2", "runtime.Goexit"} {
 		if !report.has(text) {
 			t.Errorf("the report has no %q: %s", text, report.text.String())
 		}

@@ -152,10 +152,15 @@ func written(
 	if write.Key, err = keyBytes(op, key); err != nil {
 		return nil, err
 	}
-	if action != ccoord.WriteDelete {
-		if write.Document, err = updateOf(op, document); err != nil {
-			return nil, err
-		}
+	switch action {
+	case ccoord.WriteDelete:
+	case ccoord.WriteUpdate, ccoord.WriteUpsert:
+		write.Document, err = updateOf(op, document)
+	default:
+		write.Document, err = encoded(op, document)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if write.Fence, err = fenceOf(op, options); err != nil {
 		return nil, err

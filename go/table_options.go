@@ -2,7 +2,6 @@ package coord
 
 import (
 	"context"
-	"reflect"
 	"runtime"
 	"time"
 
@@ -135,8 +134,8 @@ type Index struct {
 	Unique bool
 	// Sparse: documents without its fields are not in it.
 	Sparse bool
-	// ExpireAfter: a document is removed when the date in the index's only field is as long ago; in whole seconds. nil:
-	// never.
+	// ExpireAfter: a document is removed when the date in the index's only field is as long ago; in whole seconds, rounded up.
+	// nil: never.
 	ExpireAfter *time.Duration
 }
 
@@ -155,7 +154,7 @@ func (t *table) EnsureIndexes(ctx context.Context, indexes ...Index) error {
 			document[0].Value = bson.D{}
 		}
 		if index.ExpireAfter != nil {
-			document = append(document, bson.E{Key: "expire_after_s", Value: int64(*index.ExpireAfter / time.Second)})
+			document = append(document, bson.E{Key: "expire_after_s", Value: units(*index.ExpireAfter, time.Second)})
 		}
 		list = append(list, document)
 	}
@@ -215,18 +214,16 @@ func filterOf(op string, filter any) ([]byte, error) {
 	return encoded(op, filter)
 }
 
-// updateOf is a document, or the list of a pipeline's stages in the one field of a document.
+// updateOf is a document, or the list of a pipeline's stages in the one field of a document. Which of both it is, BSON
+// says: a slice may be a document, as a bson.D is.
 func updateOf(op string, update any) ([]byte, error) {
-	switch update.(type) {
-	case bson.D, bson.Raw, []byte:
-		return encoded(op, update)
-	}
-	if kind := reflect.ValueOf(update).Kind(); kind == reflect.Slice || kind == reflect.Array {
+	if kind, _, err := bson.MarshalValue(update); err == nil && kind == bson.TypeArray {
 		return encoded(op, bson.D{{Key: "pipeline", Value: update}})
 	}
 	return encoded(op, update)
 }
 
+// keyBytes makes {_id} of a key.
 func keyBytes(op string, key any) ([]byte, error) {
 	bytes, err := bson.Marshal(bson.D{{Key: "_id", Value: key}})
 	if err != nil {

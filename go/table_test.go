@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"reflect"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -129,6 +131,58 @@ func TestKeysAndValuesComeBackExactly(t *testing.T) {
 		wrote(numbers.Put(ctx, 7, bson.M{"n": 1}))
 		if all, err := numbers.Find(ctx, nil); err != nil || len(all) != 1 || all[0].Key != 7 || all[0].Value["n"] != int32(1) {
 			t.Errorf("%+v, %v", all, err)
+		}
+	})
+}
+
+// document is a slice that is a document in BSON.
+type document bson.D
+
+// tagged is a slice that makes a document of itself.
+type tagged []string
+
+func (t tagged) MarshalBSON() ([]byte, error) { return bson.Marshal(bson.M{"tags": []string(t)}) }
+
+func TestASliceThatIsADocumentIsOne(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, url string) {
+		ctx, wrote, client := limited(t), done(t), connect(t, url)
+		table := tableOf[string, any](t, client, "slices")
+		cached, err := table.Cached(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cached.Close()
+		for _, value := range []any{document{{Key: "a", Value: 1}}, []bson.E{{Key: "a", Value: 1}}, tagged{"x"}} {
+			for what, written := range map[string]*Written{
+				"put":     wrote(table.Put(ctx, "k", value)),
+				"replace": wrote(table.Replace(ctx, "k", value)),
+				"cached":  wrote(cached.Put(ctx, "k", value)),
+				"insert":  wrote(table.Insert(ctx, fmt.Sprintf("%T", value), value)),
+				"locate":  wrote(table.Locate(ctx, fmt.Sprintf("located %T", value), value)),
+			} {
+				if written.Document.Lookup("pipeline").Type != 0 {
+					t.Errorf("%s of %T: %v", what, value, written.Document)
+				}
+			}
+		}
+		written := wrote(table.Update(ctx, "k", document{{Key: "$set", Value: bson.M{"b": 2}}}))
+		if written.Document.Lookup("b").AsInt64() != 2 {
+			t.Errorf("%v", written.Document)
+		}
+		for _, list := range []any{bson.A{}, []string{"a"}, []bson.D{{{Key: "$set", Value: 1}}}} {
+			_, err := table.Put(ctx, "k", list)
+			wants(t, err, ErrInvalidArgument)
+		}
+		pipeline := []bson.D{{{Key: "$set", Value: bson.M{"b": bson.M{"$add": bson.A{"$b", 1}}}}}}
+		written, err = table.Update(ctx, "k", pipeline)
+		if !strings.HasPrefix(url, "mongodb") {
+			wants(t, err, ErrUnsupported)
+		} else if err != nil || written.Document.Lookup("b").AsInt64() != 3 {
+			t.Errorf("%+v, %v", written, err)
+		}
+		for _, update := range []any{nil, 1, []byte{1}, bson.ObjectID{}} {
+			_, err := table.Update(ctx, "k", update)
+			wants(t, err, ErrInvalidArgument)
 		}
 	})
 }
@@ -298,7 +352,7 @@ func TestAWatchAcknowledges(t *testing.T) {
 				continue
 			}
 			ok(d)
-			wants(t, d.Done(nil), ErrClosed)
+			wants(t, d.Done(nil), ErrNotHeld)
 		}
 		if d := ok(told(watch, TableDelete, "a")); d.Value != nil {
 			t.Errorf("%+v", d)
@@ -475,4 +529,77 @@ func TestBadInputToTables(t *testing.T) {
 	stop()
 	_, err = table.Get(stopped, "a")
 	wants(t, err, ErrCancelled)
+}
+
+func TestAnEventWhoseErrorIsNoTextComesAgain(t *testing.T) {
+	ctx, client := limited(t), connect(t, memory(t))
+	table := tableOf[string, person](t, client, "watched")
+	watch, err := table.Watch(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watch.Close()
+	inside, enough := context.WithCancel(ctx)
+	defer enough()
+	var inits []int
+	err = watch.Run(inside, func(_ context.Context, event TableEvent[string, person]) error {
+		if event.Change == TableInitDone {
+			enough()
+			return nil
+		}
+		switch inits = append(inits, event.Failures); event.Failures {
+		case 0:
+			return errors.New("bad \xff text")
+		case 1:
+			return errors.New(strings.Repeat("ä", 1<<16))
+		}
+		return nil
+	})
+	wants(t, err, ErrCancelled)
+	if !slices.Equal(inits, []int{0, 1, 2}) {
+		t.Error(inits)
+	}
+}
+
+func TestAnEventWhoseFunctionPanicsComesAgain(t *testing.T) {
+	// The collector is not what gives it back.
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	ctx, client := limited(t), connect(t, memory(t))
+	watch, err := tableOf[string, person](t, client, "watched").Watch(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watch.Close()
+	func() {
+		defer func() {
+			if panicked := recover(); panicked != "on purpose" {
+				t.Errorf("the panic does not go on: %v", panicked)
+			}
+		}()
+		_ = watch.Run(ctx, func(context.Context, TableEvent[string, person]) error { panic("on purpose") })
+	}()
+	again, err := watch.Next(ctx)
+	if err != nil || again.Change != TableInit || again.Failures != 1 {
+		t.Fatalf("%+v, %v", again, err)
+	}
+	if err := again.Done(nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestATimeToExpireIsRoundedUp(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, url string) {
+		ctx := limited(t)
+		table := tableOf[int, person](t, connect(t, url), "expiring")
+		after := func(d time.Duration) Index {
+			return Index{Fields: bson.D{{Key: "at", Value: 1}}, Name: "old", ExpireAfter: &d}
+		}
+		wants(t, table.EnsureIndexes(ctx, after(-time.Millisecond)), ErrInvalidArgument)
+		for _, same := range []time.Duration{500 * time.Millisecond, time.Second} {
+			if err := table.EnsureIndexes(ctx, after(same)); err != nil {
+				t.Errorf("%v: %v", same, err)
+			}
+		}
+		wants(t, table.EnsureIndexes(ctx, after(1001*time.Millisecond)), ErrInvalidArgument)
+	})
 }

@@ -168,24 +168,34 @@ func eventAs[K, V any](op string, told ccoord.Delivered) (TableEvent[K, V], erro
 }
 
 // Done says how it went: nil for well; after an error the event comes again, after 5 ms at first, up to 1000 s, and
-// nothing comes before it. A second call fails with ErrClosed.
+// nothing comes before it. A second call fails with ErrNotHeld.
 func (d *TableDelivery[K, V]) Done(err error) error {
 	defer runtime.KeepAlive(d)
 	message := ""
 	if err != nil {
-		message = err.Error()
+		message = readable(err.Error())
 	}
 	failed := d.delivery.Done(err != nil, message)
-	d.cleanup.Stop()
-	d.delivery.Destroy()
-	if failed != nil {
-		return newError(d.op, failed)
+	d.giveBack()
+	if failed == nil {
+		return nil
 	}
-	return nil
+	e := newError(d.op, failed)
+	if Code(failed.Code) == ErrHandle {
+		e.Code, e.Message = ErrNotHeld, "the delivery was done before"
+	}
+	return e
 }
 
-// Run has f called with every event, one after the other; an error of f has its event come again. It ends with nil when
-// the watch or the client is closed, and fails when ctx ends, or as Next.
+// giveBack ends the handle: the event comes again if it is not done.
+func (d *TableDelivery[K, V]) giveBack() {
+	d.cleanup.Stop()
+	d.delivery.Destroy()
+}
+
+// Run has f called with every event, one after the other; an error of f has its event come again, and so does a panic,
+// which goes on to the caller. It ends with nil when the watch or the client is closed, and fails when ctx ends, or as
+// Next.
 func (w *TableWatch[K, V]) Run(ctx context.Context, f func(ctx context.Context, event TableEvent[K, V]) error) error {
 	for {
 		delivery, err := w.Next(ctx)
@@ -195,10 +205,17 @@ func (w *TableWatch[K, V]) Run(ctx context.Context, f func(ctx context.Context, 
 		if err != nil {
 			return err
 		}
-		if err := delivery.Done(f(ctx, delivery.TableEvent)); err != nil {
+		if err := delivery.handle(ctx, f); err != nil {
 			return err
 		}
 	}
+}
+
+// handle has f called with the event. One that f leaves by a panic is given back, so that whoever calls Run again, or
+// Next, does not wait for the garbage collector.
+func (d *TableDelivery[K, V]) handle(ctx context.Context, f func(context.Context, TableEvent[K, V]) error) error {
+	defer d.giveBack()
+	return d.Done(f(ctx, d.TableEvent))
 }
 
 // Close ends the watch. Closing twice is no error.

@@ -141,15 +141,6 @@ func keyOf(document []byte) any {
 	return key.Value
 }
 
-// keyDocument makes {_id} of a key.
-func keyDocument(op string, key any) ([]byte, error) {
-	document, err := bson.Marshal(bson.D{{Key: "_id", Value: key}})
-	if err != nil {
-		return nil, &Error{Code: ErrInvalidArgument, Op: op, Message: "the key is no value of BSON: " + err.Error()}
-	}
-	return document, nil
-}
-
 // completion is a run's result in the library's terms.
 func completion(outcome Outcome, err error) (kind int32, afterMillis int64, message string) {
 	if err == nil {

@@ -6417,7 +6417,7 @@ coord_status_t coord_work_check(const coord_work_t *work, coord_error_t **err);
 
 /**
  * The shard or the leadership as the condition of writes to tables. `strict` is as of coord_held_fence.
- * COORD_E_NOT_FOUND in the mode "all", where there is none.
+ * COORD_E_INVALID_ARGUMENT also in the mode "all", in which a run is under neither.
  *
  * @threadsafe yes
  * @blocks no

@@ -88,6 +88,7 @@ async fn one_run_for_a_key_one_more_for_requeue_after_and_one_more_after_an_erro
 
         let request = next(&reconciler, 1).await;
         assert_eq!((request.attempt(), request.token()), (1, None));
+        assert_eq!(request.fence().unwrap_err().code(), Code::InvalidArgument);
         assert_eq!(request.document().unwrap().get_i32("n").unwrap(), 5);
         assert!(request.revision().is_some());
         request.complete(Outcome::RequeueAfter(Duration::from_millis(20))).unwrap();
@@ -426,13 +427,13 @@ async fn only_the_leader_runs_keys_and_hands_over() {
         });
         bounded(request.work().cancelled()).await;
         assert!(second.try_next().await.unwrap().is_none());
-        table.put(1, doc! {}, WriteOptions { fence: request.fence(), strict: true }).await.unwrap();
-        let stale = request.fence();
+        table.put(1, doc! {}, WriteOptions { fence: request.fence().ok(), strict: true }).await.unwrap();
+        let stale = request.fence().ok();
         request.complete(Outcome::Done).unwrap();
         bounded(closing).await.unwrap().unwrap();
         let request = next(&second, 1).await;
         assert!(request.token().unwrap() > token);
-        let fence = WriteOptions { fence: request.fence(), strict: false };
+        let fence = WriteOptions { fence: request.fence().ok(), strict: false };
         table.put(1, doc! { "by": "second" }, fence).await.unwrap();
         let refused = table.put(1, doc! {}, WriteOptions { fence: stale, strict: false }).await;
         assert_eq!(refused.unwrap_err().code(), Code::Fenced);

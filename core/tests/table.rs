@@ -280,6 +280,7 @@ async fn a_cached_table_reads_its_own_writes_and_those_of_others() {
         assert_eq!(cached.get(3).unwrap().revision, written.revision);
         cached.delete(4, plain()).await.unwrap();
         assert_eq!(cached.get(4).unwrap_err().code(), Code::NotFound);
+        assert!(cached.contains(3).unwrap() && !cached.contains(4).unwrap());
 
         let theirs = remote.put("x", doc! { "n": 9 }, plain()).await.unwrap();
         bounded(cached.wait_until(theirs.position)).await.unwrap();
@@ -288,6 +289,7 @@ async fn a_cached_table_reads_its_own_writes_and_those_of_others() {
         assert_eq!(cached.count(()).unwrap(), all as u64);
         close(client).await;
         assert_eq!(cached.get(3).unwrap_err().code(), Code::Closed);
+        assert_eq!(cached.contains(3).unwrap_err().code(), Code::Closed);
         close(other).await;
     }
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -187,18 +188,19 @@ class CursorBase(ProcessBound, Generic[_T]):
     def __init__(self, native: _native.Cursor, make: Callable[[Any], _T]) -> None:
         self._native = native
         self._make = make
-        self._page: collections.deque[_T] = collections.deque()
+        self._page: collections.deque[Any] = collections.deque()
+        # One that finds itself again in a finalizer of an object that is being made goes on.
+        self._turning = threading.RLock()
 
     def close(self) -> None:
         """Ends it. No I/O. Closing twice is no error."""
-        self._page.clear()
         self._native.close()
+        self._page.clear()
 
     def _turn_page(self) -> bool:
-        """Takes the page that is ready; whether there is something on it."""
-        page = [self._make(one) for one in self._native.take()]
-        self._page.extend(page)
-        return bool(page)
+        """Takes the page that is ready, unless another thread has; False at the end."""
+        with self._turning:
+            return bool(self._page) or not self._native.take(self._page)
 
 
 class Cursor(CursorBase[_T]):
@@ -210,9 +212,11 @@ class Cursor(CursorBase[_T]):
     def __next__(self) -> _T:
         while True:
             try:
-                return self._page.popleft()
+                read = self._page.popleft()
             except IndexError:
                 pass
+            else:
+                return self._make(read)
             self._native.ready().wait()
             if not self._turn_page():
                 raise StopIteration
