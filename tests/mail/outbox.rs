@@ -133,8 +133,10 @@ fn results_are_per_recipient_and_only_the_temporary_is_tried_again() {
             let to: Vec<_> = server.messages().iter().map(|one| one["rcpt"].to_string()).collect();
             assert_eq!(to, [r#"["ann@example.org"]"#, r#"["eve@example.org"]"#]);
             server.ask(&json!({"forget": true}));
-            outbox.retry(&failing).await.unwrap();
-            until_state(&outbox, &failing, MailState::Sent).await;
+            for id in [&failing, &refused] {
+                outbox.retry(id).await.unwrap();
+                until_state(&outbox, id, MailState::Sent).await;
+            }
             senders.stop().await.unwrap();
         });
     }

@@ -98,6 +98,15 @@ pub(crate) async fn until_state(outbox: &Outbox, id: &str, state: MailState) -> 
     until(outbox, id, |mail| mail.state == state).await
 }
 
+/// Waits until the server was given this command, looking again and again as `arrived` does.
+pub(crate) async fn asked(server: &Smtp, command: &str) {
+    let end = Instant::now() + PATIENCE;
+    while !server.log().iter().any(|(_, said)| said == command) {
+        assert!(Instant::now() < end, "nobody has said {command}: {:?}", server.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Looks again and again: the server's own `wait` has no bound, and would keep the thread on which the test runs.
 pub(crate) async fn arrived(server: &Smtp, count: usize) -> usize {
     let end = Instant::now() + PATIENCE;
