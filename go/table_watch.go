@@ -267,7 +267,8 @@ type LogEntry[K any] struct {
 	Key K
 	// ChangedFields are the paths that an update has changed or removed, in order; none for other operations.
 	ChangedFields []string
-	// Revision is the state of the document after it; there is none after a deletion.
+	// Revision is the state of the document after it; there is none after a deletion. On MongoDB of an update perhaps a
+	// later state, and none if the document was gone when the log was read.
 	Revision    Revision
 	HasRevision bool
 	// Position is up to where everything has been told with it: a later log may begin after it, and misses nothing. Its

@@ -5606,7 +5606,8 @@ size_t coord_log_entry_changed_count(const coord_log_entry_t *entry);
 const char *coord_log_entry_changed_at(const coord_log_entry_t *entry, size_t index);
 
 /**
- * Whether there is a revision: 1 or 0. There is none after a deletion.
+ * Whether there is a revision: 1 or 0. There is none after a deletion; on MongoDB perhaps none of an update whose
+ * document was gone when the log was read.
  *
  * @threadsafe yes
  * @blocks no

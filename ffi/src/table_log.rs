@@ -373,7 +373,8 @@ pub extern "C" fn coord_log_entry_changed_at(entry: *const coord_log_entry_t, in
     read(entry, empty(), |e| e.changed.get(index).map_or_else(empty, Lent::start))
 }
 
-/// Whether there is a revision: 1 or 0. There is none after a deletion.
+/// Whether there is a revision: 1 or 0. There is none after a deletion; on MongoDB perhaps none of an update whose
+/// document was gone when the log was read.
 ///
 /// @threadsafe yes
 /// @blocks no

@@ -45,7 +45,8 @@ pub struct LogEntry {
     pub key: Key,
     /// The paths that an update has changed or removed, in order; empty for other operations.
     pub changed_fields: Vec<String>,
-    /// The state of the document after it; none after a deletion.
+    /// The state of the document after it; none after a deletion. On MongoDB of an update perhaps a later state, and none
+    /// if the document was gone when the log was read.
     pub revision: Option<Revision>,
     /// Up to where everything has been told with it: a later log may begin after it, and misses nothing. Its place in the
     /// history, or the one before while other changes of its place may follow: the changes of one transaction on MongoDB,
