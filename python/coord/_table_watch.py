@@ -76,7 +76,11 @@ class Delivery(ProcessBound, Generic[_V]):
 
     @property
     def position(self) -> int:
-        """Up to where everything has been told, with this: a later watch may begin here. 0 within a snapshot."""
+        """Up to where everything has been told, with this: a later watch may begin here, and misses nothing.
+
+        That is its own place, or the one before while other changes of its place may follow: those of one transaction
+        on MongoDB, and every change on MongoDB 6.1 or later. Those of its place come again then. 0 within a snapshot.
+        """
         return self._position
 
     @property

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from coord import _native
-from coord._errors import CoordError
+from coord._errors import CoordError, InvalidArgument
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -127,7 +127,8 @@ class Message:
 
     def to_json(self) -> str:
         """The message in the one JSON form of all languages."""
-        return json.dumps(self._fields())
+        fields = self._fields()
+        return f"{{{', '.join(f'{json.dumps(name)}: {_json_of(name, value)}' for name, value in fields.items())}}}"
 
     def _fields(self) -> dict[str, object]:
         headers = self.headers.items() if isinstance(self.headers, Mapping) else self.headers
@@ -140,11 +141,27 @@ class Message:
             "subject": self.subject,
             "text": self.text,
             "html": self.html,
-            "attachments": [attachment._json() for attachment in self.attachments],
+            "attachments": [_attachment(attachment) for attachment in self.attachments],
             "headers": [list(pair) for pair in headers],
             "message_id": self.message_id,
-            "date": _millis(self.date),
+            "date": _millis("date", self.date),
         }
+
+
+def _json_of(field: str, value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InvalidArgument(f"{field}: it has a lone surrogate, so it is not UTF-8") from None
+    return text
+
+
+def _attachment(attachment: object) -> object:
+    if not isinstance(attachment, Attachment):
+        raise TypeError(f"attachments are coord.mail.Attachment, not {type(attachment).__name__}")
+    return attachment._json()
 
 
 def _address(address: object) -> object:
@@ -159,8 +176,12 @@ def _addresses(addresses: object) -> list[object]:
     return [_address(address) for address in addresses]
 
 
-def _millis(moment: datetime | None) -> int | None:
-    return None if moment is None else int(moment.timestamp() * 1000)
+def _millis(name: str, moment: datetime | None) -> int | None:
+    if moment is None:
+        return None
+    if not isinstance(moment, datetime):
+        raise TypeError(f"{name} is a datetime, not {type(moment).__name__}")
+    return int(moment.timestamp() * 1000)
 
 
 def _moment(millis: int | None) -> datetime | None:
@@ -500,7 +521,9 @@ class OutboxBase:
     def _enqueue(
         self, message: Message, key: str | None, not_before: datetime | None, expires: datetime | None
     ) -> _native.Call:
-        return self._native.enqueue(_text_of(message), key, _millis(not_before), _millis(expires))
+        return self._native.enqueue(
+            _text_of(message), key, _millis("not_before", not_before), _millis("expires", expires)
+        )
 
     def _list(self, state: MailState | str | None, limit: int) -> _native.Call:
         return self._native.list(None if state is None else str(state), limit)
