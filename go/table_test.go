@@ -411,15 +411,17 @@ func TestTheLogTellsWhoWrote(t *testing.T) {
 	onEveryStore(t, func(t *testing.T, url string) {
 		ctx, wrote := limited(t), done(t)
 		table := tableOf[string, person](t, connect(t, url, WithName("ann")), "logged")
+		// Not long before: a server that was busy remembers little.
+		begun := time.Now()
 		start := wrote(table.Put(ctx, "a", person{Age: 1})).Position
 		wrote(table.Update(ctx, "a", bson.M{"$set": bson.M{"name": "A", "age": 2}}))
-		last := wrote(table.Delete(ctx, "a")).Position
+		wrote(table.Delete(ctx, "a"))
 		var entries []LogEntry[string]
 		for entry, err := range table.Log(ctx, LogAfter(start)) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if entries = append(entries, *entry); entry.Position >= last {
+			if entries = append(entries, *entry); entry.Operation == Deleted {
 				break
 			}
 		}
@@ -428,7 +430,7 @@ func TestTheLogTellsWhoWrote(t *testing.T) {
 			entries[1].HasRevision || time.Since(entries[0].At).Abs() > time.Hour {
 			t.Errorf("%+v", entries)
 		}
-		for entry, err := range table.Log(ctx, LogSince(time.Now().Add(-time.Hour))) {
+		for entry, err := range table.Log(ctx, LogSince(begun)) {
 			if err != nil || entry.Operation != Inserted {
 				t.Errorf("%+v, %v", entry, err)
 			}
