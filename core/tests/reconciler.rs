@@ -426,13 +426,13 @@ async fn only_the_leader_runs_keys_and_hands_over() {
         });
         bounded(request.work().cancelled()).await;
         assert!(second.try_next().await.unwrap().is_none());
-        table.put(1, doc! {}, WriteOptions { fence: request.fence(), strict: true }).await.unwrap();
-        let stale = request.fence();
+        table.put(1, doc! {}, WriteOptions { fence: request.fence().unwrap(), strict: true }).await.unwrap();
+        let stale = request.fence().unwrap();
         request.complete(Outcome::Done).unwrap();
         bounded(closing).await.unwrap().unwrap();
         let request = next(&second, 1).await;
         assert!(request.token().unwrap() > token);
-        let fence = WriteOptions { fence: request.fence(), strict: false };
+        let fence = WriteOptions { fence: request.fence().unwrap(), strict: false };
         table.put(1, doc! { "by": "second" }, fence).await.unwrap();
         let refused = table.put(1, doc! {}, WriteOptions { fence: stale, strict: false }).await;
         assert_eq!(refused.unwrap_err().code(), Code::Fenced);

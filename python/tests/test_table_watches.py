@@ -32,6 +32,8 @@ def take(watch: coord.TableWatch[Document]) -> coord.Delivery[Document]:
     """The next delivery, acknowledged."""
     delivery = watch.next(PATIENCE)
     delivery.done()
+    with pytest.raises(coord.NotHeld):
+        delivery.failed("twice")
     return delivery
 
 
@@ -115,11 +117,11 @@ def test_what_is_not_acknowledged_comes_again(table: coord.Table[Document]) -> N
         assert (third.key, third.failures) == ("a", 2)
         third.failed("")
         # The first word counts.
-        third.done()
-        delivery.done()
+        for late in (third, delivery):
+            with pytest.raises(coord.NotHeld):
+                late.done()
         fourth = watch.next(PATIENCE)
         assert fourth.failures == 3
-        fourth.done()
         fourth.done()
         table.insert("b", {})
         assert take(watch).key == "b"

@@ -96,8 +96,11 @@ impl Work {
     }
 
     /// The shard or the leadership as the condition of writes to tables; none in mode [`All`](super::Mode::All).
-    pub fn fence(&self) -> Option<Fence> {
-        self.right.as_ref().map(|right| right.fence())
+    ///
+    /// # Errors
+    /// `NotHeld` when the shard or the leadership is given up, after the run.
+    pub fn fence(&self) -> Result<Option<Fence>> {
+        self.right.as_ref().map(|right| right.fence()).transpose()
     }
 
     /// Checks that the key is still this replica's to work on. Reads a clock, no I/O: call it before each effect.

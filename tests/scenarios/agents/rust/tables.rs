@@ -177,11 +177,11 @@ impl Actor {
 
     fn fence(&self, name: &str) -> Result<Fence, Trouble> {
         if let Some(Thing::Work(request)) = self.things.get(name) {
-            return request.fence().ok_or_else(|| "this run needs no right".to_owned().into());
+            return request.fence()?.ok_or_else(|| "this run needs no right".to_owned().into());
         }
         Ok(match self.hold(name)? {
-            Grant::Lock(held) => held.fence(),
-            Grant::Term(term) => term.fence(),
+            Grant::Lock(held) => held.fence()?,
+            Grant::Term(term) => term.fence()?,
         })
     }
 }
