@@ -19,8 +19,8 @@ use mongodb::options::{FullDocumentBeforeChangeType, FullDocumentType, ReadPrefe
 use tokio::sync::mpsc;
 
 use super::super::errors::history_is_lost;
+use super::super::feed::spawn_pump;
 use super::{Table, WATCH, faults, no_previous, position_of, revision_of, source_of, timestamp_of, visible};
-use crate::env::Task;
 use crate::error::{Code, Error, Result};
 use crate::protocol::document::{Key, Position, RESERVED, WRITTEN_BY};
 use crate::store::documents::{Change, Changes, Event, From, Operation, WatchOptions};
@@ -170,8 +170,7 @@ impl Supervisor {
     /// Forwards what one change stream shows, until it ends or falls silent. Whether the next can go on from there.
     async fn follow(&mut self, stream: Stream) -> std::result::Result<bool, Gone> {
         let (sender, mut reports) = mpsc::channel(1);
-        let Ok(task) = self.table.inner.tasks.spawn(pump(stream, sender)) else { return Err(Gone) };
-        let _pump = Pump { task, table: self.table.clone() };
+        spawn_pump(&self.table.inner, pump(stream, sender)).map_err(|_| Gone)?;
         loop {
             match tokio::time::timeout(SILENCE, reports.recv()).await {
                 Ok(Some(Pumped::Event(event, token))) => {
@@ -299,21 +298,6 @@ fn position_in(token: &ResumeToken) -> Option<Position> {
     let data = token.get_str("_data").ok()?;
     let time = data.strip_prefix(TIMESTAMP)?.get(..16)?;
     u64::from_str_radix(time, 16).ok().map(Position)
-}
-
-/// A running pump. One that is left behind ends by itself when its request is answered; only when the store closes,
-/// and its connections with it, it is ended at once.
-struct Pump {
-    task: Task,
-    table: Table,
-}
-
-impl Drop for Pump {
-    fn drop(&mut self) {
-        if *self.table.inner.closing.borrow() {
-            self.task.abort();
-        }
-    }
 }
 
 /// The protocol that MongoDB 6.0 speaks.
