@@ -156,8 +156,9 @@ lint-python: $(if $(wildcard python/pyproject.toml),extension) ## Check Python's
 ##@ Parts of test: each starts the servers that it needs
 
 .PHONY: test-rust
+# Its tests mostly wait for servers: there are more at a time than cores.
 test-rust: ## Run Rust's suites: core, stores on real servers, ABI, simulation, the tree itself
-	$(WITH_MONGODB) cargo test --quiet --no-fail-fast --workspace $(addprefix --exclude ,$(RUST_APART)) --locked
+	RUST_TEST_THREADS=$(if $(RUST_TEST_THREADS),$(RUST_TEST_THREADS),4) $(WITH_MONGODB) cargo test --quiet --no-fail-fast --workspace $(addprefix --exclude ,$(RUST_APART)) --locked
 
 .PHONY: test-models
 test-models: ## Check the models of the protocol, and that they refute its mutants
@@ -177,7 +178,7 @@ test-faults: ## Play one round of real faults on each store, in the languages th
 
 .PHONY: test-fuzz
 test-fuzz: ## Feed each target of tests/fuzz for a short time (SECONDS=n on each, SEED=n)
-	cargo run --quiet --locked -p coord-fuzz -- all $(if $(SECONDS),$(SECONDS),20) $(SEED)
+	cargo run --quiet --locked -p coord-fuzz -- all $(if $(SECONDS),$(SECONDS),10) $(SEED)
 
 .PHONY: test-c
 test-c: stage ## Run the C suite, with sanitizers and valgrind

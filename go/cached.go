@@ -7,8 +7,9 @@ import (
 	"coord/internal/ccoord"
 )
 
-// CachedTable is a table with a copy in memory, which is kept fresh: reads take microseconds and no I/O. What it shows is
-// what the table was at one moment, a little ago. It is ended by Close, or when it is forgotten.
+// CachedTable is a table with a copy in memory, which is kept fresh: Get, Find and Count need no I/O, but Find and Count
+// look at each document. What it shows is what the table was at one moment, a little ago. It is ended by Close, or when it
+// is forgotten.
 type CachedTable[K, V any] struct {
 	table   *table
 	cached  ccoord.CachedTable

@@ -178,7 +178,12 @@ func TestABatchTellsOfEachMessage(t *testing.T) {
 
 func TestAnOutboxSendsWhatWasEnqueued(t *testing.T) {
 	server := startMailServer(t)
-	client := connect(t, memory(t))
+	onEveryStore(t, func(t *testing.T, url string) { sendsWhatWasEnqueued(t, server, url) })
+}
+
+func sendsWhatWasEnqueued(t *testing.T, server *mailServer, url string) {
+	server.ask(`{"forget": true}`, &struct{}{})
+	client := connect(t, url)
 	mailer, err := client.Mailer(fmt.Sprintf("smtp://127.0.0.1:%d?tls=none&sender=a@example.org", server.port), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -76,9 +76,10 @@ type Reconciler struct {
 // its source: f is called, on goroutines of its own, for every key that is there, and again for every key that changes, is
 // deleted, or is added by hand, until Close or until ctx ends.
 //
-// One key is never run by two at once; changes during a run lead to exactly one more. f returns nil, nil when nothing is
-// to be done until the key changes, or [RequeueAfter]. After an error or a panic, which is logged with its stack, it is
-// called again after a growing pause ([Backoff]), or that of [ErrorAfter]; [Terminal] parks the key until it changes.
+// Within one reconciler a key is never run by two at once; changes during a run lead to exactly one more. f returns nil,
+// nil when nothing is to be done until the key changes, or [RequeueAfter]. After an error or a panic, which is logged with
+// its stack, it is called again after a growing pause ([Backoff]), or that of [ErrorAfter]; [Terminal] parks the key until
+// it changes.
 //
 // The context of f comes from ctx. It is cancelled when the run is asked to stop, with the cause: [ErrFenced] when the
 // shard or the leadership is lost, [ErrCancelled] when the key was cancelled, its shard is to move, or the reconciler is

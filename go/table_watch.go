@@ -54,8 +54,10 @@ type TableEvent[K, V any] struct {
 	// Revision is the state of the document.
 	Revision    Revision
 	HasRevision bool
-	// Position is up to where everything has been told, with this event: a later watch may begin here. 0 within a
-	// snapshot.
+	// Position is up to where everything has been told, with this event: a later watch may begin here, and misses
+	// nothing. That is the event's own place, or the one before while other changes of its place may follow: those of
+	// one transaction on MongoDB, and every change on MongoDB 6.1 or later. Those of its place come again then. 0 within
+	// a snapshot.
 	Position Position
 	// Failures is how often this event was delivered before.
 	Failures int
@@ -265,10 +267,13 @@ type LogEntry[K any] struct {
 	Key K
 	// ChangedFields are the paths that an update has changed or removed, in order; none for other operations.
 	ChangedFields []string
-	// Revision is the state of the document after it; there is none after a deletion.
+	// Revision is the state of the document after it; there is none after a deletion. On MongoDB of an update perhaps a
+	// later state, and none if the document was gone when the log was read.
 	Revision    Revision
 	HasRevision bool
-	// Position is its place in the history: a later log may begin after it.
+	// Position is up to where everything has been told with it: a later log may begin after it, and misses nothing. Its
+	// place in the history, or the one before while other changes of its place may follow: the changes of one
+	// transaction on MongoDB, and every change on MongoDB 6.1 or later. Those of its place come again then.
 	Position Position
 }
 

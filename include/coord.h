@@ -5367,7 +5367,9 @@ int32_t coord_delivery_has_revision(const coord_delivery_t *delivery);
 uint64_t coord_delivery_revision(const coord_delivery_t *delivery);
 
 /**
- * Up to where everything has been told, with this event: a later watch may begin here. 0 within a snapshot.
+ * Up to where everything has been told, with this event: a later watch may begin here, and misses nothing. That is the
+ * event's own place, or the one before while other changes of its place may follow: those of one transaction on
+ * MongoDB, and every change on MongoDB 6.1 or later. Those of its place come again then. 0 within a snapshot.
  *
  * @threadsafe yes
  * @blocks no
@@ -5607,7 +5609,8 @@ size_t coord_log_entry_changed_count(const coord_log_entry_t *entry);
 const char *coord_log_entry_changed_at(const coord_log_entry_t *entry, size_t index);
 
 /**
- * Whether there is a revision: 1 or 0. There is none after a deletion.
+ * Whether there is a revision: 1 or 0. There is none after a deletion; on MongoDB perhaps none of an update whose
+ * document was gone when the log was read.
  *
  * @threadsafe yes
  * @blocks no
@@ -5629,7 +5632,9 @@ int32_t coord_log_entry_has_revision(const coord_log_entry_t *entry);
 uint64_t coord_log_entry_revision(const coord_log_entry_t *entry);
 
 /**
- * The place of the change in the history: a later log may begin after it. 0 for NULL.
+ * Up to where everything has been told with the entry: a later log may begin after it, and misses nothing. Its place
+ * in the history, or the one before while other changes of its place may follow: the changes of one transaction on
+ * MongoDB, and every change on MongoDB 6.1 or later. Those of its place come again then. 0 for NULL.
  *
  * @threadsafe yes
  * @blocks no
@@ -6420,7 +6425,8 @@ coord_status_t coord_work_check(const coord_work_t *work, coord_error_t **err);
 
 /**
  * The shard or the leadership as the condition of writes to tables. `strict` is as of coord_held_fence.
- * COORD_E_NOT_FOUND in the mode "all", where there is none; COORD_E_NOT_HELD when it is given up, after the run.
+ * COORD_E_INVALID_ARGUMENT also in the mode "all", in which a run is under neither; COORD_E_NOT_HELD when it is
+ * given up, after the run.
  *
  * @threadsafe yes
  * @blocks no

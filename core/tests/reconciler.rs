@@ -88,6 +88,7 @@ async fn one_run_for_a_key_one_more_for_requeue_after_and_one_more_after_an_erro
 
         let request = next(&reconciler, 1).await;
         assert_eq!((request.attempt(), request.token()), (1, None));
+        assert_eq!(request.fence().unwrap_err().code(), Code::InvalidArgument);
         assert_eq!(request.document().unwrap().get_i32("n").unwrap(), 5);
         assert!(request.revision().is_some());
         request.complete(Outcome::RequeueAfter(Duration::from_millis(20))).unwrap();
@@ -426,13 +427,13 @@ async fn only_the_leader_runs_keys_and_hands_over() {
         });
         bounded(request.work().cancelled()).await;
         assert!(second.try_next().await.unwrap().is_none());
-        table.put(1, doc! {}, WriteOptions { fence: request.fence().unwrap(), strict: true }).await.unwrap();
-        let stale = request.fence().unwrap();
+        table.put(1, doc! {}, WriteOptions { fence: request.fence().ok(), strict: true }).await.unwrap();
+        let stale = request.fence().ok();
         request.complete(Outcome::Done).unwrap();
         bounded(closing).await.unwrap().unwrap();
         let request = next(&second, 1).await;
         assert!(request.token().unwrap() > token);
-        let fence = WriteOptions { fence: request.fence().unwrap(), strict: false };
+        let fence = WriteOptions { fence: request.fence().ok(), strict: false };
         table.put(1, doc! { "by": "second" }, fence).await.unwrap();
         let refused = table.put(1, doc! {}, WriteOptions { fence: stale, strict: false }).await;
         assert_eq!(refused.unwrap_err().code(), Code::Fenced);
@@ -540,23 +541,27 @@ async fn services_that_come_and_go_are_keys() {
         let there = other.provide("svc/there", "v1", Default::default()).await.unwrap();
         let source = Source::Observer("svc/*".into());
         let reconciler = bounded(client.reconcile("r", source, ReconcileOptions::default())).await.unwrap();
-        // Takes runs of this service until one sees so many providers.
-        let until = async |service: &str, count: usize| loop {
+        // One run of this service, which sees so many providers.
+        let run = async |service: &str, count: usize| {
             let request = bounded(reconciler.next()).await.unwrap();
-            assert_eq!(*request.key(), Key::new(service).unwrap());
             let providers = request.document().map_or(0, |document| document.get_array("providers").unwrap().len());
+            assert_eq!((request.key(), providers), (&Key::new(service).unwrap(), count));
             request.complete(Outcome::Done).unwrap();
-            if providers == count {
-                return;
-            }
         };
-        until(there.service(), 1).await;
+        run(there.service(), 1).await;
+        // A change is one run, however soon that begins and ends.
+        for _ in 0..50 {
+            let again = other.provide("svc/again", "", Default::default()).await.unwrap();
+            run(again.service(), 1).await;
+            again.close().await.unwrap();
+            run(again.service(), 0).await;
+        }
         let late = other.provide("svc/late", "", Default::default()).await.unwrap();
-        until(late.service(), 1).await;
+        run(late.service(), 1).await;
         there.close().await.unwrap();
-        until(there.service(), 0).await;
+        run(there.service(), 0).await;
         close(other).await;
-        until(late.service(), 0).await;
+        run(late.service(), 0).await;
         close(client).await;
     }
 }
@@ -713,4 +718,34 @@ async fn until(what: &str, so: impl Fn() -> bool) {
         assert!(begun.elapsed() < BOUND, "{what}, within the bound");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+#[tokio::test]
+async fn a_key_that_is_not_taken_in_is_refused_however_close_the_end_is() {
+    let client = connect("memory:").await.unwrap();
+    for round in 0..100 {
+        let reconciler = client.reconcile("r", Source::Manual, ReconcileOptions::default()).await.unwrap();
+        let (adding, begun) = (reconciler.clone(), Arc::new(AtomicUsize::new(0)));
+        let added = begun.clone();
+        let adder = std::thread::spawn(move || {
+            for key in 0i64.. {
+                added.store(1, SeqCst);
+                let answer =
+                    if key % 2 == 0 { adding.add(key) } else { adding.add_after(key, Duration::from_secs(60)) };
+                match answer {
+                    Ok(news) => assert!(news, "{key} in round {round} was neither planned nor refused"),
+                    Err(error) => return error.code(),
+                }
+            }
+            unreachable!("there are many keys")
+        });
+        while begun.load(SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        let drained = reconciler.drain(Duration::ZERO).await;
+        assert!(drained.is_ok() || drained.unwrap_err().code() == Code::Timeout);
+        assert_eq!(tokio::task::spawn_blocking(|| adder.join().unwrap()).await.unwrap(), Code::Closed);
+        bounded(reconciler.close(BOUND)).await.unwrap();
+    }
+    close(client).await;
 }

@@ -205,7 +205,9 @@ pub extern "C" fn coord_delivery_revision(delivery: *const coord_delivery_t) -> 
     read(delivery, 0, |d| d.revision.map_or(0, |revision| revision.0))
 }
 
-/// Up to where everything has been told, with this event: a later watch may begin here. 0 within a snapshot.
+/// Up to where everything has been told, with this event: a later watch may begin here, and misses nothing. That is the
+/// event's own place, or the one before while other changes of its place may follow: those of one transaction on
+/// MongoDB, and every change on MongoDB 6.1 or later. Those of its place come again then. 0 within a snapshot.
 ///
 /// @threadsafe yes
 /// @blocks no

@@ -373,7 +373,8 @@ pub extern "C" fn coord_log_entry_changed_at(entry: *const coord_log_entry_t, in
     read(entry, empty(), |e| e.changed.get(index).map_or_else(empty, Lent::start))
 }
 
-/// Whether there is a revision: 1 or 0. There is none after a deletion.
+/// Whether there is a revision: 1 or 0. There is none after a deletion; on MongoDB perhaps none of an update whose
+/// document was gone when the log was read.
 ///
 /// @threadsafe yes
 /// @blocks no
@@ -397,7 +398,9 @@ pub extern "C" fn coord_log_entry_revision(entry: *const coord_log_entry_t) -> u
     read(entry, 0, |e| e.revision.map_or(0, |revision| revision.0))
 }
 
-/// The place of the change in the history: a later log may begin after it. 0 for NULL.
+/// Up to where everything has been told with the entry: a later log may begin after it, and misses nothing. Its place
+/// in the history, or the one before while other changes of its place may follow: the changes of one transaction on
+/// MongoDB, and every change on MongoDB 6.1 or later. Those of its place come again then. 0 for NULL.
 ///
 /// @threadsafe yes
 /// @blocks no

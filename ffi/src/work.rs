@@ -238,7 +238,8 @@ pub unsafe extern "C" fn coord_work_check(work: *const coord_work_t, err: *mut *
 }
 
 /// The shard or the leadership as the condition of writes to tables. `strict` is as of coord_held_fence.
-/// COORD_E_NOT_FOUND in the mode "all", where there is none; COORD_E_NOT_HELD when it is given up, after the run.
+/// COORD_E_INVALID_ARGUMENT also in the mode "all", in which a run is under neither; COORD_E_NOT_HELD when it is
+/// given up, after the run.
 ///
 /// @threadsafe yes
 /// @blocks no
@@ -256,9 +257,7 @@ pub unsafe extern "C" fn coord_work_fence(
     let (out, err) = unsafe { (Out::lent(out), Out::lent(err)) };
     fallible(err, || {
         let out = out.required("out")?;
-        let fence = handle::get::<WorkObject>(work)?.work.fence()?.ok_or_else(|| {
-            Error::new(Code::NotFound, "a run of a reconciler of the mode 'all' is under nothing that could fence")
-        })?;
+        let fence = handle::get::<WorkObject>(work)?.work.fence()?;
         out.put(handle::issue(FenceObject::new(fence, strict)?));
         Ok(())
     })

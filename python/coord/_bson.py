@@ -6,17 +6,15 @@ import os
 import re
 import time
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from coord import _native
+from coord._types import EPOCH, MILLISECOND
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 class Int64(int):
@@ -76,7 +74,7 @@ class ObjectId:
     @property
     def generation_time(self) -> datetime:
         """When it was made, by the clock of who made it."""
-        return _EPOCH + timedelta(seconds=int.from_bytes(self._bytes[:4], "big"))
+        return EPOCH + timedelta(seconds=int.from_bytes(self._bytes[:4], "big"))
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("an ObjectId cannot be changed")
@@ -234,13 +232,13 @@ class Timestamp:
 
     def __post_init__(self) -> None:
         if isinstance(self.time, datetime):
-            object.__setattr__(self, "time", (self.time - _EPOCH) // timedelta(seconds=1))
+            object.__setattr__(self, "time", (self.time - EPOCH) // timedelta(seconds=1))
         if not (0 <= self.time < 2**32 and 0 <= self.inc < 2**32):
             raise ValueError("each part of a Timestamp is a number from 0 to 4294967295")
 
     def as_datetime(self) -> datetime:
         """Its second as a date in UTC."""
-        return _EPOCH + timedelta(seconds=self.time)
+        return EPOCH + timedelta(seconds=self.time)
 
     def __repr__(self) -> str:
         return f"Timestamp({self.time}, {self.inc})"
@@ -254,13 +252,13 @@ class DatetimeMS:
 
     def __post_init__(self) -> None:
         if isinstance(self._value, datetime):
-            object.__setattr__(self, "_value", (self._value - _EPOCH) // _MILLISECOND)
+            object.__setattr__(self, "_value", (self._value - EPOCH) // MILLISECOND)
         if not -(2**63) <= self._value < 2**63:
             raise ValueError("a date has at most 64 bits")
 
     def as_datetime(self) -> datetime:
         """The same as a `datetime` in UTC; raises `OverflowError` if there is none."""
-        return _EPOCH + self._value * _MILLISECOND
+        return EPOCH + self._value * MILLISECOND
 
     def __int__(self) -> int:
         return self._value

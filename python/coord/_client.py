@@ -23,7 +23,7 @@ from coord._table_base import Document, cached_call, check_uncached
 from coord._types import LockInfo, Locks, Session, Stats, _html_table
 from coord._watch import Watch
 from coord._work import RequeueAfter, Work
-from coord.mail import Mailer, Outbox, native_mailer, native_outbox
+from coord.mail import Address, Mailer, Outbox, native_mailer, native_outbox
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -290,7 +290,7 @@ class Client(ClientBase):
         check_uncached(model, filter=filter, max_bytes=max_bytes, read_your_writes=read_your_writes)
         return Table(native, self, model)
 
-    def mailer(self, url: str, **options: float | str) -> Mailer:
+    def mailer(self, url: str = "smtp://", **options: float | str | Address) -> Mailer:
         """A mailer for the server at this URL; see `coord.mailer`. No I/O. It outlives the client.
 
         Raises:
@@ -481,8 +481,8 @@ class Client(ClientBase):
     ) -> Reconciler | Callable[[Callable[[Work], RequeueAfter | None]], Reconciler]:
         """Calls `f(work)` for every key of a source, and again for every key that changes, on threads of its own.
 
-        One key is never run twice at once, and changes during a run lead to exactly one more. Returns when the source
-        is followed; docs/reconciler.md tells the rest.
+        Within one reconciler a key is never run twice at once, and changes during a run lead to exactly one more.
+        Returns when the source is followed; docs/reconciler.md tells the rest, and what is not promised.
 
         Args:
             name: Its name: `name`, `scope/name` or `namespace/scope/name`. It tells the replicas of one reconciler, and
@@ -490,8 +490,7 @@ class Client(ClientBase):
             source: Where the keys come from: a table, a pair of a table and a filter, or a `coord.Source`.
             f: The function. It returns None when it is done with the key, or `coord.requeue_after(seconds)`; what it
                 raises is an error, after which the key is tried again: `coord.Terminal` parks it, `coord.RetryAfter`
-                says when. Without one this is a
-                decorator, which puts the reconciler in the function's place.
+                says when. Without one this is a decorator, which puts the reconciler in the function's place.
             workers: How many keys are run at once.
             mode: Which of several replicas, reconcilers of one name, run a key: "all", every one; "leader", the
                 elected one; "sharded", each key by the one that holds its shard.

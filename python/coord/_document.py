@@ -13,14 +13,13 @@ import operator
 import re
 import uuid
 from collections.abc import Callable, Mapping
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
 
 from coord import _bson, bson
+from coord._types import EPOCH, MILLISECOND
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_MILLISECOND = timedelta(milliseconds=1)
 # In the order in which MongoDB wants them.
 _LETTERS = {
     "i": re.IGNORECASE,
@@ -83,7 +82,7 @@ lower.register(date, lambda _: ("refused", "a date is to be a datetime with a ti
 def _(value: datetime) -> tuple[str, object]:
     if value.utcoffset() is None:
         return "refused", "a datetime without a time zone could mean two moments; give it one, timezone.utc for example"
-    return "date", (value - _EPOCH) // _MILLISECOND
+    return "date", (value - EPOCH) // MILLISECOND
 
 
 @lower.register(re.Pattern)
@@ -134,7 +133,7 @@ else:
 
 def _date(milliseconds: int) -> object:
     try:
-        return _EPOCH + timedelta(milliseconds=milliseconds)
+        return EPOCH + timedelta(milliseconds=milliseconds)
     except OverflowError:
         return bson.DatetimeMS(milliseconds)
 

@@ -19,7 +19,7 @@ from coord._lock import ProcessBound, _qualified, also_failed
 from coord._model import Model
 from coord._table_base import Document, Key, TableBase
 from coord._types import _html_table
-from coord._work import RequeueAfter, Run, Work
+from coord._work import RequeueAfter, Run, Work, _text
 
 if TYPE_CHECKING:
     from coord._client import ClientBase
@@ -169,7 +169,10 @@ class ReconcilerBase(ProcessBound):
 
     @property
     def failure(self) -> CoordError | None:
-        """What ended its source, so that it has ended, too; None if nothing did."""
+        """What has ended it without `close`, `drain` or the end of its client; None if nothing did.
+
+        The end of its source, or of one of its workers: then the `__cause__` is what the worker met.
+        """
         return self._failure
 
     def add(self, key: Key) -> bool:
@@ -244,6 +247,11 @@ class ReconcilerBase(ProcessBound):
         state = "failed" if self._failure else "closed" if self.closed else "paused" if stats.paused else "open"
         facts: list[tuple[str, object]] = [("state", state), *((name, getattr(stats, name)) for name in counts)]
         return facts + ([("shards", len(stats.shards))] if stats.shards else [])
+
+    def _worker_failed(self, error: BaseException) -> None:
+        if self._failure is None:
+            self._failure = CoordError(f"a worker has ended by itself: {type(error).__name__}: {_text(error)}")
+            self._failure.__cause__ = error
 
     def _begin_close(self) -> None:
         """Begins no more runs and asks those that go on to stop, without waiting for them."""
@@ -351,19 +359,32 @@ class Reconciler(ReconcilerBase):
 
     def _serve(self, f: Callable[[Work], RequeueAfter | None]) -> None:
         try:
-            while (request := self._next()) is not None:
-                work = Work(request.work(), self._model)
-                run = Run(request, work, self._name)
-                try:
-                    answer = f(work)
-                except BaseException as error:
-                    run.raised(error)
-                else:
-                    run.returned(answer)
+            while self._run_next(f):
+                pass
+        except BaseException as error:
+            self._worker_failed(error)
+            raise
         finally:
             # For all of them: it has ended, or this is a worker's unforeseen end.
             self._begin_close()
             self._requests.close()
+
+    def _run_next(self, f: Callable[[Work], RequeueAfter | None]) -> bool:
+        """Waits for the next key and runs it; whether there was one. Afterwards the worker has nothing of the run."""
+        request = self._next()
+        if request is None:
+            return False
+        try:
+            work = Work(request.work(), self._model)
+            run = Run(request, work, self._name)
+            try:
+                run.returned(f(work))
+            except BaseException as error:
+                run.raised(error)
+        finally:
+            # Nothing if it was answered; else its key comes again, although a traceback may keep the request.
+            request.drop()
+        return True
 
     def _next(self) -> _native.Request | None:
         """Waits for the next key to be run; None when there are no more."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 from coord import _native
@@ -12,7 +12,7 @@ from coord._errors import CoordError, InvalidArgument
 from coord._lock import ProcessBound, _qualified
 from coord._model import Model, check_model
 from coord._table_types import Found, Stored, Written
-from coord._types import _html_table
+from coord._types import EPOCH, MILLISECOND, _html_table
 
 if TYPE_CHECKING:
     from coord._client import ClientBase
@@ -48,8 +48,6 @@ def _unconditional() -> Any:
 
 
 ANY_REVISION: Any = _unconditional()
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class TableBase(ProcessBound, Generic[_V]):
@@ -119,12 +117,13 @@ class TableBase(ProcessBound, Generic[_V]):
     def _log(self, from_position: int | None, from_time: datetime | None) -> _native.Call:
         if from_position is not None and from_time is not None:
             raise InvalidArgument("a log begins at a position or at a time, not at both")
-        at_ms = None
-        if from_time is not None:
-            if from_time.utcoffset() is None:
-                raise InvalidArgument("from_time has no time zone, so it could mean two moments")
-            at_ms = (from_time - _EPOCH) // timedelta(milliseconds=1)
-        return self._native.log(from_position, at_ms)
+        if from_position is not None:
+            return self._native.log(("position", from_position))
+        if from_time is None:
+            return self._native.log(None)
+        if from_time.utcoffset() is None:
+            raise InvalidArgument("from_time has no time zone, so it could mean two moments")
+        return self._native.log(("time", (from_time - EPOCH) // MILLISECOND))
 
 
 class CachedBase(TableBase[_V]):

@@ -203,8 +203,11 @@ class LogEntry:
         at: When, by the store's clock, to the millisecond.
         key: Whose document.
         changed_fields: The paths that an update has changed or removed; empty for other operations.
-        revision: The state of the document after it; None after a deletion.
-        position: Its place in the store's history: a later log may begin after it.
+        revision: The state of the document after it; None after a deletion. On MongoDB of an update perhaps a later
+            state, and None if the document was gone when the log was read.
+        position: Up to where everything has been told with it: a later log may begin after it, and misses nothing. Its
+            place in the store's history, or the one before while other changes of its place may follow: the changes of
+            one transaction on MongoDB, and every change on MongoDB 6.1 or later. Those of its place come again then.
     """
 
     source: str | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -75,7 +76,11 @@ class Delivery(ProcessBound, Generic[_V]):
 
     @property
     def position(self) -> int:
-        """Up to where everything has been told, with this: a later watch may begin here. 0 within a snapshot."""
+        """Up to where everything has been told, with this: a later watch may begin here, and misses nothing.
+
+        That is its own place, or the one before while other changes of its place may follow: those of one transaction
+        on MongoDB, and every change on MongoDB 6.1 or later. Those of its place come again then. 0 within a snapshot.
+        """
         return self._position
 
     @property
@@ -199,18 +204,19 @@ class CursorBase(ProcessBound, Generic[_T]):
     def __init__(self, native: _native.Cursor, make: Callable[[Any], _T]) -> None:
         self._native = native
         self._make = make
-        self._page: collections.deque[_T] = collections.deque()
+        self._page: collections.deque[Any] = collections.deque()
+        # One that finds itself again in a finalizer of an object that is being made goes on.
+        self._turning = threading.RLock()
 
     def close(self) -> None:
         """Ends it. No I/O. Closing twice is no error."""
-        self._page.clear()
         self._native.close()
+        self._page.clear()
 
     def _turn_page(self) -> bool:
-        """Takes the page that is ready; whether there is something on it."""
-        page = [self._make(one) for one in self._native.take()]
-        self._page.extend(page)
-        return bool(page)
+        """Takes the page that is ready, unless another thread has; False at the end."""
+        with self._turning:
+            return bool(self._page) or not self._native.take(self._page)
 
 
 class Cursor(CursorBase[_T]):
@@ -222,9 +228,11 @@ class Cursor(CursorBase[_T]):
     def __next__(self) -> _T:
         while True:
             try:
-                return self._page.popleft()
+                read = self._page.popleft()
             except IndexError:
                 pass
+            else:
+                return self._make(read)
             self._native.ready().wait()
             if not self._turn_page():
                 raise StopIteration

@@ -11,6 +11,9 @@ from datetime import datetime, timedelta, timezone
 
 from coord._errors import LossReason
 
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+MILLISECOND = timedelta(milliseconds=1)
+
 
 class SessionState(str, enum.Enum):
     """Whether what a session holds is valid."""
@@ -253,7 +256,7 @@ def _stats(
 
 def _utc(milliseconds: int) -> datetime:
     """A store's date. One that no calendar has stays at the epoch: it decides nothing."""
-    moment = datetime(1970, 1, 1, tzinfo=timezone.utc)
+    moment = EPOCH
     with contextlib.suppress(OverflowError):
         moment += timedelta(milliseconds=milliseconds)
     return moment

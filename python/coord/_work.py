@@ -26,9 +26,16 @@ class RequeueAfter:
 
     Attributes:
         seconds: How much later.
+
+    Raises:
+        TypeError: `seconds` is not a number.
+        InvalidArgument: It is not a number of seconds from 0 to 100 years.
     """
 
     seconds: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seconds", _native.seconds("the time to the next run", self.seconds))
 
 
 def requeue_after(seconds: float) -> RequeueAfter:
@@ -42,7 +49,7 @@ def requeue_after(seconds: float) -> RequeueAfter:
     >>> coord.requeue_after(30)
     RequeueAfter(seconds=30.0)
     """
-    return RequeueAfter(_native.seconds("the time to the next run", seconds))
+    return RequeueAfter(seconds)
 
 
 class Terminal(Exception):
@@ -210,7 +217,11 @@ class Work(WorkBase):
 
 
 class Run:
-    """The end of one call of a reconciler's function. Whatever that is, the worker goes on."""
+    """The end of one call of a reconciler's function. Whatever that is, the worker goes on.
+
+    What the function answers with is an object of the user's, of which any part may fail: that, too, is an error of the
+    run.
+    """
 
     def __init__(self, request: _native.Request, work: WorkBase, reconciler: str) -> None:
         self._request = request
@@ -219,13 +230,7 @@ class Run:
 
     def returned(self, answer: object) -> None:
         """The function has returned."""
-        if answer is None:
-            self._complete(self._request.done)
-        elif isinstance(answer, RequeueAfter):
-            self._complete(lambda: self._request.requeue_after(answer.seconds))
-        else:
-            kind = type(answer).__name__
-            self.raised(TypeError(f"a reconciler's function returns None or coord.requeue_after(...), not {kind}"))
+        self._complete(lambda: self._answer(answer))
 
     def raised(self, error: BaseException) -> None:
         """The function has failed, unless it only did what it was asked: to stop."""
@@ -233,12 +238,7 @@ class Run:
             self.given_up()
             return
         self._log(logging.ERROR, "has failed", error)
-        if isinstance(error, Terminal):
-            self._complete(lambda: self._request.terminal(_text(error)))
-        elif isinstance(error, RetryAfter):
-            self._complete(lambda: self._request.failed(_text(error), error.seconds))
-        else:
-            self._complete(lambda: self._request.failed(f"{type(error).__name__}: {_text(error)}", None))
+        self._complete(lambda: self._fail(error))
 
     def given_up(self) -> None:
         """The function was stopped before its end: its key comes again."""
@@ -253,11 +253,37 @@ class Run:
     def _native(self) -> _native.Work:
         return self._work._native
 
+    def _answer(self, answer: object) -> None:
+        if answer is None:
+            self._request.done()
+        elif isinstance(answer, RequeueAfter):
+            self._request.requeue_after(answer.seconds)
+        else:
+            kind = type(answer).__name__
+            raise TypeError(f"a reconciler's function returns None or coord.requeue_after(...), not {kind}")
+
+    def _fail(self, error: BaseException) -> None:
+        if isinstance(error, Terminal):
+            self._request.terminal(_text(error))
+        elif isinstance(error, RetryAfter):
+            self._request.failed(_text(error), error.seconds)
+        else:
+            self._request.failed(f"{type(error).__name__}: {_text(error)}", None)
+
     def _complete(self, answer: Callable[[], None]) -> None:
         try:
-            answer()
-        except (Fenced, NotHeld, Closed, Forked) as error:
+            try:
+                answer()
+            except _UNCOUNTED:
+                raise
+            except Exception as error:
+                self._log(logging.ERROR, "has an answer that is none", error)
+                self._request.failed(f"its answer is none: {type(error).__name__}: {_text(error)}", None)
+        except _UNCOUNTED as error:
             self._log(logging.INFO, f"does not count: {error}")
+        except Exception as error:
+            self._log(logging.ERROR, "could not be answered; its key comes again", error)
+            self.given_up()
 
     def _log(self, level: int, what: str, error: BaseException | None = None) -> None:
         text = "the run of %r by the reconciler %r %s (attempt %d)"
@@ -266,6 +292,10 @@ class Run:
         except Exception:
             # A filter of the user's that fails must not end the worker.
             traceback.print_exc()
+
+
+_UNCOUNTED = (Fenced, NotHeld, Closed, Forked)
+"""Why an answer that is one is not taken."""
 
 
 def _text(error: BaseException) -> str:

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from coord import _native
-from coord._errors import CoordError
+from coord._errors import CoordError, InvalidArgument
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -127,7 +127,8 @@ class Message:
 
     def to_json(self) -> str:
         """The message in the one JSON form of all languages."""
-        return json.dumps(self._fields())
+        fields = self._fields()
+        return f"{{{', '.join(f'{json.dumps(name)}: {_json_of(name, value)}' for name, value in fields.items())}}}"
 
     def _fields(self) -> dict[str, object]:
         headers = self.headers.items() if isinstance(self.headers, Mapping) else self.headers
@@ -140,11 +141,27 @@ class Message:
             "subject": self.subject,
             "text": self.text,
             "html": self.html,
-            "attachments": [attachment._json() for attachment in self.attachments],
+            "attachments": [_attachment(attachment) for attachment in self.attachments],
             "headers": [list(pair) for pair in headers],
             "message_id": self.message_id,
-            "date": _millis(self.date),
+            "date": _millis("date", self.date),
         }
+
+
+def _json_of(field: str, value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InvalidArgument(f"{field}: it has a lone surrogate, so it is not UTF-8") from None
+    return text
+
+
+def _attachment(attachment: object) -> object:
+    if not isinstance(attachment, Attachment):
+        raise TypeError(f"attachments are coord.mail.Attachment, not {type(attachment).__name__}")
+    return attachment._json()
 
 
 def _address(address: object) -> object:
@@ -159,8 +176,12 @@ def _addresses(addresses: object) -> list[object]:
     return [_address(address) for address in addresses]
 
 
-def _millis(moment: datetime | None) -> int | None:
-    return None if moment is None else int(moment.timestamp() * 1000)
+def _millis(name: str, moment: datetime | None) -> int | None:
+    if moment is None:
+        return None
+    if not isinstance(moment, datetime):
+        raise TypeError(f"{name} is a datetime, not {type(moment).__name__}")
+    return int(moment.timestamp() * 1000)
 
 
 def _moment(millis: int | None) -> datetime | None:
@@ -371,14 +392,14 @@ def _options(options: Mapping[str, object]) -> list[tuple[str, str]]:
     return [(key, text(key, value)) for key, value in options.items()]
 
 
-def mailer(url: str, **options: float | str | Address) -> Mailer:
+def mailer(url: str = "smtp://", **options: float | str | Address) -> Mailer:
     """A mailer for the server at this URL, without a store. No I/O: `Mailer.health` asks the server.
 
     Args:
         url: `smtp://user:password@host` (with STARTTLS), `smtps://...` (with TLS from the first byte), or
             `smtp://host?tls=none` (in clear).
-        **options: Options of the URL's query by their names, which win over it: sender, sender_name, reply_to, ca,
-            auth, timeout, retries and others; see docs/mail.md.
+        **options: Options of the URL's query by their names, which win over it: host, port, user, password, sender,
+            sender_name, reply_to, ca, auth, timeout, retries and others; see docs/mail.md.
 
     Raises:
         InvalidArgument: The URL or an option. The message never contains a password.
@@ -386,6 +407,8 @@ def mailer(url: str, **options: float | str | Address) -> Mailer:
     >>> import coord
     >>> coord.mailer("smtp://shop:secret@mail.example.org", sender="shop@example.org")
     <coord.mail.Mailer smtp://mail.example.org:587>
+    >>> coord.mailer(host="mail.example.org", tls="implicit", user="shop", password="secret")
+    <coord.mail.Mailer smtps://mail.example.org:465>
     """
     return Mailer(native_mailer(None, url, options))
 
@@ -500,7 +523,9 @@ class OutboxBase:
     def _enqueue(
         self, message: Message, key: str | None, not_before: datetime | None, expires: datetime | None
     ) -> _native.Call:
-        return self._native.enqueue(_text_of(message), key, _millis(not_before), _millis(expires))
+        return self._native.enqueue(
+            _text_of(message), key, _millis("not_before", not_before), _millis("expires", expires)
+        )
 
     def _list(self, state: MailState | str | None, limit: int) -> _native.Call:
         return self._native.list(None if state is None else str(state), limit)

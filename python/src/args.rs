@@ -9,8 +9,8 @@ use pyo3::types::{PyBool, PyInt, PyString};
 
 use crate::error::raised;
 
-/// A hundred years: beyond it the clocks' own range would end.
-const MAX_SECONDS: f64 = 3_155_760_000.0;
+/// A hundred years: the longest time that may be said, since beyond it the clocks' own range would end.
+pub(crate) const FOREVER: Duration = Duration::from_secs(3_155_760_000);
 
 /// A number of seconds: int, float, or what converts itself to a float.
 ///
@@ -38,7 +38,7 @@ pub(crate) fn seconds_or_none(what: &str, value: Option<&Bound<'_, PyAny>>) -> P
 }
 
 fn length_of_time(what: &str, number: f64) -> Result<Duration> {
-    if (0.0..=MAX_SECONDS).contains(&number) {
+    if (0.0..=FOREVER.as_secs_f64()).contains(&number) {
         return Ok(Duration::from_secs_f64(number));
     }
     Err(Error::invalid(format!("{what} is a number of seconds from 0 to 100 years, not {number}")))

@@ -2,10 +2,10 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use coord_core::error::{Code, Error, Result};
+use coord_core::error::{Error, Result};
 use coord_core::table::{CachedTable as CoreCached, Position};
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use tokio::task::block_in_place;
 
 use crate::answer::Answer;
 use crate::args;
@@ -13,7 +13,7 @@ use crate::call::Call;
 use crate::error::raised;
 use crate::fence::{Fence, write_options};
 use crate::ours::Ours;
-use crate::table::{Table, Write, find_options, many_written, stored, written};
+use crate::table::{Table, Write, counted, find_options, found, many_written, stored, written};
 use crate::{lifted, lowered};
 
 /// A cached table of the core; none once it is closed.
@@ -51,10 +51,7 @@ impl CachedTable {
 
     fn contains(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
         let (cached, key) = (self.get(py)?, lowered::key(key)?);
-        match cached.get(key) {
-            Err(error) if error.code() == Code::NotFound => Ok(false),
-            found => raised(py, found.map(|_| true)),
-        }
+        raised(py, cached.contains(key))
     }
 
     fn read_fresh(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Call> {
@@ -62,26 +59,25 @@ impl CachedTable {
         Ok(Call::new(async move { cached.get_fresh(key).await.map(stored) }))
     }
 
-    fn find<'py>(
+    /// Describes looking at every document, which must hold up neither an event loop nor the runtime.
+    fn find(
         &self,
-        py: Python<'py>,
-        filter: Option<&Bound<'py, PyAny>>,
-        sort: Option<&Bound<'py, PyAny>>,
-        skip: &Bound<'py, PyAny>,
-        limit: Option<&Bound<'py, PyAny>>,
-        projection: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyList>> {
+        py: Python<'_>,
+        filter: Option<&Bound<'_, PyAny>>,
+        sort: Option<&Bound<'_, PyAny>>,
+        skip: &Bound<'_, PyAny>,
+        limit: Option<&Bound<'_, PyAny>>,
+        projection: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Call> {
         let (cached, filter) = (self.get(py)?, lowered::filter(filter)?);
         let options = find_options(py, sort, skip, limit, projection)?;
-        // It looks at every document, while other threads may run.
-        let found = py.detach(|| cached.find(filter, options));
-        lifted::stored_list(py, &raised(py, found)?)
+        Ok(Call::new(async move { block_in_place(|| cached.find(filter, options)).map(found) }))
     }
 
-    fn count(&self, py: Python<'_>, filter: Option<&Bound<'_, PyAny>>) -> PyResult<u64> {
+    /// Describes the same, without taking them.
+    fn count(&self, py: Python<'_>, filter: Option<&Bound<'_, PyAny>>) -> PyResult<Call> {
         let (cached, filter) = (self.get(py)?, lowered::filter(filter)?);
-        let count = py.detach(|| cached.count(filter));
-        raised(py, count)
+        Ok(Call::new(async move { block_in_place(|| cached.count(filter)).map(counted) }))
     }
 
     #[allow(clippy::too_many_arguments, reason = "each is one of Python's")]

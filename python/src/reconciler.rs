@@ -1,7 +1,5 @@
 //! Reconcilers: where their keys come from, and what is asked of them. What they want run are `work`'s requests.
 
-use std::time::Duration;
-
 use coord_core::error::Error;
 use coord_core::reconciler::{
     Backoff, Mode, ParkedKey, Rate, ReconcileOptions, Reconciler as CoreReconciler, ReconcilerStats,
@@ -13,7 +11,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
 use crate::answer::{Answer, make};
-use crate::args;
+use crate::args::{self, FOREVER};
 use crate::call::Call;
 use crate::client::Client;
 use crate::error::raised;
@@ -237,6 +235,3 @@ fn make_parked<'py>(py: Python<'py>, parked: &ParkedKey) -> PyResult<Bound<'py, 
 
 /// Where the dataclasses are.
 const PYTHON: &str = "coord._reconciler";
-
-/// A hundred years, which is within the clocks' range.
-const FOREVER: Duration = Duration::from_secs(3_155_760_000);

@@ -105,10 +105,7 @@ impl Table {
     ) -> PyResult<Call> {
         let (table, filter) = (self.get(py)?, lowered::filter(filter)?);
         let options = find_options(py, sort, skip, limit, projection)?;
-        Ok(Call::new(async move {
-            let found = table.find(filter, options).await?;
-            Ok(Answer::made(found, |py, found| Ok(lifted::stored_list(py, &found)?.into_any().unbind())))
-        }))
+        Ok(Call::new(async move { table.find(filter, options).await.map(found) }))
     }
 
     fn cursor(
@@ -127,7 +124,7 @@ impl Table {
 
     fn count(&self, py: Python<'_>, filter: Option<&Bound<'_, PyAny>>) -> PyResult<Call> {
         let (table, filter) = (self.get(py)?, lowered::filter(filter)?);
-        Ok(Call::new(async move { Ok(Answer::made(table.count(filter).await?, |py, count| count.into_py_any(py))) }))
+        Ok(Call::new(async move { table.count(filter).await.map(counted) }))
     }
 
     fn aggregate(&self, py: Python<'_>, pipeline: &Bound<'_, PyAny>) -> PyResult<Call> {
@@ -168,11 +165,17 @@ impl Table {
         Ok(TableWatch::new(raised(py, table.watch(filter, WatchOptions { from, previous }))?))
     }
 
-    /// Describes opening the log: after this position, from this date on (in milliseconds since 1970), or from now on.
-    fn log(&self, py: Python<'_>, after: Option<&Bound<'_, PyAny>>, at_ms: Option<i64>) -> PyResult<Call> {
+    /// Describes opening the log from now on, or where `begin` says: after a position, or from a date on, in milliseconds
+    /// since 1970; its name, and the number.
+    fn log(&self, py: Python<'_>, begin: Option<(String, Bound<'_, PyAny>)>) -> PyResult<Call> {
         let table = self.get(py)?;
-        let after = after.map(|after| args::unsigned("from_position", after).map(Position)).transpose()?;
-        let from = after.map(LogFrom::After).or_else(|| at_ms.map(LogFrom::Time)).unwrap_or_default();
+        let from = match &begin {
+            None => LogFrom::default(),
+            Some((what, position)) if what == "position" => {
+                LogFrom::After(Position(args::unsigned("from_position", position)?))
+            }
+            Some((_, at_ms)) => LogFrom::Time(at_ms.extract()?),
+        };
         Ok(Call::new(async move {
             let log = Arc::new(table.log(from).await?);
             let feed = Feed::new("the log", move || {
@@ -302,6 +305,14 @@ fn index((name, fields, unique, sparse, expire_after): IndexParts<'_>) -> PyResu
 
 pub(crate) fn stored(stored: Stored) -> Answer {
     Answer::made(stored, |py, stored| Ok(lifted::stored(py, &stored)?.unbind()))
+}
+
+pub(crate) fn found(found: Vec<Stored>) -> Answer {
+    Answer::made(found, |py, found| Ok(lifted::stored_list(py, &found)?.into_any().unbind()))
+}
+
+pub(crate) fn counted(count: u64) -> Answer {
+    Answer::made(count, |py, count| count.into_py_any(py))
 }
 
 pub(crate) fn written(written: Written) -> Answer {

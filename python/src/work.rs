@@ -58,8 +58,7 @@ impl Work {
 
     /// The shard or the leadership as the right to write.
     fn fence(&self, py: Python<'_>) -> PyResult<Fence> {
-        let none = || Error::invalid("a run of mode 'all' has no token, so no write can be done under it");
-        Ok(Fence::new(raised(py, self.get(py)?.fence().and_then(|fence| fence.ok_or_else(none)))?))
+        Ok(Fence::new(raised(py, self.get(py)?.fence())?))
     }
 
     fn check(&self, py: Python<'_>) -> PyResult<()> {

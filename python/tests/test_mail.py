@@ -91,6 +91,13 @@ def test_a_message_arrives(server: MailServer) -> None:
         (Message(to="a@example.org", headers=[("X", "a\nb")]), "headers[0]:"),
         (Message(to="a@example.org", attachments=[Attachment(path="/nowhere")]), "attachments[0].path:"),
         (Message(to="a@example.org", attachments=[Attachment(content=b"x")]), "attachments[0].name:"),
+        (Message(to="a@example.org", subject="\ud800"), "subject:"),
+        (
+            Message(
+                to="a@example.org", attachments=[Attachment(path=b"/nowhere/\xff".decode("utf-8", "surrogateescape"))]
+            ),
+            "attachments:",
+        ),
     ],
 )
 def test_mistakes_name_their_field(server: MailServer, message: Message, field: str) -> None:
@@ -110,10 +117,16 @@ def test_bad_arguments() -> None:
     assert "s3cret" not in str(caught.value)
     mailer = coord.mailer("smtp://u:s3cret@h")
     assert "s3cret" not in repr(mailer)
+    mailer = coord.mailer(host="h", port=26, user="u", password="s3cret", sender=Address("a@example.org", "Läden"))
+    assert repr(mailer) == "<coord.mail.Mailer smtp://h:26>"
     with pytest.raises(TypeError):
         mailer.send("hello")  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         mailer.send(Message(to=7))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="Attachment"):
+        mailer.send(Message(to="a@example.org", attachments=["a.txt"]))  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="date"):
+        mailer.send(Message(to="a@example.org", date="today"))  # type: ignore[arg-type]
 
 
 def test_an_unknown_outcome_and_a_refusal(server: MailServer) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from support import PATIENCE, script
 
 import coord
+import coord._document
 
 UTC = dt.timezone.utc
 
@@ -126,6 +127,62 @@ def test_reads(table: coord.Table[dict[str, Any]]) -> None:
         with pytest.raises(coord.InvalidArgument):
             table.find(**limits)  # type: ignore[arg-type]
     assert table.find(limit=2**40, skip=149)
+
+
+class Between:
+    """A cursor's native part, which lets something happen after a wait for a page, before it is taken; once."""
+
+    def __init__(self, cursor: coord.Cursor[Any], happens: Callable[[], None]) -> None:
+        self._cursor, self._native, self._happens = cursor, cursor._native, happens
+        cursor._native = self  # type: ignore[assignment]
+
+    def ready(self) -> Any:
+        return self
+
+    def wait(self) -> None:
+        self._native.ready().wait(PATIENCE)
+        self._cursor._native = self._native
+        other = threading.Thread(target=self._happens)
+        other.start()
+        other.join(PATIENCE)
+
+
+@pytest.mark.parametrize("taken", [1, 64])
+def test_a_page_that_another_thread_took_is_not_the_end(table: coord.Table[dict[str, Any]], taken: int) -> None:
+    for n in range(100):
+        table.insert(n, {})
+    cursor = table.cursor(sort="_id")
+    others: list[int] = []
+    Between(cursor, lambda: others.extend(next(cursor).key for _ in range(taken)))
+    mine = [stored.key for stored in cursor]
+    assert others == list(range(taken))
+    assert mine == list(range(taken, 100))
+    assert list(cursor) == []
+
+
+def test_an_exception_on_the_way_loses_nothing(
+    table: coord.Table[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(70):
+        table.insert(n, {"at": dt.datetime(2026, 1, 1, tzinfo=UTC)})
+    cursor = table.cursor(sort="_id")
+
+    def fail(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setitem(coord._document.LIFTED, "date", fail)
+        next(cursor)
+    assert [stored.key for stored in cursor] == list(range(70))
+
+
+def test_a_page_of_large_documents_has_few(table: coord.Table[dict[str, Any]]) -> None:
+    for n in range(10):
+        table.insert(n, {"text": ["x" * 100_000] * 3})
+    cursor = table.cursor(sort="_id")
+    assert next(cursor).key == 0
+    assert len(cursor._page) == 3
+    assert [stored.key for stored in cursor] == list(range(1, 10))
 
 
 def test_writes_to_many_documents(table: coord.Table[dict[str, Any]]) -> None:

@@ -13,6 +13,7 @@ from support import PATIENCE
 
 import coord
 from coord import TableEventKind as Kind
+from coord import _native
 
 Document = dict[str, Any]
 
@@ -173,6 +174,16 @@ async def test_a_copy(aclient: coord.aio.Client, table: coord.aio.Table[Document
     assert copy.closed
     with pytest.raises(coord.Closed):
         await copy.find()
+
+
+async def test_a_look_at_a_copy_holds_up_no_loop(aclient: coord.aio.Client, table: coord.aio.Table[Document]) -> None:
+    await table.insert("a", {"n": 1})
+    async with await aclient.table(table.name, cached=True) as copy:
+        for look in (copy._cached.find({"n": 1}, None, 0, None, None), copy._cached.count({"n": 1})):
+            # It is only described yet: it is done on the runtime's threads.
+            assert isinstance(look, _native.Call)
+        assert [stored.key for stored in await copy.find({"n": 1})] == ["a"]
+        assert await copy.count({"n": 2}) == 0
 
 
 async def test_bad_input(aclient: coord.aio.Client, table: coord.aio.Table[Document]) -> None:

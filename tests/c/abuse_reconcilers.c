@@ -321,7 +321,7 @@ int main(void) {
     abuse_options();
     FAILS(COORD_E_INVALID_ARGUMENT, coord_client_reconcile(client, "r", 1, source, BSON, NULL, -2, NULL, &new_reconciler,
                                                            &err));
-    FAILS(COORD_E_NOT_FOUND, coord_work_fence(work, 2, &new_fence, &err));
+    FAILS(COORD_E_INVALID_ARGUMENT, coord_work_fence(work, 2, &new_fence, &err));
     WITH_PARKED(parked, SIZE_MAX);
     EQUAL(coord_reconciler_stats_shard(stats, SIZE_MAX), 0);
     EQUAL(coord_reconciler_stats_value(stats, -1), -1);

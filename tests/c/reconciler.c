@@ -75,7 +75,7 @@ static void runs_and_outcomes(void) {
     EQUAL(coord_work_is_cancelled(work), 0);
     OK(coord_work_check(work, &err));
     coord_fence_t *fence = NULL;
-    FAILS(COORD_E_NOT_FOUND, coord_work_fence(work, 0, &fence, &err));
+    FAILS(COORD_E_INVALID_ARGUMENT, coord_work_fence(work, 0, &fence, &err));
 
     /* Changes during a run lead to one more, and the key is not run by two. */
     EQUAL(add(r, "\"a\""), 1);

@@ -11,7 +11,7 @@ use coord_core::table::{FindOptions, WriteOptions};
 use coord_tests::servers::{Smtp, process};
 use rustix::process::Signal;
 
-use crate::place::{Place, arrived, connect, key, letter, open, places, put, quick, until, until_state};
+use crate::place::{Place, arrived, asked, connect, key, letter, open, places, put, quick, until, until_state};
 use crate::support::{PATIENCE, mailer, with_server};
 
 /// Another process that sends, with a session that is soon seen to be dead.
@@ -19,17 +19,22 @@ struct Sender(Child);
 
 impl Sender {
     fn start(place: &Place, server: &Smtp, on_doubt: &str) -> Self {
-        Self::start_with(place, server, on_doubt, "")
+        Self::start_with(place, server, on_doubt, "", "")
+    }
+
+    /// One that waits for a reply no longer than this.
+    fn start_hasty(place: &Place, server: &Smtp, step_timeout: &str) -> Self {
+        Self::start_with(place, server, "send", "", &format!("&step_timeout={step_timeout}"))
     }
 
     /// One that stops itself, as by a signal, when it has looked a last time and before the final dot leaves.
     fn start_to_stop(place: &Place, server: &Smtp, on_doubt: &str) -> Self {
-        Self::start_with(place, server, on_doubt, "stop-before-the-dot")
+        Self::start_with(place, server, on_doubt, "stop-before-the-dot", "")
     }
 
-    fn start_with(place: &Place, server: &Smtp, on_doubt: &str, how: &str) -> Self {
+    fn start_with(place: &Place, server: &Smtp, on_doubt: &str, how: &str, more: &str) -> Self {
         let store = place.with_ttl("2s");
-        let mail = format!("smtp://127.0.0.1:{}?tls=none&sender=shop@example.org", server.port());
+        let mail = format!("smtp://127.0.0.1:{}?tls=none&sender=shop@example.org{more}", server.port());
         let mut command = Command::new(env!("CARGO_BIN_EXE_mail-sender"));
         command.args([&store, &mail, "letters", on_doubt, how]).stdout(Stdio::piped());
         let mut child = process::spawn(command, Signal::KILL).unwrap();
@@ -43,7 +48,7 @@ impl Sender {
         process::signal(&self.0, signal).unwrap();
     }
 
-    /// Waits until it stands still.
+    /// Waits until it stands still. The kernel's own wait for that has no bound.
     async fn stopped(&self) {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -139,6 +144,7 @@ fn a_killed_sender_that_had_not_begun_leaves_no_doubt() {
             let id = put(&outbox, "ann@example.org", "a").await;
             let sender = Sender::start(&place, &server, "park");
             let end = Instant::now() + PATIENCE;
+            // The server tells by itself of messages only, not of commands.
             while !server.log().iter().any(|(_, command)| command.starts_with("rcpt")) {
                 assert!(Instant::now() < end);
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -246,15 +252,15 @@ fn a_sender_that_was_stopped_before_the_dot_does_not_send_it_any_more() {
             // Who looks after others does so by a ttl of his own.
             let client = coord_core::connect(&place.with_ttl("5s")).await.unwrap();
             let outbox = open(&client, &mailer(&server, ""), quick());
-            // It is so large that its end waits for the server, which does not read.
-            server.rule("content", "stall", Some(1));
-            let large = letter("ann@example.org").text(format!("{}\n", "x".repeat(900)).repeat(9_000));
-            let id = outbox.enqueue(&large, key("a")).await.unwrap().id;
-            let sender = Sender::start(&place, &server, "send");
-            until_state(&outbox, &id, MailState::Sending).await;
+            server.rule("data", "stall", Some(1));
+            let id = put(&outbox, "ann@example.org", "a").await;
+            let sender = Sender::start_hasty(&place, &server, "5s");
+            // In the midst of it, or the stall would be for who takes over.
+            asked(&server, "data").await;
             sender.signal(Signal::STOP);
             let senders = outbox.start(1).unwrap();
-            until_state(&outbox, &id, MailState::Sent).await;
+            let sent = until_state(&outbox, &id, MailState::Sent).await;
+            assert_eq!(sent.attempts, 2, "the first one was in the midst of it");
             sender.signal(Signal::CONT);
             // It gives the connection up, and sends the next one: nothing of the first came twice.
             senders.stop().await.unwrap();

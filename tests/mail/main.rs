@@ -9,4 +9,5 @@ mod outbox;
 mod place;
 mod random;
 mod security;
+mod steps;
 mod support;

@@ -85,6 +85,31 @@ fn a_mail_waits_for_its_time_and_not_beyond_it() {
     }
 }
 
+/// Nobody looks for what is too late within the hour: who has chosen a mail does.
+#[test]
+fn a_mail_whose_time_is_over_when_it_is_chosen_is_not_sent() {
+    for place in places(false) {
+        with_server(|server| async move {
+            let client = connect(&place).await;
+            let outbox = open(&client, &mailer(&server, ""), quick().with("poll", "1h").unwrap());
+            let senders = outbox.start(1).unwrap();
+            until_state(&outbox, &put(&outbox, "ann@example.org", "first").await, MailState::Sent).await;
+            let now = std::time::SystemTime::now();
+            let since = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
+            let (not_before_ms, expires_ms) = (Some(since + 200), Some(since + 250));
+            let options = EnqueueOptions { not_before_ms, expires_ms, ..EnqueueOptions::default() };
+            let late = outbox.enqueue(&letter("bob@example.org"), options).await.unwrap();
+            // All stores of these tests have the date of this machine.
+            tokio::time::sleep(Duration::from_millis(300).saturating_sub(now.elapsed().unwrap())).await;
+            let next = put(&outbox, "eve@example.org", "next").await;
+            until_state(&outbox, &late.id, MailState::Expired).await;
+            until_state(&outbox, &next, MailState::Sent).await;
+            senders.stop().await.unwrap();
+            assert_eq!(server.messages().len(), 2);
+        });
+    }
+}
+
 #[test]
 fn results_are_per_recipient_and_only_the_temporary_is_tried_again() {
     for place in places(false) {
@@ -108,8 +133,10 @@ fn results_are_per_recipient_and_only_the_temporary_is_tried_again() {
             let to: Vec<_> = server.messages().iter().map(|one| one["rcpt"].to_string()).collect();
             assert_eq!(to, [r#"["ann@example.org"]"#, r#"["eve@example.org"]"#]);
             server.ask(&json!({"forget": true}));
-            outbox.retry(&failing).await.unwrap();
-            until_state(&outbox, &failing, MailState::Sent).await;
+            for id in [&failing, &refused] {
+                outbox.retry(id).await.unwrap();
+                until_state(&outbox, id, MailState::Sent).await;
+            }
             senders.stop().await.unwrap();
         });
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use coord_core::Client;
-use coord_core::mail::{EnqueueOptions, Mail, MailState, Mailer, Message, Outbox, OutboxOptions};
+use coord_core::mail::{EnqueueOptions, Mail, MailState, Mailer, Message, Outbox, OutboxEvent, OutboxOptions};
 use coord_tests::servers::scratch::Scratch;
 use coord_tests::servers::{self, Smtp};
 
@@ -29,7 +29,7 @@ pub(crate) fn places(shared: bool) -> Vec<Place> {
     if !shared {
         places.push(Place { url: format!("memory:{}", unique()), folder: None });
     }
-    if let Ok(uri) = std::env::var(servers::URI_VARIABLE) {
+    if let Some(uri) = servers::shared_uri() {
         let separator = if uri.contains('?') { '&' } else { '?' };
         places.push(Place { url: format!("{uri}{separator}coord.prefix={}_", unique()), folder: None });
     }
@@ -74,22 +74,40 @@ pub(crate) async fn put(outbox: &Outbox, to: &str, name: &str) -> String {
 }
 
 pub(crate) async fn until(outbox: &Outbox, id: &str, what: impl Fn(&Mail) -> bool) -> Mail {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let mail = outbox.get(id).await.unwrap().expect("the mail is there");
-        if what(&mail) {
-            return mail;
+    let watch = outbox.watch();
+    let mut last = None;
+    let found = async {
+        loop {
+            let mail = match watch.next().await.unwrap() {
+                OutboxEvent::Gap => outbox.get(id).await.unwrap().expect("the mail is there"),
+                OutboxEvent::Mail(mail) if mail.id == id => *mail,
+                OutboxEvent::Purged { id: purged } if purged == id => panic!("{id} was purged"),
+                _ => continue,
+            };
+            if what(&mail) {
+                return mail;
+            }
+            last = Some(mail);
         }
-        assert!(Instant::now() < end, "still {mail:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    };
+    let found = tokio::time::timeout(PATIENCE, found).await;
+    found.unwrap_or_else(|_| panic!("still {last:?}"))
 }
 
 pub(crate) async fn until_state(outbox: &Outbox, id: &str, state: MailState) -> Mail {
     until(outbox, id, |mail| mail.state == state).await
 }
 
-/// Waits in a thread, so that the test's own runtime goes on.
+/// Waits until the server was given this command, looking again and again as `arrived` does.
+pub(crate) async fn asked(server: &Smtp, command: &str) {
+    let end = Instant::now() + PATIENCE;
+    while !server.log().iter().any(|(_, said)| said == command) {
+        assert!(Instant::now() < end, "nobody has said {command}: {:?}", server.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Looks again and again: the server's own `wait` has no bound, and would keep the thread on which the test runs.
 pub(crate) async fn arrived(server: &Smtp, count: usize) -> usize {
     let end = Instant::now() + PATIENCE;
     while server.messages().len() < count {

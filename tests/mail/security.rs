@@ -8,16 +8,16 @@ use coord_tests::servers::{Smtp, SmtpOptions};
 
 use crate::support::{hello, with};
 
-struct World {
-    server: Smtp,
+pub(crate) struct World {
+    pub(crate) server: Smtp,
     certificates: Certificates,
     others: Certificates,
     _folder: Scratch,
 }
 
-const LOGIN: &str = "shop:s3cret";
+pub(crate) const LOGIN: &str = "shop:s3cret";
 
-fn with_tls<F: Future<Output = ()>>(more: &[&str], test: impl FnOnce(World) -> F) {
+pub(crate) fn with_tls<F: Future<Output = ()>>(more: &[&str], test: impl FnOnce(World) -> F) {
     let folder = Scratch::new().unwrap();
     let certificates = Certificates::make(folder.path(), "good").unwrap();
     let others = Certificates::make(folder.path(), "other").unwrap();
@@ -30,7 +30,7 @@ fn with_tls<F: Future<Output = ()>>(more: &[&str], test: impl FnOnce(World) -> F
 }
 
 impl World {
-    fn url(&self, login: &str, more: &str) -> String {
+    pub(crate) fn url(&self, login: &str, more: &str) -> String {
         let (port, ca) = (self.server.port(), self.certificates.ca.display());
         format!("smtp://{login}@localhost:{port}?sender=shop@example.org&ca={ca}&retries=1&retry_min=10ms{more}")
     }

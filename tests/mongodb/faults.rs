@@ -273,3 +273,24 @@ fn dropped_collections_come_back_with_their_indexes() {
         store.close().await;
     });
 }
+
+#[test]
+fn the_date_is_not_ahead_by_the_time_that_asking_took() {
+    let Some((set, _turn)) = server() else { return };
+    run(async {
+        let store = open(&uri(set)).await;
+        let documents = store.documents().expect("MongoDB keeps documents");
+        // Monitors say hello, too.
+        let slow =
+            doc! { "failCommands": ["hello"], "appName": "faulty", "blockConnection": true, "blockTimeMS": 1_500 };
+        fail(set, "alwaysOn".into(), slow);
+        let first = documents.date().await.unwrap();
+        let answered = std::time::Instant::now();
+        let second = documents.date().await.unwrap();
+        let passed = i64::try_from(answered.elapsed().as_millis()).unwrap();
+        fail(set, "off".into(), doc! {});
+        let told = second.0 - first.0;
+        assert!((0..passed + 1_000).contains(&told), "{told} ms of the date in {passed} ms");
+        store.close().await;
+    });
+}

@@ -183,6 +183,28 @@ fn a_closed_store_gives_everything_back() {
 }
 
 #[test]
+fn a_close_waits_for_no_stream_that_was_left_before() {
+    let Some(uri) = servers::shared_uri() else { return };
+    run(async {
+        // As long as the server waits for an event before it says that there is none.
+        let quiet = Duration::from_secs(1);
+        until("an end before the server's answer", async || {
+            let store = open(&uri).await;
+            let begin = tokio::time::Instant::now();
+            let mut notices = store.notices(session()).await.unwrap();
+            assert_eq!(next(&mut notices).await, Notice::Gap);
+            // By the end of each, the stream's tasks have begun to read it, and to leave it.
+            store.health().await.unwrap();
+            drop(notices);
+            store.health().await.unwrap();
+            store.close().await;
+            (begin.elapsed() < quiet).then_some(())
+        })
+        .await;
+    });
+}
+
+#[test]
 fn a_dropped_stream_ends_its_tasks_while_the_store_goes_on() {
     let Some(uri) = servers::shared_uri() else { return };
     run(async {

@@ -9,7 +9,8 @@ use coord_core::client::{Client, connect};
 use coord_core::error::Code;
 use coord_core::reconciler::{Mode, Outcome, ReconcileOptions, Reconciler, Source};
 use coord_core::table::{
-    CacheOptions, FindOptions, Key, LogFrom, Position, Table, TableEvent, WatchOptions, WriteOptions,
+    CacheOptions, FindOptions, Key, LogEntry, LogFrom, Position, Table, TableEvent, TableLog, WatchOptions,
+    WriteOptions,
 };
 use coord_tests::servers::{ReplicaSet, SetOptions};
 use futures::TryStreamExt;
@@ -209,6 +210,36 @@ fn a_place_that_the_oplog_no_longer_has_leads_to_a_new_snapshot() {
     });
 }
 
+async fn next(log: &TableLog) -> LogEntry {
+    tokio::time::timeout(PATIENCE, log.next()).await.unwrap().unwrap()
+}
+
+/// The first entry after a position that is for one of these keys, and its place.
+async fn first_of(table: &Table, position: Position, keys: &[Key]) -> (Key, Position) {
+    let log = table.log(LogFrom::After(position)).await.unwrap();
+    loop {
+        let entry = next(&log).await;
+        if keys.contains(&entry.key) {
+            return (entry.key, entry.position);
+        }
+    }
+}
+
+/// The same of a watch.
+async fn first_watched(table: &Table, position: Position, keys: &[Key]) -> (Key, Position) {
+    let watch = table.watch((), WatchOptions { from: Some(position), previous: false }).unwrap();
+    loop {
+        let delivery = tokio::time::timeout(PATIENCE, watch.next()).await.unwrap().unwrap();
+        let place = delivery.position();
+        match delivery.take() {
+            TableEvent::Apply { key, .. } | TableEvent::Delete { key, .. } if keys.contains(&key) => {
+                return (key, place);
+            }
+            _ => {}
+        }
+    }
+}
+
 #[test]
 fn every_change_of_a_transaction_is_seen() {
     let Some(set) = ReplicaSet::start(1) else { return };
@@ -224,6 +255,10 @@ fn every_change_of_a_transaction_is_seen() {
         let log = table.log(LogFrom::Now).await.unwrap();
         until("the snapshot", async || (copy.lock().unwrap().len() == 1).then_some(())).await;
 
+        let before = table.put("last before", doc! {}, WriteOptions::default()).await.unwrap().position;
+        table.delete("last before", WriteOptions::default()).await.unwrap();
+        assert_eq!(next(&log).await.position, before, "a write that is alone has its own place");
+        let before = next(&log).await.position;
         let mut session = plain.start_session().await.unwrap();
         session.start_transaction().await.unwrap();
         for n in 1..=3i64 {
@@ -239,10 +274,25 @@ fn every_change_of_a_transaction_is_seen() {
         }
         let mut keys = Vec::new();
         for _ in 0..4 {
-            let entry = tokio::time::timeout(PATIENCE, log.next()).await.unwrap().unwrap();
-            keys.push(entry.key);
+            keys.push(next(&log).await.key);
         }
         assert_eq!(keys, [1i64, 2, 3, 0].map(Key::from));
+
+        // Whoever stops after the first of them, and goes on from its place, misses none of the others.
+        let mut positions = Vec::new();
+        for name in ["log", "watch"] {
+            let (mut position, mut missing) = (before, keys.clone());
+            while !missing.is_empty() {
+                let (key, place) = match name {
+                    "log" => first_of(&table, position, &missing).await,
+                    _ => first_watched(&table, position, &missing).await,
+                };
+                missing.retain(|other| *other != key);
+                position = place;
+            }
+            positions.push(position);
+        }
+        assert!(positions.iter().all(|position| *position >= before), "{positions:?} since {before}");
         client.close(PATIENCE).await.unwrap();
     });
 }

@@ -12,10 +12,11 @@ JSON, and each is answered by one line of JSON; at the end of stdin the server e
     {"messages": true}                                                 what has arrived, as Python's email package reads it
     {"log": true}                                                      the commands that came, and on which connection
 
-STEP is connect, ehlo, starttls, auth, mail, rcpt, data (instead of 354), content (after 354), dot (after all of the
-message), noop, rset or quit. ACTION is drop (close the connection), stall (say nothing more), or a reply such as
+STEP is connect, ehlo, starttls, tls (before the handshake), auth, challenge (instead of one), mail, rcpt, data (instead
+of 354), content (after 354), dot (after all of the message), noop, rset or quit. ACTION is drop (close the connection), stall (say nothing more), or a reply such as
 "450 4.2.0 later"; one with 421 also closes. At `dot` also "until N": answer when N messages have arrived; and with
-`taken`, as in "taken drop", the message is recorded before that.
+`taken`, as in "taken drop", the message is recorded before that. At `tls` also "inject REPLY": puts that behind the
+agreement to STARTTLS, in clear, as somebody on the way could.
 """
 
 import argparse
@@ -173,6 +174,13 @@ class Server(SMTP):
         action = self.book.action(step, argument)
         if action is None:
             return False
+        await self.do(action)
+        if step == "connect":
+            self.transport.close()
+            raise ConnectionResetError
+        return True
+
+    async def do(self, action):
         if action == "stall":
             self.transport.pause_reading()
             await asyncio.Event().wait()
@@ -180,14 +188,22 @@ class Server(SMTP):
             self.transport.abort()
             raise ConnectionResetError
         await super().push(action)
-        if action.startswith("421") or step == "connect":
+        if action.startswith("421"):
             self.transport.close()
             raise ConnectionResetError
-        return True
 
     async def push(self, status):
         text = status if isinstance(status, str) else status.decode(errors="replace")
         if text.startswith("220 ") and text.endswith("greeting") and await self.misbehave("connect"):
+            return
+        if text.startswith("334") and await self.misbehave("challenge"):
+            return
+        if text.startswith("220 Ready"):
+            action = self.book.action("tls", None) or ""
+            injected = f"\r\n{action.removeprefix('inject ')}" if action.startswith("inject ") else ""
+            await super().push(text + injected)
+            if action in ("drop", "stall"):
+                await self.do(action)
             return
         await super().push(status)
         if text.startswith("354"):

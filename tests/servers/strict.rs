@@ -138,3 +138,50 @@ fn whole_line(reader: &mut impl BufRead) -> Option<String> {
     assert!(!line.iter().any(|byte| [b'\r', b'\n', 0].contains(byte)), "{bytes:?}");
     Some(String::from_utf8(line.to_vec()).expect("UTF-8"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    const ENVELOPE: &str = "EHLO me\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\n";
+
+    /// What the server counts after this was sent to it, and it has hung up; none where it was wrong.
+    fn taken(text: &str) -> Option<u64> {
+        let server = StrictSmtp::new();
+        let mut stream = TcpStream::connect(("127.0.0.1", server.port())).expect("it listens");
+        stream.write_all(text.as_bytes()).expect("it reads");
+        stream.shutdown(std::net::Shutdown::Write).expect("a connection");
+        // One that has seen enough may reset the connection, which ends it as well.
+        let _ = stream.read_to_end(&mut Vec::new());
+        catch_unwind(AssertUnwindSafe(|| server.taken())).ok()
+    }
+
+    #[test]
+    fn a_good_dialogue_is_taken() {
+        let message = "DATA\r\nFrom: a@example.org\r\nX-Own: 1\r\n\r\nHello\r\n.\r\nQUIT\r\n";
+        assert_eq!(taken(&format!("{ENVELOPE}{message}")), Some(1));
+    }
+
+    #[test]
+    fn each_planted_fault_is_reported() {
+        let head = |header: &str| format!("{ENVELOPE}DATA\r\nFrom: a@example.org\r\n{header}\r\nHello\r\n.\r\n");
+        let planted = [
+            ("a bare LF in a command", "EHLO me\n".to_owned()),
+            ("a bare LF in a message", head("Subject: a\nb\r\n")),
+            ("a bare CR", head("Subject: a\rb\r\n")),
+            ("a NUL", head("Subject: a\0b\r\n")),
+            ("a header for those whom nobody sees", head("Bcc: c@example.org\r\n")),
+            ("the same in small letters", head("bcc: c@example.org\r\n")),
+            ("a line that is no header", head("Hello\r\n")),
+            ("two injected headers", head("X-One: 1\r\nX-Two: 2\r\n")),
+            ("an unknown command", "EHLO me\r\nVRFY root\r\n".to_owned()),
+            ("an injected parameter", "EHLO me\r\nMAIL FROM:<a@example.org> SIZE=1\r\n".to_owned()),
+        ];
+        for (what, text) in planted {
+            assert_eq!(taken(&text), None, "{what}");
+        }
+    }
+}

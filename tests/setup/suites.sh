@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Runs targets of the Makefile: suites.sh FIRST… -- SUITE…. The first ones one after the other, then the suites side
-# by side, COORD_TEST_JOBS (2) at a time: most of them use one core, or wait. All are run, also after one that fails,
+# by side, COORD_TEST_JOBS (3) at a time: most of them use one core, or wait. All are run, also after one that fails,
 # and the end is a table of them.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 
-jobs=${COORD_TEST_JOBS:-2}
+jobs=${COORD_TEST_JOBS:-3}
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 # What runs in the background does not hear Ctrl-C.

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::options::MailerOptions;
@@ -47,7 +49,8 @@ impl Pool {
         loop {
             let Some(mut connection) = self.idle().pop_back() else { return self.fresh().await };
             let fresh_enough = self.env.now().since(connection.idle_since) < self.options.idle_timeout;
-            if fresh_enough && connection.answers(&self.options, &self.env).await {
+            if fresh_enough && connection.answers(self.options.step_timeout.min(CHECK), &self.options, &self.env).await
+            {
                 return Ok(connection);
             }
         }
@@ -91,10 +94,8 @@ impl Pool {
         let last = self.permits.acquire_many(all).await;
         self.permits.close();
         drop(last);
-        loop {
-            let Some(connection) = self.idle().pop_front() else { return };
-            connection.quit(&self.options, &self.env).await;
-        }
+        let idle = std::mem::take(&mut *self.idle());
+        join_all(idle.into_iter().map(|connection| connection.quit(&self.options, &self.env))).await;
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -105,6 +106,9 @@ impl Pool {
 async fn goodbye(connection: Connection, options: Arc<MailerOptions>, env: Env) {
     connection.quit(&options, &env).await;
 }
+
+/// How long an idle connection may take to show that it is still there: another one is made sooner.
+const CHECK: Duration = Duration::from_secs(5);
 
 impl Drop for Pool {
     fn drop(&mut self) {

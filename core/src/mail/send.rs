@@ -176,7 +176,7 @@ impl Mailer {
         let asking = async {
             let _permit = pool.permit().await?;
             let mut connection = pool.fresh().await.map_err(Failure::into_error)?;
-            if !connection.answers(options, env).await {
+            if !connection.answers(options.step_timeout, options, env).await {
                 return Err(Error::unavailable("the mail server does not answer"));
             }
             connection.quit(options, env).await;

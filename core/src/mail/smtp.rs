@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, CertificateStore, TlsParameters};
-use lettre::transport::smtp::commands::{Data, Mail, Noop, Quit, Rcpt, Rset};
+use lettre::transport::smtp::commands::{Auth as Login, Data, Mail, Noop, Quit, Rcpt, Rset};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use lettre::transport::smtp::response::Response;
 
@@ -165,18 +165,18 @@ pub(super) async fn connect(options: &MailerOptions, env: &Env) -> Result<Connec
     let steps = Steps { options, env };
     let hello = hello_name(options);
     let tls = tls_parameters(options).map_err(Failure::Fatal)?;
-    let at_once = tls.clone().filter(|_| options.tls == Tls::Implicit);
     let greeted = async {
-        let stream = stream::connect(&options.host, options.port(), at_once).await?;
+        let stream = stream::connect(&options.host, options.port(), options.tls, tls.clone()).await?;
         Ok::<_, StepError>(AsyncSmtpConnection::connect_with_transport(stream, &hello).await?)
     };
-    let mut smtp = steps.run(CONNECTING, options.connect_timeout, greeted).await?;
-    if let (Tls::Required, Some(tls)) = (options.tls, tls) {
+    let mut smtp = steps.run("connecting", options.connect_timeout, greeted).await.map_err(of_everybody)?;
+    if let (Tls::Required, Some(tls)) = (options.tls, &tls) {
         if !smtp.can_starttls() {
             let message = "the mail server does not offer STARTTLS, and the option tls is 'required'";
             return Err(Failure::Fatal(Error::new(Code::Unsupported, message)));
         }
-        steps.run("STARTTLS", options.step_timeout, smtp.starttls(tls, &hello)).await?;
+        let encrypting = smtp.starttls(tls.clone(), &hello);
+        steps.run("STARTTLS", options.step_timeout, encrypting).await.map_err(of_everybody)?;
     }
     if !options.user.is_empty() {
         login(&steps, &mut smtp).await?;
@@ -184,6 +184,15 @@ pub(super) async fn connect(options: &MailerOptions, env: &Env) -> Result<Connec
     Ok(Connection { smtp, idle_since: env.now(), used: false })
 }
 
+/// What a refusal before the login means: it is of whoever comes, and one for good is not asked for again.
+fn of_everybody(failure: Failure) -> Failure {
+    match failure {
+        Failure::Refused { permanent: true, .. } => Failure::Fatal(failure.into_error()),
+        other => other,
+    }
+}
+
+/// Not by lettre's own loop, which says goodbye to a server that refuses, and waits for its reply.
 async fn login(steps: &Steps<'_>, smtp: &mut AsyncSmtpConnection) -> Result<(), Failure> {
     let options = steps.options;
     let wanted: &[Mechanism] = match options.auth {
@@ -192,38 +201,45 @@ async fn login(steps: &Steps<'_>, smtp: &mut AsyncSmtpConnection) -> Result<(), 
         Auth::Login => &[Mechanism::Login],
         Auth::Xoauth2 => &[Mechanism::Xoauth2],
     };
-    if smtp.server_info().get_auth_mechanism(wanted).is_none() {
+    let Some(mechanism) = smtp.server_info().get_auth_mechanism(wanted) else {
         let names: Vec<_> = wanted.iter().map(ToString::to_string).collect();
         let message = format!("the mail server does not offer the login {}; see the option auth", names.join(" or "));
         return Err(Failure::Fatal(Error::new(Code::Unsupported, message)));
-    }
-    let credentials = Credentials::new(options.user.clone(), options.password.clone());
+    };
+    let credentials = || Credentials::new(options.user.clone(), options.password.clone());
     let unauthorized = |text: &str| {
         Failure::Fatal(Error::new(
             Code::Unauthorized,
             format!("the mail server does not accept the login ({text}): check user, password and auth"),
         ))
     };
-    match steps.run("the login", options.step_timeout, smtp.auth(wanted, &credentials)).await {
-        Ok(reply) if u16::from(reply.code()) == 235 => Ok(()),
-        // XOAUTH2 refuses by one more challenge, which says why.
-        Ok(reply) => Err(unauthorized(&format!("{}", reply.code()))),
-        Err(Failure::Refused { reply, permanent: true }) => {
-            Err(unauthorized(&format!("{} {}", reply.code, reply.text)))
+    let mut command = Login::new(mechanism, credentials(), None);
+    for _ in 0..=CHALLENGES {
+        // XOAUTH2 refuses by a challenge, which says why.
+        let Ok(next) = command else { break };
+        match steps.run("the login", options.step_timeout, smtp.command(next)).await {
+            Ok(reply) if u16::from(reply.code()) == 235 => return Ok(()),
+            Ok(reply) if u16::from(reply.code()) == 334 => {
+                command = Login::new_from_response(mechanism, credentials(), &reply);
+            }
+            Ok(reply) => return Err(unauthorized(&reply.code().to_string())),
+            Err(Failure::Refused { reply, permanent: true }) => {
+                return Err(unauthorized(&format!("{} {}", reply.code, reply.text)));
+            }
+            Err(failure) => return Err(failure),
         }
-        Err(Failure::Broken(text)) if text.contains(UNEXPECTED_CHALLENGE) => Err(unauthorized("it asks once more")),
-        Err(failure) => Err(failure),
     }
+    Err(unauthorized("it asks for more"))
 }
 
-/// How lettre words a challenge that its mechanism does not know.
-const UNEXPECTED_CHALLENGE: &str = "does not expect a challenge";
+/// How often LOGIN asks: for the user and for the password.
+const CHALLENGES: usize = 2;
 
 impl Connection {
     /// Whether the server still answers. Some close what is idle for a while, and a message would be lost on that.
-    pub(super) async fn answers(&mut self, options: &MailerOptions, env: &Env) -> bool {
+    pub(super) async fn answers(&mut self, within: Duration, options: &MailerOptions, env: &Env) -> bool {
         let steps = Steps { options, env };
-        steps.run("NOOP", options.step_timeout, self.smtp.command(Noop)).await.is_ok()
+        steps.run("NOOP", within, self.smtp.command(Noop)).await.is_ok()
     }
 
     /// Sends the message to all whose fate is open, and writes down what becomes of it. The connection can be used
@@ -240,29 +256,37 @@ impl Connection {
         env: &Env,
     ) -> Result<Option<Self>> {
         let steps = Steps { options, env };
-        match self.dialogue(wire, ledger, gate, &steps).await {
-            Ok(()) => {}
-            Err(Failure::Refused { reply, permanent }) => ledger.answered(&reply, permanent),
+        let mut clean = match self.dialogue(wire, ledger, gate, &steps).await {
+            Ok(taken) => taken,
+            Err(Failure::Refused { reply, permanent }) => {
+                ledger.answered(&reply, permanent);
+                false
+            }
             Err(Failure::Broken(text)) => {
                 ledger.broken(&text);
                 return Ok(None);
             }
             Err(Failure::Fatal(error)) => return Err(error),
+        };
+        // Not after a message that was taken: that ends by itself (RFC 5321, 4.1.1.4), and to wait for one more reply
+        // would leave it in doubt for longer.
+        if !clean {
+            let limit = options.step_timeout.min(ASIDE);
+            clean = steps.run("RSET", limit, self.smtp.command(Rset)).await.is_ok();
         }
-        // After a refusal the server still has a sender and recipients.
-        let clean = steps.run("RSET", options.step_timeout, self.smtp.command(Rset)).await.is_ok();
         self.idle_since = env.now();
         self.used = true;
         Ok(clean.then_some(self))
     }
 
+    /// Whether the server has taken the message; if not, it still has a sender, and perhaps recipients.
     async fn dialogue(
         &mut self,
         wire: &Wire,
         ledger: &mut Ledger,
         gate: &dyn Gate,
         steps: &Steps<'_>,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let step = steps.options.step_timeout;
         let parameters = self.parameters(wire).map_err(Failure::Fatal)?;
         let from = Mail::new(Some(wire.from.lettre_address().clone()), parameters);
@@ -280,7 +304,7 @@ impl Connection {
             };
         }
         if !ledger.fates.contains(&Fate::Willing) {
-            return Ok(());
+            return Ok(false);
         }
         gate.open().await.map_err(Failure::Fatal)?;
         let ready = steps.run("DATA", step, self.smtp.command(Data)).await?;
@@ -290,7 +314,7 @@ impl Connection {
         let reply = done("the content", self.content(wire, &ledger.dot, gate, steps).await?)?;
         let reply = steps.reply(&reply);
         ledger.settle(|fate| (*fate == Fate::Willing).then(|| Fate::Accepted(reply.clone())));
-        Ok(())
+        Ok(true)
     }
 
     /// The content, the final dot, and the server's reply. Past the gate's moment the dot is not sent any more.
@@ -350,7 +374,7 @@ impl Connection {
     /// Says goodbye, as far as the server listens.
     pub(super) async fn quit(mut self, options: &MailerOptions, env: &Env) {
         let steps = Steps { options, env };
-        let limit = options.step_timeout.min(QUIT_TIMEOUT);
+        let limit = options.step_timeout.min(ASIDE);
         let _ = steps.run("QUIT", limit, self.smtp.command(Quit)).await;
     }
 }
@@ -362,9 +386,6 @@ fn done(what: &str, response: Response) -> Result<Response, Failure> {
         code => Err(Failure::Broken(format!("the mail server answered {what} with {code}"))),
     }
 }
-
-/// The step that ends with the server's greeting.
-const CONNECTING: &str = "connecting";
 
 /// Runs steps, each within its time, and tells their errors in our terms.
 struct Steps<'a> {
@@ -397,7 +418,7 @@ impl Steps<'_> {
             let code = u16::from(code);
             // lettre puts "transient error (450): " in front of what the server said.
             let text = text.split_once("): ").map_or("", |(_, said)| said).to_owned();
-            if code == 421 || what == CONNECTING {
+            if code == 421 {
                 return Failure::Broken(format!("the mail server closes the connection: {code} {text}"));
             }
             return Failure::Refused { reply: Reply { code, text }, permanent: error.is_permanent() };
@@ -450,4 +471,5 @@ fn hello_name(options: &MailerOptions) -> ClientId {
 const PEM: &[u8] = b"-----BEGIN CERTIFICATE-----";
 /// How much of a message is handed to the connection at once.
 const CHUNK: usize = 64 << 10;
-const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a server may take for what no message waits for.
+const ASIDE: Duration = Duration::from_secs(2);

@@ -14,6 +14,8 @@ use lettre::transport::smtp::client::{AsyncNetworkStream, AsyncTokioStream, TlsP
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::options::Tls;
+
 /// Why a step of a dialogue did not succeed, as it was told.
 #[derive(Debug)]
 pub(super) enum StepError {
@@ -36,19 +38,83 @@ impl From<lettre::transport::smtp::Error> for StepError {
     }
 }
 
-/// Connects to the first of the host's addresses that answers; with TLS from the first byte where there are parameters.
+/// Connects to the first of the host's addresses that answers; with TLS where that comes first.
 pub(super) async fn connect(
     host: &str,
     port: u16,
-    tls: Option<TlsParameters>,
+    tls: Tls,
+    parameters: Option<TlsParameters>,
 ) -> Result<Box<dyn AsyncTokioStream>, StepError> {
     let tcp = TcpStream::connect((host, port)).await.map_err(StepError::Io)?;
     tcp.set_nodelay(true).map_err(StepError::Io)?;
-    let Some(tls) = tls else { return Ok(Box::new(tcp)) };
-    let mut stream = AsyncNetworkStream::use_existing_tokio1(Box::new(tcp));
-    stream.upgrade_tls(tls).await?;
-    Ok(Box::new(Encrypted(stream)))
+    match (tls, parameters) {
+        (Tls::Implicit, Some(parameters)) => {
+            let mut stream = AsyncNetworkStream::use_existing_tokio1(Box::new(tcp));
+            stream.upgrade_tls(parameters).await?;
+            Ok(Box::new(Encrypted(stream)))
+        }
+        (Tls::Required, _) => Ok(Box::new(ToBeEncrypted { tcp, is: false })),
+        _ => Ok(Box::new(tcp)),
+    }
 }
+
+/// A stream in clear that STARTTLS is going to encrypt. Until then it gives out one line at a time: lettre keeps what it
+/// has read, and would take what somebody on the way has put behind the server's agreement for answers that came
+/// encrypted. As it is, that ends in the handshake, which fails.
+#[derive(Debug)]
+struct ToBeEncrypted {
+    tcp: TcpStream,
+    /// Whether the handshake has begun.
+    is: bool,
+}
+
+impl AsyncTokioStream for ToBeEncrypted {
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.peer_addr()
+    }
+}
+
+impl AsyncRead for ToBeEncrypted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.is {
+            return Pin::new(&mut self.tcp).poll_read(context, buffer);
+        }
+        let mut bytes = [0; MOST_OF_A_LINE];
+        let room = buffer.remaining().min(bytes.len());
+        let mut seen = ReadBuf::new(&mut bytes[..room]);
+        ready!(self.tcp.poll_peek(context, &mut seen))?;
+        let seen = seen.filled();
+        let length = seen.iter().position(|byte| *byte == b'\n').map_or(seen.len(), |end| end + 1);
+        let mut line = ReadBuf::new(&mut bytes[..length]);
+        ready!(Pin::new(&mut self.tcp).poll_read(context, &mut line))?;
+        buffer.put_slice(line.filled());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for ToBeEncrypted {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.is |= bytes.first() == Some(&HANDSHAKE);
+        Pin::new(&mut self.tcp).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(context)
+    }
+}
+
+/// What a handshake of TLS begins with, and no command of SMTP does.
+const HANDSHAKE: u8 = 22;
+/// How much of a line is read at once.
+const MOST_OF_A_LINE: usize = 512;
 
 /// lettre's TLS stream, as a stream that lettre can be given.
 #[derive(Debug)]

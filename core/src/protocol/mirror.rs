@@ -61,6 +61,27 @@ impl<V> Changed<V> {
     }
 }
 
+/// A place in the history of changes, as the stream has come to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The place.
+    pub position: Position,
+    /// Whether no other change of it follows. Those that were made as one have one place.
+    pub last: bool,
+}
+
+impl Place {
+    /// All of it was told.
+    const fn whole(position: Position) -> Self {
+        Self { position, last: true }
+    }
+
+    /// Up to where everything was told that was told up to here.
+    fn told(self) -> Position {
+        if self.last { self.position } else { self.position.before() }
+    }
+}
+
 /// Puts listings and changes in order.
 ///
 /// Invariants: after an `InitDone` the copy that the events make is what there was at [`Sequence::position`], which never
@@ -69,9 +90,9 @@ impl<V> Changed<V> {
 pub struct Sequence<K, V> {
     state: State<K, V>,
     /// What is to be told, and up to which place all is told with it.
-    out: VecDeque<(Position, Event<K, V>)>,
-    told: Position,
-    heard: Position,
+    out: VecDeque<(Place, Event<K, V>)>,
+    told: Place,
+    heard: Place,
     /// What is told of up to here was not told by the stream.
     known: Position,
 }
@@ -88,7 +109,7 @@ enum State<K, V> {
 
 /// The latest change of each key that came beside a listing: of one key only the last counts, so that a listing that
 /// takes long needs no more memory than the table has keys.
-type Kept<K, V> = HashMap<K, (Position, Changed<V>)>;
+type Kept<K, V> = HashMap<K, (Place, Changed<V>)>;
 
 impl<K: Clone + Eq + Hash, V> Sequence<K, V> {
     /// From the very beginning: a listing is wanted as soon as the stream says where it begins.
@@ -97,21 +118,22 @@ impl<K: Clone + Eq + Hash, V> Sequence<K, V> {
         Self {
             state,
             out: VecDeque::new(),
-            told: Position::default(),
-            heard: Position::default(),
+            told: Place::whole(Position::default()),
+            heard: Place::whole(Position::default()),
             known: Position::default(),
         }
     }
 
     /// From a place up to which everything is known.
     pub fn after(position: Position) -> Self {
-        Self { state: State::Following, out: VecDeque::new(), told: position, heard: position, known: position }
+        let place = Place::whole(position);
+        Self { state: State::Following, out: VecDeque::new(), told: place, heard: place, known: position }
     }
 
     /// The next event, if one can be told.
     pub fn pop(&mut self) -> Option<Event<K, V>> {
-        let (position, event) = self.out.pop_front()?;
-        self.told = position;
+        let (place, event) = self.out.pop_front()?;
+        self.told = place;
         Some(event)
     }
 
@@ -120,9 +142,19 @@ impl<K: Clone + Eq + Hash, V> Sequence<K, V> {
         !self.out.is_empty()
     }
 
-    /// Up to where everything is in the events that were popped: where to go on after an interruption. The default value
-    /// before the first snapshot is complete.
+    /// Up to where the events are that were popped. Of the changes that were made as one, and have one place, the first is
+    /// enough for that. The default value before the first snapshot is complete.
     pub fn position(&self) -> Position {
+        self.place().position
+    }
+
+    /// Up to where everything is in the events that were popped, and nothing may be missing: where to go on after an
+    /// interruption. The place before [`Sequence::position`] while other changes of that may follow.
+    pub fn resume(&self) -> Position {
+        self.place().told()
+    }
+
+    fn place(&self) -> Place {
         if self.out.is_empty() && matches!(self.state, State::Following) { self.heard } else { self.told }
     }
 
@@ -174,18 +206,20 @@ impl<K: Clone + Eq + Hash, V> Sequence<K, V> {
     /// The listing is at its end.
     pub fn on_listing_done(&mut self) {
         let State::Listing { at, kept } = &mut self.state else { return };
-        let mut later: Vec<(Position, K, Changed<V>)> = std::mem::take(kept)
+        let mut later: Vec<(Place, K, Changed<V>)> = std::mem::take(kept)
             .into_iter()
-            .filter(|(_, (position, _))| position > at)
-            .map(|(key, (position, change))| (position, key, change))
+            .filter(|(_, (place, _))| place.position > *at)
+            .map(|(key, (place, change))| (place, key, change))
             .collect();
-        later.sort_unstable_by_key(|(position, ..)| *position);
-        self.heard = self.heard.max(*at);
+        later.sort_unstable_by_key(|(place, ..)| place.position);
+        if self.heard.position <= *at {
+            self.heard = Place::whole(*at);
+        }
         self.known = self.known.max(*at);
         self.state = State::Following;
         self.out.push_back((self.heard, Event::InitDone));
-        for (position, key, change) in later {
-            self.heard = self.heard.max(position);
+        for (place, key, change) in later {
+            self.come_to(place);
             self.out.push_back((self.heard, change.event(key)));
         }
     }
@@ -198,25 +232,36 @@ impl<K: Clone + Eq + Hash, V> Sequence<K, V> {
         }
     }
 
-    /// Something has changed. Changes that were made as one have one place.
-    pub fn on_change(&mut self, position: Position, key: K, change: Changed<V>) {
+    /// Something has changed.
+    pub fn on_change(&mut self, place: Place, key: K, change: Changed<V>) {
         match &mut self.state {
             State::Wanted { kept, .. } | State::Listing { kept, .. } => {
-                kept.insert(key, (position, change));
+                kept.insert(key, (place, change));
             }
             // A stream that was opened anew may repeat what it has told.
-            State::Following if position <= self.known || position < self.heard => {}
+            State::Following if place.position <= self.known || place.position < self.heard.position => {}
             State::Following => {
-                self.heard = position;
-                self.out.push_back((position, change.event(key)));
+                self.heard = place;
+                self.out.push_back((place, change.event(key)));
             }
+        }
+    }
+
+    /// Something has changed that need not be told.
+    pub fn on_place(&mut self, place: Place) {
+        if matches!(self.state, State::Following) {
+            self.come_to(place);
         }
     }
 
     /// There are no other changes up to this place.
     pub fn on_progress(&mut self, position: Position) {
-        if matches!(self.state, State::Following) {
-            self.heard = self.heard.max(position);
+        self.on_place(Place::whole(position));
+    }
+
+    fn come_to(&mut self, place: Place) {
+        if place.position >= self.heard.position {
+            self.heard = place;
         }
     }
 }

@@ -45,7 +45,7 @@ mod rights;
 mod source;
 mod work;
 
-use engine::Engine;
+use engine::{Engine, Refused};
 use source::Origin;
 pub use work::{Outcome, Request, Work};
 
@@ -415,8 +415,7 @@ impl Reconciler {
     /// # Errors
     /// `InvalidArgument` for the key; `NotHeld` if another replica runs it; `Closed`, also while it drains.
     pub fn add(&self, key: impl Given<Key>) -> Result<bool> {
-        let key = self.own(key.given()?)?;
-        Ok(self.engine.add(key))
+        self.ask(key.given()?, Duration::ZERO)
     }
 
     /// Runs a key after this time, or earlier if that is planned already. Returns whether that was news.
@@ -424,19 +423,16 @@ impl Reconciler {
     /// # Errors
     /// As [`Reconciler::add`].
     pub fn add_after(&self, key: impl Given<Key>, delay: Duration) -> Result<bool> {
-        let key = self.own(key.given()?)?;
-        Ok(self.engine.add_after(key, delay))
+        self.ask(key.given()?, delay)
     }
 
-    fn own(&self, key: Key) -> Result<Arc<Key>> {
+    fn ask(&self, key: Key, delay: Duration) -> Result<bool> {
         self.client.core().check_open()?;
-        if !self.engine.queue().takes_in() {
-            return Err(Error::closed("the reconciler"));
-        }
-        if !self.engine.is_ours(&key) {
-            return Err(Error::new(Code::NotHeld, format!("{key} is for another replica to run")));
-        }
-        Ok(Arc::new(key))
+        let key = Arc::new(key);
+        self.engine.ask(key.clone(), delay).map_err(|refused| match refused {
+            Refused::Closed => Error::closed("the reconciler"),
+            Refused::NotOurs => Error::new(Code::NotHeld, format!("{key} is for another replica to run")),
+        })
     }
 
     /// Forgets what is planned for a key, its errors included, and asks its run to stop. The key is run again when it

@@ -134,7 +134,8 @@ fn synced(engine: &Engine) {
     });
 }
 
-/// An observer tells what is different after an interruption by itself.
+/// An observer tells what is different after an interruption by itself. The edges between somebody and nobody are left
+/// out: a provider comes or goes beside each of them, and would make one change two runs.
 async fn follow_observer(engine: &Engine, observer: &Observer) -> Result<()> {
     loop {
         let event = tokio::select! {
@@ -143,13 +144,12 @@ async fn follow_observer(engine: &Engine, observer: &Observer) -> Result<()> {
             event = observer.next() => event?,
         };
         match event {
-            ObserverEvent::SnapshotStart => {}
+            ObserverEvent::SnapshotStart | ObserverEvent::FirstUp(_) | ObserverEvent::LastDown { .. } => {}
             ObserverEvent::SnapshotEnd => synced(engine),
-            ObserverEvent::FirstUp(provider) | ObserverEvent::Joined(provider) | ObserverEvent::Changed(provider) => {
+            ObserverEvent::Joined(provider) | ObserverEvent::Changed(provider) => {
                 engine.add(Arc::new(Key::new(provider.service)?));
             }
             ObserverEvent::Left(provider) => engine.add_deleted(Arc::new(Key::new(provider.service)?)),
-            ObserverEvent::LastDown { service } => engine.add_deleted(Arc::new(Key::new(service)?)),
         }
     }
 }

@@ -95,12 +95,14 @@ impl Work {
         self.right.as_ref().map(|right| right.token())
     }
 
-    /// The shard or the leadership as the condition of writes to tables; none in mode [`All`](super::Mode::All).
+    /// The shard or the leadership as the condition of writes to tables.
     ///
     /// # Errors
-    /// `NotHeld` when the shard or the leadership is given up, after the run.
-    pub fn fence(&self) -> Result<Option<Fence>> {
-        self.right.as_ref().map(|right| right.fence()).transpose()
+    /// `InvalidArgument` in mode [`All`](super::Mode::All), in which a run is under neither; `NotHeld` when it is given
+    /// up, after the run.
+    pub fn fence(&self) -> Result<Fence> {
+        let right = self.right.as_ref();
+        right.ok_or_else(|| Error::invalid("a run in mode 'all' has no hold to write under"))?.fence()
     }
 
     /// Checks that the key is still this replica's to work on. Reads a clock, no I/O: call it before each effect.

@@ -239,22 +239,30 @@ impl DeathWatch {
         Some(Self { file: Some(file), process, seen_held: trusted })
     }
 
-    /// Waits for the proof that the session's process is dead; returns the nonces that its record must carry one
-    /// of. Never ready without proof. Needs a tokio runtime with I/O and time; may be dropped at any time.
-    pub(crate) async fn freed(&mut self) -> Vec<Nonce> {
-        // Seen now or never: if it is free already and was not trusted, nothing can be learned from it.
+    /// Whether it may still prove something, as far as one look at the lock tells: one that is free already, and was
+    /// not trusted, never will.
+    pub(crate) fn can_prove(&mut self) -> bool {
         self.look();
+        self.file.is_some()
+    }
+
+    /// Waits for the proof that the session's process is dead; returns the nonces that its record must carry one
+    /// of. None as soon as it is known that nothing will ever be proven. Needs a tokio runtime with I/O and time; may be
+    /// dropped at any time.
+    pub(crate) async fn freed(&mut self) -> Option<Vec<Nonce>> {
+        // Seen now or never: if it is free already and was not trusted, nothing can be learned from it.
+        if !self.can_prove() {
+            return None;
+        }
         if let Some(process) = &self.process {
             ended(process).await;
             self.process = None;
         }
         loop {
             if let Some(nonces) = self.look() {
-                return nonces;
+                return Some(nonces);
             }
-            if self.file.is_none() {
-                std::future::pending::<()>().await;
-            }
+            self.file.as_ref()?;
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
@@ -401,4 +409,4 @@ fn start_of(pid: u32) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

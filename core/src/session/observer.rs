@@ -23,7 +23,7 @@ use crate::error::{HolderState, Result};
 use crate::mutants::{self, Mutant};
 use crate::protocol::claim::{ClaimStep, ClaimView, Entry, Step};
 use crate::protocol::session::{
-    KillProof, Observations, SessionId, SessionInfo, SessionRecord, SessionStep, Sighting, Vitality,
+    KillProof, Nonce, Observations, SessionId, SessionInfo, SessionRecord, SessionStep, Sighting, Vitality,
 };
 use crate::store::{ClaimQuery, SessionQuery, Store};
 use crate::time::{Timestamp, WallTime};
@@ -53,6 +53,9 @@ struct State {
     seen: Observations,
     infos: BTreeMap<SessionId, SessionInfo>,
     watches: BTreeMap<SessionId, Task>,
+    /// Sessions whose lock file proved nothing, or whose death could not be written down, and until when that is not
+    /// tried again: they are as good as unwatched.
+    in_vain: BTreeMap<SessionId, Timestamp>,
     /// Dead sessions after which is cleared up once more: a request that was still on its way when they died may have
     /// been granted since.
     again: BTreeMap<SessionId, Timestamp>,
@@ -297,28 +300,31 @@ async fn sweep(session: &Arc<Session>, id: SessionId) -> Result<()> {
 }
 
 /// Watches the process of a session on this host, if its lock file is one that can prove something. Says whether it is
-/// watched.
+/// watched. What was in vain is tried again once per period at most.
 fn watch_process(session: &Arc<Session>, id: SessionId, info: &SessionInfo) -> bool {
     if session.observer.with(|state| state.watches.get(&id).is_some_and(|task| !task.is_finished())) {
         return true;
     }
-    if !may_watch(session) {
+    if !may_watch(session, id) {
         return false;
     }
     let Some(mut watch) = open_watch(session, id, info) else { return false };
+    if !watch.can_prove() {
+        was_in_vain(session, id);
+        return false;
+    }
     let watcher = session.clone();
     let task = session.env().spawn(async move {
-        let ring = watch.freed().await;
-        tracing::info!(session = %id, "the kernel has let go of its lock; declaring it dead");
-        let buried = bury(&watcher, id, KillProof::KernelLock(ring)).await;
+        let dead = match watch.freed().await {
+            Some(ring) => bury_freed(&watcher, id, ring).await,
+            None => false,
+        };
+        if !dead {
+            was_in_vain(&watcher, id);
+        }
         watcher.observer.with(|state| state.watches.remove(&id));
         // Whoever is not dead is looked after in another way from now on.
         watcher.observer.wake.notify_one();
-        match buried {
-            Ok(true) => {}
-            Ok(false) => tracing::info!(session = %id, "it has renewed elsewhere since; only observation can tell"),
-            Err(error) => tracing::debug!(%error, "a dead session could not be buried; observation will"),
-        }
     });
     session.observer.with(|state| {
         if state.stopped {
@@ -330,10 +336,33 @@ fn watch_process(session: &Arc<Session>, id: SessionId, info: &SessionInfo) -> b
     true
 }
 
-fn may_watch(session: &Session) -> bool {
+/// Buries a session whose kernel lock is free. Says whether it is dead.
+async fn bury_freed(session: &Arc<Session>, id: SessionId, ring: Vec<Nonce>) -> bool {
+    tracing::debug!(session = %id, "the kernel has let go of its lock; declaring it dead");
+    match bury(session, id, KillProof::KernelLock(ring)).await {
+        Ok(true) => true,
+        Ok(false) => {
+            tracing::debug!(session = %id, "it has renewed elsewhere since; only observation can tell");
+            false
+        }
+        Err(error) => {
+            tracing::debug!(%error, "a dead session could not be buried; observation will");
+            false
+        }
+    }
+}
+
+fn was_in_vain(session: &Session, id: SessionId) {
+    let until = session.env().now() + session.timing().renew_every;
+    session.observer.with(|state| state.in_vain.insert(id, until));
+}
+
+fn may_watch(session: &Session, id: SessionId) -> bool {
+    let now = session.env().now();
     session.observer.with(|state| {
         state.watches.retain(|_, task| !task.is_finished());
-        !state.stopped && state.watches.len() < MAX_WATCHES
+        state.in_vain.retain(|_, until| *until > now);
+        !state.stopped && state.watches.len() < MAX_WATCHES && !state.in_vain.contains_key(&id)
     })
 }
 
@@ -364,7 +393,7 @@ pub(super) async fn look_at(session: &Arc<Session>, id: SessionId) -> Result<(Se
             })
         }
     };
-    let proof = open_watch(session, id, &info).and_then(|mut watch| watch.freed().now_or_never());
+    let proof = open_watch(session, id, &info).and_then(|mut watch| watch.freed().now_or_never().flatten());
     if let Some(ring) = proof {
         bury(session, id, KillProof::KernelLock(ring)).await?;
     }
@@ -413,3 +442,6 @@ pub(super) fn known(session: &Session, id: SessionId) -> Option<(SessionInfo, Ho
         Sighting::Unknown => (info, HolderState::Live, Duration::ZERO),
     })
 }
+
+#[cfg(test)]
+mod tests;

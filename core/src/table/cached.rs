@@ -1,4 +1,5 @@
-//! A table with a copy in memory: reads take microseconds and no I/O.
+//! A table with a copy in memory: its reads need no I/O, but [`CachedTable::find`] and [`CachedTable::count`] look at each
+//! document.
 //!
 //! The copy follows the table by its watch. What it shows is what the table was at one moment, a little ago; never half
 //! of a snapshot. While the store cannot be reached it shows what was there before ([`CachedTable::synced`] says so), and
@@ -122,6 +123,15 @@ impl CachedTable {
         let key = key.given()?;
         self.read(|documents| documents.mirror.get(&key).map(|cached| cached.stored.clone()))?
             .ok_or_else(|| not_found(self.table.name(), &key))
+    }
+
+    /// Whether there is a document of this key, in memory.
+    ///
+    /// # Errors
+    /// As [`CachedTable::get`], but for `NotFound`.
+    pub fn contains(&self, key: impl Given<Key>) -> Result<bool> {
+        let key = key.given()?;
+        self.read(|documents| documents.mirror.get(&key).is_some())
     }
 
     /// [`CachedTable::get`] as a value.

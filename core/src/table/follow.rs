@@ -20,7 +20,7 @@ use super::documents;
 use crate::client::Core;
 use crate::error::{Code, Error, Result};
 use crate::protocol::document::{Filter, Key, Position, Revision, TableName};
-use crate::protocol::mirror::{Changed, Event, Sequence};
+use crate::protocol::mirror::{Changed, Event, Place, Sequence};
 use crate::store::documents::{self as stored, Change, Changes, Found, From, Operation, Query, Stored};
 
 /// A document as a watch shows it.
@@ -149,6 +149,11 @@ impl Follow {
         self.sequence.position()
     }
 
+    /// Up to where all is told for sure: where a later one may begin, and misses nothing.
+    pub(crate) fn resume(&self) -> Position {
+        self.sequence.resume()
+    }
+
     /// Waits for the next event, or for the position to grow without one (none). May be dropped at any time.
     ///
     /// # Errors
@@ -249,18 +254,19 @@ impl Follow {
             }
         };
         let Some(change) = self.heard.take() else { return Ok(()) };
+        let place = Place { position: change.position, last: change.last };
         let Change { key, operation, document, previous, revision, position, .. } = *change;
         self.read.change(position);
         match document {
             Some(document) if matches => {
                 let version = Version { document, previous, revision };
-                self.sequence.on_change(position, key, Changed::Apply(version));
+                self.sequence.on_change(place, key, Changed::Apply(version));
             }
             // Deleted since: that will be told by itself.
-            None if operation != Operation::Delete => self.sequence.on_progress(position),
+            None if operation != Operation::Delete => self.sequence.on_place(place),
             _ => {
                 let before = previous.map(|document| Version { document, previous: None, revision: None });
-                self.sequence.on_change(position, key, Changed::Delete(before));
+                self.sequence.on_change(place, key, Changed::Delete(before));
             }
         }
         Ok(())

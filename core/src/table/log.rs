@@ -24,7 +24,7 @@ pub enum LogFrom {
     /// With the changes to come.
     #[default]
     Now,
-    /// With the change after this position.
+    /// With the change after this position: of a write, or of an entry ([`LogEntry::position`]).
     After(Position),
     /// With the first change at this date or after it, in milliseconds since 1970 by the store's clock.
     Time(i64),
@@ -45,9 +45,12 @@ pub struct LogEntry {
     pub key: Key,
     /// The paths that an update has changed or removed, in order; empty for other operations.
     pub changed_fields: Vec<String>,
-    /// The state of the document after it; none after a deletion.
+    /// The state of the document after it; none after a deletion. On MongoDB of an update perhaps a later state, and none
+    /// if the document was gone when the log was read.
     pub revision: Option<Revision>,
-    /// Its place in the history: a later log may begin after it.
+    /// Up to where everything has been told with it: a later log may begin after it, and misses nothing. Its place in the
+    /// history, or the one before while other changes of its place may follow: the changes of one transaction on MongoDB,
+    /// and every change on MongoDB 6.1 or later. Those of its place come again then.
     pub position: Position,
 }
 
@@ -65,7 +68,8 @@ struct Reader {
     /// Where to begin, until something was read.
     from: From,
     read: Read,
-    /// Nothing up to here was asked for.
+    /// Nothing up to here was asked for, or it is older than what is missing. A stream that is opened anew may begin with
+    /// all changes of the place that it is to go on after.
     after: Option<Position>,
     pause: Duration,
 }
@@ -136,13 +140,18 @@ impl Reader {
         let mut changes = documents(&*self.core.setup().store)?.watch(&self.table, options).await?;
         if self.from == From::Now {
             match changes.next().await.transpose()? {
-                Some(Event::Gap(position)) => self.reached(position),
+                Some(Event::Gap(position)) => self.begins_after(position),
                 _ => return Err(Error::new(Code::CorruptState, "a stream of changes did not tell where it begins")),
             }
         }
         self.read.opened();
         self.changes = Some(changes);
         Ok(())
+    }
+
+    fn begins_after(&mut self, position: Position) {
+        self.reached(position);
+        self.after = Some(position);
     }
 
     fn reached(&mut self, position: Position) {
@@ -164,7 +173,7 @@ impl Reader {
             match event {
                 Ok(Event::Progress(position)) => self.reached(position),
                 Ok(Event::Gap(position)) => {
-                    self.reached(position);
+                    self.begins_after(position);
                     return Err(gone(&self.table));
                 }
                 Ok(Event::Change(change)) if self.after.is_some_and(|after| change.position <= after) => {}
@@ -174,13 +183,13 @@ impl Reader {
                     self.read.change(change.position);
                     self.from = self.read.from();
                     return Ok(LogEntry {
+                        position: change.told(),
                         source: change.source,
                         operation: change.operation,
                         at_ms: change.at.0,
                         key: change.key,
                         changed_fields: change.changed,
                         revision: change.revision,
-                        position: change.position,
                     });
                 }
                 Err(error) => self.recover(error).await?,

@@ -177,7 +177,7 @@ async fn deliver(follow: &tokio::sync::Mutex<Follow>, desk: &Arc<Desk>) -> Resul
             *desk.lock() = State::Out;
             return Ok(Delivery {
                 event: Some(shown(event)),
-                position: follow.position(),
+                position: follow.resume(),
                 failures: 0,
                 desk: desk.clone(),
             });
@@ -224,8 +224,9 @@ impl Delivery {
         self.event.as_ref().unwrap_or(&TableEvent::Init)
     }
 
-    /// Up to where everything has been told, with this event: a later watch may begin here. Within a snapshot, the
-    /// default.
+    /// Up to where everything has been told, with this event: a later watch may begin here, and misses nothing. That is the
+    /// event's own place, or the one before while other changes of its place may follow: those of one transaction on
+    /// MongoDB, and every change on MongoDB 6.1 or later. Those of its place come again then. Within a snapshot, the default.
     pub fn position(&self) -> Position {
         self.position
     }

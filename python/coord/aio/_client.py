@@ -28,7 +28,7 @@ from coord.aio._reconciler import Reconciler, Work
 from coord.aio._table import CachedTable, Table
 from coord.aio._watch import Watch
 from coord.aio.mail import Mailer, Outbox
-from coord.mail import native_mailer, native_outbox
+from coord.mail import Address, native_mailer, native_outbox
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -152,7 +152,7 @@ class Client(ClientBase):
     async def _cached_table(self, call: _native.Call, model: type[Any] | None) -> CachedTable[Any]:
         return CachedTable(await bridge().run(call), self, model)
 
-    def mailer(self, url: str, **options: float | str) -> Mailer:
+    def mailer(self, url: str = "smtp://", **options: float | str | Address) -> Mailer:
         """A mailer for the server at this URL; see `coord.mailer`. No I/O. It outlives the client.
 
         Raises:
@@ -270,8 +270,9 @@ class Client(ClientBase):
     ) -> Reconciler:
         """Calls `f(work)` for every key of a source, and again for every key that changes, in tasks of this loop.
 
-        One key is never run twice at once, and changes during a run lead to exactly one more. A run that is asked to
-        stop has its task cancelled. Returns when the source is followed; docs/reconciler.md tells the rest.
+        Within one reconciler a key is never run twice at once, and changes during a run lead to exactly one more. A run
+        that is asked to stop has its task cancelled. Returns when the source is followed; docs/reconciler.md tells the
+        rest, and what is not promised.
 
         Args:
             name: Its name: `name`, `scope/name` or `namespace/scope/name`. It tells the replicas of one reconciler, and
@@ -279,8 +280,7 @@ class Client(ClientBase):
             source: Where the keys come from: a table, a pair of a table and a filter, or a `coord.Source`.
             f: The function. It returns None when it is done with the key, or `coord.requeue_after(seconds)`; what it
                 raises is an error, after which the key is tried again: `coord.Terminal` parks it, `coord.RetryAfter`
-                says when. If it is
-                asynchronous it is awaited.
+                says when. If it is asynchronous it is awaited.
             workers: How many keys are run at once.
             mode: Which of several replicas, reconcilers of one name, run a key: "all", every one; "leader", the
                 elected one; "sharded", each key by the one that holds its shard.

@@ -140,13 +140,24 @@ class Reconciler(ReconcilerBase):
 
     async def _serve(self) -> None:
         try:
-            while (request := await self._next()) is not None:
-                task = self._keep(self._run(request))
-                self._runs.add(task)
-                task.add_done_callback(self._run_ended)
+            while await self._begin_next():
+                pass
+        except Exception as error:
+            self._worker_failed(error)
+            raise
         finally:
             self._begin_close()
             self._requests.close()
+
+    async def _begin_next(self) -> bool:
+        """Waits for the next key and begins its run; whether there was one."""
+        request = await self._next()
+        if request is None:
+            return False
+        task = self._keep(self._run(request))
+        self._runs.add(task)
+        task.add_done_callback(self._run_ended)
+        return True
 
     def _run_ended(self, task: asyncio.Task[None]) -> None:
         self._runs.discard(task)
@@ -170,6 +181,13 @@ class Reconciler(ReconcilerBase):
                 return taken[0]
 
     async def _run(self, request: _native.Request) -> None:
+        try:
+            await self._call(request)
+        finally:
+            # Nothing if it was answered; else its key comes again, although a traceback may keep the request.
+            request.drop()
+
+    async def _call(self, request: _native.Request) -> None:
         work = Work(request.work(), self._model)
         run = Run(request, work, self._name)
         task = asyncio.current_task()

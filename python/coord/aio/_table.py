@@ -305,11 +305,12 @@ class Table(TableBase[_V]):
 
 
 class CachedTable(CachedBase[_V], Table[_V]):
-    """A table with a copy in memory, which follows the store: reads take microseconds and no I/O.
+    """A table with a copy in memory, which follows the store: `get` needs no I/O.
 
     What it shows is what the table was at one moment, a little ago; while the store cannot be reached, what was there
     before (see `synced`). By default a write returns when the copy shows it. `get`, `contains`, `find` and `count` ask
-    the copy, everything else the store. It is an asynchronous context manager that ends the copy.
+    the copy, the last two by looking at each document; everything else asks the store. It is an asynchronous context
+    manager that ends the copy.
 
     When the documents become more than `max_bytes`, every read raises `InvalidArgument`.
     """
@@ -348,11 +349,13 @@ class CachedTable(CachedBase[_V], Table[_V]):
             InvalidArgument: The filter, the sort or the projection; or the documents have become more than `max_bytes`.
             Closed: The copy or the client is closed.
         """
-        return self._found(self._cached.find(filter, sort_of(sort), skip, limit, projection_of(projection)))
+        native = self._cached.find(filter, sort_of(sort), skip, limit, projection_of(projection))
+        return self._found(await bridge().run(native))
 
     async def count(self, filter: Document | None = None) -> int:
         """How many documents match, in memory."""
-        return self._cached.count(filter)
+        count: int = await bridge().run(self._cached.count(filter))
+        return count
 
     async def wait_until(self, position: int, timeout: float | None = None) -> None:
         """Waits until the copy shows everything up to this place (`Written.position`, `ManyWritten.position`).

@@ -56,9 +56,11 @@ class Cursor(CursorBase[_T]):
     async def __anext__(self) -> _T:
         while True:
             try:
-                return self._page.popleft()
+                read = self._page.popleft()
             except IndexError:
                 pass
+            else:
+                return self._make(read)
             await bridge().run(self._native.ready())
             if not self._turn_page():
                 raise StopAsyncIteration

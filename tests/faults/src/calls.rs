@@ -12,6 +12,20 @@ use crate::linear::{Call, LockOp};
 /// Within this time after a wait was given up its entry has left the store, and if not, its session ends.
 const TAKEN_BACK: Nanos = 60_000_000_000;
 
+/// How old what a read of MongoDB's shows may be. A primary that has lost its office without knowing it answers until it
+/// hears of its successor: one that is frozen or cut off, for 6 s at most, when the next heartbeats have passed, of which
+/// there are two in a second. The rest is for a busy machine.
+pub const STALE: Duration = Duration::from_secs(10);
+
+/// How long the same documents are asked for. Then come others, so that each has a history of a length that can be
+/// searched.
+pub const GENERATION: Duration = Duration::from_secs(30);
+
+// A read in the first `STALE` of a generation may show that there is no document yet, whatever was written: only later
+// ones can show that a write was lost. The generations are not longer, since the search takes the longer, and this is
+// not the 30 s that users are told of, since the set of a campaign elects after one second.
+const _: () = assert!(GENERATION.as_secs() >= 3 * STALE.as_secs());
+
 /// The calls to each lock, and to each election, whose terms are granted as holds are.
 pub fn of_locks(histories: &Histories) -> BTreeMap<&str, Vec<Call<LockOp>>> {
     let mut calls: BTreeMap<&str, Vec<Call<LockOp>>> = BTreeMap::new();

@@ -73,12 +73,13 @@ pub fn run(plan: &Plan, servers: Option<&Servers>) -> io::Result<Findings> {
             troubled
         })?;
         if let Some(servers) = servers {
-            servers.heal();
+            servers.heal()?;
         }
         unexpected += campaign.rest()?;
     }
     let ended = campaign.end()?;
     let mut findings = Histories::read(&plan.folder)?.check(Terms { ttl: plan.ttl, stale: plan.stale });
+    findings.ended = unexpected;
     if unexpected > 0 {
         findings.violations.push(format!("{unexpected} workers ended by themselves; see their .err files"));
     }
@@ -153,6 +154,7 @@ impl<'a> Campaign<'a> {
         let until = Instant::now() + STORM;
         let kinds = if self.servers.is_some() { &KINDS[..] } else { &KINDS[..LOCAL_KINDS] };
         while Instant::now() < until {
+            // What comes at random moments meets the workers in any state.
             std::thread::sleep(random.between(Duration::ZERO, Duration::from_millis(1200)));
             let kind = kinds[random.below(kinds.len())];
             let victim = self.choose(&mut random);
@@ -210,8 +212,9 @@ impl<'a> Campaign<'a> {
             std::thread::sleep(random.between(Duration::from_secs(1), Duration::from_secs(7)));
             let kind = servers::KINDS[random.below(servers::KINDS.len())];
             let begun = now();
-            servers.suffer(kind, &mut random);
-            self.log(kind, "servers", begun)?;
+            if servers.suffer(kind, &mut random) {
+                self.log(kind, "servers", begun)?;
+            }
         }
         Ok(())
     }
@@ -220,9 +223,11 @@ impl<'a> Campaign<'a> {
         let mut random = Random::new(self.plan.seed ^ round << 40);
         let Some(disk) = &self.disk else { return Ok(()) };
         while !over.load(Relaxed) {
+            // Between two there is time to be granted something, which the next one hits.
             std::thread::sleep(random.between(Duration::from_secs(2), Duration::from_secs(8)));
             let begun = now();
             disk.fill()?;
+            // For shorter than sessions live without a renewal, or for longer.
             std::thread::sleep(random.between(self.plan.ttl.mul_f64(0.2), self.plan.ttl.mul_f64(1.5)));
             disk.clear()?;
             self.log("disk full", "servers", begun)?;
@@ -233,6 +238,7 @@ impl<'a> Campaign<'a> {
     /// Everything works for long enough to see that everybody is served. Returns how many had ended by themselves.
     fn rest(&self) -> io::Result<usize> {
         let begun = now();
+        // The length of the rest: longer than the bound within which everybody must be served.
         std::thread::sleep(self.plan.ttl.mul_f64(1.1) + Duration::from_secs(8));
         self.log(HEALED, "servers", begun)?;
         let mut ended = 0;

@@ -66,7 +66,32 @@ pub struct Findings {
     pub longest_gap: Duration,
     /// The longest hold.
     pub longest_hold: Duration,
+    /// Workers that ended by themselves.
+    pub ended: usize,
 }
+
+impl Findings {
+    /// Those of the weaknesses that no campaign is too short for: languages in which nobody was granted anything.
+    pub fn idle_languages(&self) -> Vec<String> {
+        let idle = self.languages.iter().filter(|(_, (_, grants))| *grants == 0);
+        idle.map(|(language, _)| format!("nobody in {language} was granted anything")).collect()
+    }
+
+    /// Whether two were seen to hold the same at once, or tokens out of order: what a protocol that is known to be wrong
+    /// must lead to, and what nothing else that may go wrong in a campaign says.
+    ///
+    /// # Errors
+    /// Where workers ended by themselves: what they did not do proves nothing.
+    pub fn exclusion_is_broken(&self) -> Result<bool, String> {
+        if self.ended > 0 {
+            return Err(format!("{} workers ended by themselves: {:#?}", self.ended, self.violations));
+        }
+        Ok(self.violations.iter().any(|violation| OF_EXCLUSION.iter().any(|text| violation.contains(text))))
+    }
+}
+
+/// What [`overlaps`] and [`token_order`] say.
+const OF_EXCLUSION: [&str; 3] = ["at once, for", "is not above", "was granted twice"];
 
 /// A hold as its worker believed in it: from after the grant to before the last good check.
 #[derive(Clone, Debug)]
@@ -330,11 +355,13 @@ impl Histories {
         if findings.grants < kinds * GRANTS_PER_KIND {
             findings.weaknesses.push(format!("only {} grants for {kinds} kinds of faults", findings.grants));
         }
-        for (language, (_, grants)) in &findings.languages {
-            if *grants == 0 {
-                findings.weaknesses.push(format!("nobody in {language} was granted anything"));
-            }
-        }
+        let ordered = [
+            (findings.linearized, "no calls of locks and elections were put into an order"),
+            (findings.documents, "no calls of documents were put into an order"),
+            (findings.watched, "no watch was told of a term"),
+        ];
+        findings.weaknesses.extend(ordered.iter().filter(|(count, _)| *count == 0).map(|(_, text)| (*text).to_owned()));
+        findings.weaknesses.extend(findings.idle_languages());
     }
 }
 

@@ -83,8 +83,8 @@ impl Servers {
         self.set.primary()
     }
 
-    /// Lets one of [`KINDS`] happen, and repairs it after a while.
-    pub fn suffer(&self, kind: &str, random: &mut Random) {
+    /// Lets one of [`KINDS`] happen, and repairs it after a while. Returns whether anything was done.
+    pub fn suffer(&self, kind: &str, random: &mut Random) -> bool {
         let members = self.set.members();
         let victim = if random.chance(0.5) { self.primary() } else { &members[random.below(members.len())] };
         let while_bad = random.between(Duration::from_millis(500), Duration::from_secs(6));
@@ -104,12 +104,8 @@ impl Servers {
                 // One that has just lost its office refuses, which is as good.
                 let _ = self.primary().command(doc! { "replSetStepDown": 5, "force": true });
             }
-            "server's date jumps" => {
-                if let Some(date) = self.date_of(victim) {
-                    // A file that cannot be written leaves the date as it is.
-                    let _ = date.jump(random);
-                }
-            }
+            // Without libfaketime there is none, and a file that cannot be written leaves the date as it is.
+            "server's date jumps" => return self.date_of(victim).is_some_and(|date| date.jump(random).is_ok()),
             "server cut off" => {
                 self.weather.cut_server(victim.port(), true);
                 std::thread::sleep(while_bad);
@@ -121,6 +117,7 @@ impl Servers {
                 self.weather.set_delay(Duration::ZERO);
             }
         }
+        true
     }
 
     /// The date of a member, where `tests/faults/with-skew` has given it one.
@@ -130,11 +127,19 @@ impl Servers {
     }
 
     /// Waits until the set does its work: a majority has acknowledged some writes in a row, each within a second.
-    pub fn heal(&self) {
+    ///
+    /// # Errors
+    /// If it does not in a minute: nothing that is seen then would be of a set that works.
+    pub fn heal(&self) -> io::Result<()> {
         self.weather.heal();
         let note = doc! { "appendOplogNote": 1, "data": { "healed": true } };
         let (until, mut in_a_row) = (Instant::now() + PATIENCE, 0);
-        while in_a_row < 3 && Instant::now() < until {
+        while in_a_row < 3 {
+            if Instant::now() > until {
+                return Err(io::Error::other(format!(
+                    "no majority acknowledges writes in time, {PATIENCE:?} after healing"
+                )));
+            }
             let begun = Instant::now();
             let mut command = note.clone();
             command.insert("writeConcern", doc! { "w": "majority", "wtimeout": 1_000 });
@@ -142,6 +147,7 @@ impl Servers {
             let acknowledged = reply.is_ok_and(|reply| !reply.contains_key("writeConcernError"));
             in_a_row = if acknowledged && begun.elapsed() < Duration::from_secs(1) { in_a_row + 1 } else { 0 };
         }
+        Ok(())
     }
 }
 

@@ -29,8 +29,12 @@ fn main() {
             number(minutes).zip(number(first)).map(|(minutes, first)| many(first..u64::MAX, Some(minutes)))
         }
         #[cfg(feature = "mutants")]
-        ["mutants", ..] => {
-            coord_simulation::mutants::play(words.get(1).copied(), words.get(2).and_then(|mode| mode_of(mode)), LENGTH)
+        ["mutants"] => coord_simulation::mutants::play(None, None, LENGTH),
+        #[cfg(feature = "mutants")]
+        ["mutants", which] => coord_simulation::mutants::play(Some(which), None, LENGTH),
+        #[cfg(feature = "mutants")]
+        ["mutants", which, mode] => {
+            mode_of(mode).and_then(|mode| coord_simulation::mutants::play(Some(which), Some(mode), LENGTH))
         }
         _ => None,
     };

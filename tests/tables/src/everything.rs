@@ -3,9 +3,9 @@
 //! each key that each of them was shown is what the collection holds.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use coord_faults::random::Random;
@@ -14,6 +14,7 @@ use futures::TryStreamExt;
 use mongodb::bson::{Document, doc};
 use rustix::process::Signal;
 
+use crate::program::{self, Program, Said, bad_end, ended_by_itself};
 use crate::worker::whole;
 
 /// How to run one.
@@ -85,6 +86,7 @@ pub fn run(plan: &Plan) -> io::Result<Option<Findings>> {
     while Instant::now() < end {
         let pause =
             random.between(plan.length / 24, plan.length / 12).min(end.saturating_duration_since(Instant::now()));
+        // Between two blows there are writes, whose changes the next one meets.
         std::thread::sleep(pause);
         match blow % 3 {
             0 => {
@@ -92,11 +94,11 @@ pub fn run(plan: &Plan) -> io::Result<Option<Findings>> {
                 findings.downs += 1;
             }
             1 => {
-                workers[turn].restart(&uri, &plan.folder)?;
+                findings.violations.extend(workers[turn].restart(&uri, &plan.folder)?);
                 findings.kills += 1;
             }
             _ => {
-                let worker = &workers[turn];
+                let worker = &mut workers[turn];
                 worker.signal(Signal::STOP)?;
                 store.roll_over(&set)?;
                 worker.signal(Signal::CONT)?;
@@ -110,25 +112,34 @@ pub fn run(plan: &Plan) -> io::Result<Option<Findings>> {
     let last = Instant::now();
     let there = store.contents()?;
     findings.documents = there.len();
-    while findings.settled.len() < workers.len() && last.elapsed() < PATIENCE {
-        for worker in &mut workers {
-            if findings.settled.contains_key(&worker.name) {
-                continue;
-            }
-            let (seen, runs) = worker.dump()?;
-            if seen == there {
-                findings.settled.insert(worker.name.clone(), last.elapsed());
-                findings.runs.insert(worker.name.clone(), runs);
+    let mut alive = Vec::new();
+    while !workers.is_empty() {
+        let late = last.elapsed() > PATIENCE;
+        for mut worker in std::mem::take(&mut workers) {
+            match worker.dump()? {
+                Ok((seen, runs)) => match difference(&worker.name, &seen, &there) {
+                    None => {
+                        findings.settled.insert(worker.name.clone(), last.elapsed());
+                        findings.runs.insert(worker.name.clone(), runs);
+                        alive.push(worker);
+                    }
+                    Some(difference) if late => {
+                        findings.violations.push(difference);
+                        alive.push(worker);
+                    }
+                    Some(_) => workers.push(worker),
+                },
+                Err(wrong) => {
+                    findings.violations.push(wrong);
+                    worker.kill()?;
+                }
             }
         }
+        // They say nothing when they have seen it all, and a dump of all keys is not made for nothing.
         std::thread::sleep(Duration::from_millis(500));
     }
-    for mut worker in workers {
-        if !findings.settled.contains_key(&worker.name) {
-            let (seen, _) = worker.dump()?;
-            findings.violations.push(difference(&worker.name, &seen, &there));
-        }
-        worker.end()?;
+    for worker in alive {
+        findings.violations.extend(worker.end()?);
     }
     Ok(Some(findings))
 }
@@ -136,11 +147,14 @@ pub fn run(plan: &Plan) -> io::Result<Option<Findings>> {
 /// The `n` of each key.
 type Contents = BTreeMap<i64, i64>;
 
-fn difference(name: &str, seen: &Contents, there: &Contents) -> String {
+/// What a reconciler has not seen; none if it has seen everything.
+fn difference(name: &str, seen: &Contents, there: &Contents) -> Option<String> {
     let lacks = there.keys().filter(|key| !seen.contains_key(key)).count();
     let extra = seen.keys().filter(|key| !there.contains_key(key)).count();
     let stale: Vec<_> = there.iter().filter(|(key, n)| seen.get(key).is_some_and(|seen| seen != *n)).collect();
-    format!("{name} has not seen {lacks} documents, nor that {extra} are gone, nor the last change of {stale:?}")
+    (seen != there).then(|| {
+        format!("{name} has not seen {lacks} documents, nor that {extra} are gone, nor the last change of {stale:?}")
+    })
 }
 
 /// The collection, with the plain driver.
@@ -217,36 +231,32 @@ fn wait<T>(mut call: impl FnMut() -> mongodb::error::Result<T>) -> io::Result<T>
         match call() {
             Ok(value) => return Ok(value),
             Err(error) if Instant::now() > bound => return Err(io::Error::other(error)),
+            // The servers are away: not at once again.
             Err(_) => std::thread::sleep(Duration::from_millis(50)),
         }
     }
 }
 
 /// The plain program: writes until its input ends, and then says how often it has.
-struct Writer {
-    child: Child,
-    output: BufReader<ChildStdout>,
-}
+struct Writer(Program);
 
 impl Writer {
     fn start(plan: &Plan, uri: &str) -> io::Result<Self> {
         let mut command = Command::new(&plan.writer[0]);
-        command
-            .args(&plan.writer[1..])
-            .args([uri, DATABASE, COLLECTION, &plan.documents.to_string(), &plan.seed.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        let mut child = process::spawn(command, Signal::KILL)?;
-        let output = BufReader::new(child.stdout.take().ok_or_else(|| io::Error::other("no output"))?);
-        Ok(Self { child, output })
+        let settings = [uri, DATABASE, COLLECTION, &plan.documents.to_string(), &plan.seed.to_string()];
+        command.args(&plan.writer[1..]).args(settings);
+        Program::start(command).map(Self)
     }
 
+    /// What a reconciler has seen proves nothing unless the writer has ended: whatever it does wrong is an error.
     fn end(mut self) -> io::Result<u64> {
-        drop(self.child.stdin.take());
-        let mut line = String::new();
-        self.output.read_line(&mut line)?;
-        let status = self.child.wait()?;
-        line.trim().parse().map_err(|_| io::Error::other(format!("the writer said '{line}' and ended with {status}")))
+        self.0.close_input();
+        let said = self.0.line(Instant::now() + program::PATIENCE);
+        if let Some(bad) = bad_end("the writer", self.0.child(), program::PATIENCE)? {
+            return Err(io::Error::other(format!("{bad}; it said {said:?}")));
+        }
+        let count = if let Said::Line(line) = &said { line.trim().parse().ok() } else { None };
+        count.ok_or_else(|| io::Error::other(format!("the writer ended with {said:?} instead of a number")))
     }
 }
 
@@ -254,41 +264,43 @@ impl Writer {
 struct Worker {
     name: String,
     command: Vec<String>,
-    child: Child,
-    input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
+    program: Program,
     out: PathBuf,
+    /// How long it may take to answer.
+    patience: Duration,
 }
 
 impl Worker {
     fn start(name: &str, command: &[String], uri: &str, folder: &Path) -> io::Result<Self> {
         let out = folder.join(format!("{name}.seen"));
         let mut started = Command::new(&command[0]);
-        started
-            .args(&command[1..])
-            .args([uri, &format!("{DATABASE}.{COLLECTION}"), "workers=16"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        let mut child = process::spawn(started, Signal::KILL)?;
-        let output = BufReader::new(child.stdout.take().ok_or_else(|| io::Error::other("no output"))?);
-        let input = child.stdin.take();
-        Ok(Self { name: name.to_owned(), command: command.to_vec(), child, input, output, out })
+        started.args(&command[1..]).args([uri, &format!("{DATABASE}.{COLLECTION}"), "workers=16"]);
+        let (name, command, program) = (name.to_owned(), command.to_vec(), Program::start(started)?);
+        Ok(Self { name, command, program, out, patience: program::PATIENCE })
     }
 
-    fn restart(&mut self, uri: &str, folder: &Path) -> io::Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
+    /// Kills it and starts it again. Returns what is wrong if it had ended by itself.
+    fn restart(&mut self, uri: &str, folder: &Path) -> io::Result<Option<String>> {
+        let ended = ended_by_itself(&self.name, self.program.child())?;
+        self.kill()?;
         *self = Self::start(&self.name, &self.command, uri, folder)?;
-        Ok(())
+        Ok(ended)
     }
 
-    fn signal(&self, signal: Signal) -> io::Result<()> {
-        process::signal(&self.child, signal)
+    fn kill(&mut self) -> io::Result<()> {
+        self.program.child().kill()?;
+        self.program.child().wait().map(drop)
     }
 
-    /// What it has seen, and its runs.
-    fn dump(&mut self) -> io::Result<(Contents, u64)> {
-        self.ask(&format!("dump {}", self.out.display()), |answer| answer.starts_with("dumped "))?;
+    fn signal(&mut self, signal: Signal) -> io::Result<()> {
+        process::signal(self.program.child(), signal)
+    }
+
+    /// What it has seen, and its runs; or what is wrong with it: it has ended, or hangs.
+    fn dump(&mut self) -> io::Result<Result<(Contents, u64), String>> {
+        if let Err(wrong) = self.ask(&format!("dump {}", self.out.display()), |answer| answer.starts_with("dumped "))? {
+            return Ok(Err(wrong));
+        }
         let text = std::fs::read_to_string(&self.out)?;
         let pair = |line: &str| {
             let line: serde_json::Value = serde_json::from_str(line).ok()?;
@@ -296,32 +308,105 @@ impl Worker {
         };
         let seen: Option<Contents> = text.lines().map(pair).collect();
         let seen = seen.ok_or_else(|| io::Error::other(format!("{} has dumped something else", self.name)))?;
-        let stats = self.ask("stats", |answer| answer.starts_with('{'))?;
-        let stats: serde_json::Value = serde_json::from_str(&stats)?;
-        Ok((seen, stats.get("runs").and_then(serde_json::Value::as_u64).unwrap_or_default()))
+        Ok(match self.ask("stats", |answer| answer.starts_with('{'))? {
+            Ok(stats) => {
+                let stats: serde_json::Value = serde_json::from_str(&stats)?;
+                Ok((seen, stats.get("runs").and_then(serde_json::Value::as_u64).unwrap_or_default()))
+            }
+            Err(wrong) => Err(wrong),
+        })
     }
 
-    /// Asks, and waits for the answer; `ready` may come before it.
-    fn ask(&mut self, command: &str, wanted: impl Fn(&str) -> bool) -> io::Result<String> {
-        let input = self.input.as_mut().ok_or_else(|| io::Error::other("no input"))?;
-        writeln!(input, "{command}").and_then(|()| input.flush())?;
+    /// Asks, and waits for the answer, or for what is wrong; `ready` may come before it.
+    fn ask(&mut self, command: &str, wanted: impl Fn(&str) -> bool) -> io::Result<Result<String, String>> {
+        match self.program.tell(command) {
+            // It has ended, or is about to: then so do its lines.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            told => told?,
+        }
+        let until = Instant::now() + self.patience;
         loop {
-            let mut line = String::new();
-            if self.output.read_line(&mut line)? == 0 {
-                return Err(io::Error::other(format!("{} has ended", self.name)));
-            }
-            if wanted(&line) {
-                return Ok(line);
-            }
-            if line.trim() != "ready" {
-                return Err(io::Error::other(format!("{} said '{line}' to '{command}'", self.name)));
-            }
+            return Ok(match self.program.line(until) {
+                Said::Line(line) if wanted(&line) => Ok(line),
+                Said::Line(line) if line.trim() == "ready" => continue,
+                Said::Line(line) => {
+                    return Err(io::Error::other(format!("{} said '{line}' to '{command}'", self.name)));
+                }
+                Said::End => Err(format!("{} has ended by itself, or does not speak any more", self.name)),
+                Said::Late => Err(format!("{} did not answer '{command}' within {:?}", self.name, self.patience)),
+            });
         }
     }
 
-    fn end(mut self) -> io::Result<()> {
-        drop(self.input.take());
-        let status = self.child.wait()?;
-        if status.success() { Ok(()) } else { Err(io::Error::other(format!("{} ended with {status}", self.name))) }
+    /// Lets it end. What is wrong with how it does, or that it had ended before.
+    fn end(mut self) -> io::Result<Option<String>> {
+        if let Some(ended) = ended_by_itself(&self.name, self.program.child())? {
+            return Ok(Some(ended));
+        }
+        self.program.close_input();
+        bad_end(&self.name, self.program.child(), self.patience)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_seen_is_told() {
+        let there = Contents::from([(1, 10), (2, 20), (3, 30)]);
+        let difference = |seen: &[(i64, i64)]| difference("it", &seen.iter().copied().collect(), &there);
+        assert_eq!(difference(&[(1, 10), (2, 20), (3, 30)]), None);
+        let found = |seen: &[(i64, i64)], needle: &str| {
+            let difference = difference(seen).expect("there is one");
+            assert!(difference.contains(needle), "{difference}");
+        };
+        found(&[(1, 10), (2, 20)], "not seen 1 documents, nor that 0 are gone, nor the last change of []");
+        found(
+            &[(1, 10), (2, 20), (3, 30), (4, 40)],
+            "not seen 0 documents, nor that 1 are gone, nor the last change of []",
+        );
+        found(
+            &[(1, 10), (2, 19), (3, 30)],
+            "not seen 0 documents, nor that 0 are gone, nor the last change of [(2, 20)]",
+        );
+    }
+
+    fn worker(folder: &Path, script: &str) -> Worker {
+        let command = ["sh", "-c", script].map(str::to_owned);
+        Worker::start("it", &command, "uri", folder).expect("a shell")
+    }
+
+    #[test]
+    fn a_reconciler_that_answers_is_asked() {
+        let scratch = coord_tests::servers::scratch::Scratch::new().expect("a folder");
+        let script = r#"echo ready; read dump file; echo '{"key": 1, "document": {"n": 2}}' > "$file"; echo dumped 1
+            read stats; echo '{"runs": 7}'; read end; exit 0"#;
+        let mut good = worker(scratch.path(), script);
+        assert_eq!(good.dump().expect("an answer"), Ok((Contents::from([(1, 2)]), 7)));
+        assert_eq!(good.end().expect("an end"), None);
+    }
+
+    #[test]
+    fn a_reconciler_that_hangs_or_ended_by_itself_is_a_violation() {
+        let scratch = coord_tests::servers::scratch::Scratch::new().expect("a folder");
+        let mut hangs = worker(scratch.path(), "echo ready; exec sleep 1000");
+        hangs.patience = Duration::from_millis(1);
+        assert!(hangs.dump().expect("no error").is_err_and(|wrong| wrong.contains("did not answer")));
+        assert!(hangs.end().expect("no error").is_some_and(|wrong| wrong.contains("did not end")));
+        let ended = || {
+            let mut ended = worker(scratch.path(), "exit 3");
+            ended.program.child().wait().expect("a child");
+            ended
+        };
+        assert!(ended().dump().expect("no error").is_err_and(|wrong| wrong.contains("has ended by itself")));
+        assert!(ended().end().expect("no error").is_some_and(|wrong| wrong.contains("exit status: 3")));
+        let mut restarted = ended();
+        let wrong = restarted.restart("uri", scratch.path()).expect("no error");
+        assert!(wrong.is_some_and(|wrong| wrong.contains("by itself, with exit status: 3")));
+        // One that was there is killed, and that is all.
+        let mut good = worker(scratch.path(), "exec sleep 1000");
+        assert_eq!(good.restart("uri", scratch.path()).expect("no error"), None);
+        good.kill().expect("it is there");
     }
 }

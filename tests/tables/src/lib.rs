@@ -11,5 +11,6 @@
 
 pub mod check;
 pub mod everything;
+mod program;
 pub mod shards;
 pub mod worker;

@@ -19,6 +19,7 @@ use futures::executor::block_on;
 use rustix::process::Signal;
 
 use crate::check::{Blow, Findings, Line, Write, check};
+use crate::program::{self, bad_end, ended_by_itself};
 
 /// How to run one.
 #[derive(Clone, Debug)]
@@ -64,7 +65,7 @@ pub fn run(plan: &Plan) -> io::Result<Findings> {
         replicas.push(Replica::start(plan, number)?);
     }
     let writer = Writer::start(plan);
-    let mut blows = Vec::new();
+    let (mut blows, mut wrong) = (Vec::new(), Vec::new());
     let mut started = plan.replicas;
     let end = Instant::now() + plan.length;
     while Instant::now() < end {
@@ -72,6 +73,7 @@ pub fn run(plan: &Plan) -> io::Result<Findings> {
         std::thread::sleep(plan.bound() + random.between(Duration::ZERO, Duration::from_secs(3)));
         let victim = random.below(replicas.len());
         if random.chance(0.6) {
+            wrong.extend(ended_by_itself("a replica", &mut replicas[victim].0)?);
             blows.push(Blow { t: now(), kind: "kill" });
             replicas[victim].0.kill()?;
             replicas[victim].0.wait()?;
@@ -80,23 +82,26 @@ pub fn run(plan: &Plan) -> io::Result<Findings> {
         } else {
             blows.push(Blow { t: now(), kind: "stop" });
             process::signal(&replicas[victim].0, Signal::STOP)?;
+            // For shorter than its session lives without a renewal, or for longer.
             std::thread::sleep(random.between(plan.ttl / 2, plan.ttl * 3));
             process::signal(&replicas[victim].0, Signal::CONT)?;
         }
     }
     let writes = writer.end().map_err(|error| io::Error::other(error.to_string()))?;
     let patience = Instant::now() + plan.bound() + PATIENCE;
-    let findings = loop {
+    let mut findings = loop {
         let findings = check(&histories(&plan.folder)?, &writes, &blows, plan.bound());
         let open = findings.violations.iter().any(|violation| violation.contains("never run"));
         if !open || Instant::now() > patience {
             break findings;
         }
+        // The replicas say nothing but in their files, which are long.
         std::thread::sleep(Duration::from_millis(200));
     };
     for replica in replicas {
-        replica.end()?;
+        wrong.extend(replica.end()?);
     }
+    findings.violations.extend(wrong);
     Ok(findings)
 }
 
@@ -123,11 +128,13 @@ impl Replica {
         process::spawn(command, Signal::KILL).map(Self)
     }
 
-    /// Lets it end well.
-    fn end(mut self) -> io::Result<()> {
+    /// Lets it end. What is wrong with how it does, or that it had ended before.
+    fn end(mut self) -> io::Result<Option<String>> {
+        if let Some(ended) = ended_by_itself("a replica", &mut self.0)? {
+            return Ok(Some(ended));
+        }
         drop(self.0.stdin.take());
-        let status = self.0.wait()?;
-        if status.success() { Ok(()) } else { Err(io::Error::other(format!("a replica ended with {status}"))) }
+        bad_end("a replica", &mut self.0, program::PATIENCE)
     }
 }
 
@@ -158,6 +165,7 @@ impl Writer {
                         match block_on(write(&table, key, version)) {
                             Ok(changed) => break changed,
                             Err(error) if error.retryable() || error.code() == Code::OutcomeUnknown => {
+                                // The store is away: not at once again.
                                 std::thread::sleep(Duration::from_millis(20));
                             }
                             Err(error) => return Err(error),
@@ -166,6 +174,7 @@ impl Writer {
                     if changed {
                         lock(&writes).push(Write { sent, acknowledged: now(), key, n: version });
                     }
+                    // Each change has a run that is written down: no more than the checker can read.
                     std::thread::sleep(random.between(Duration::ZERO, Duration::from_millis(30)));
                 }
                 block_on(client.close(PATIENCE))

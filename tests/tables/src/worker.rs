@@ -69,6 +69,7 @@ async fn run_key(request: Request, run: u64, log: &Mutex<Log>, random: &mut Rand
         }
         tell(t, event);
         event = Event::Ok;
+        // So that the run lasts, and another one could meet it.
         tokio::time::sleep(random.between(Duration::from_millis(1), Duration::from_millis(8))).await;
     }
     let t = now();

@@ -6,7 +6,6 @@ Arguments: URI DATABASE COLLECTION DOCUMENTS SEED. Each write gives its document
 import random
 import sys
 import threading
-import time
 
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
@@ -45,18 +44,17 @@ def main():
 
     threading.Thread(target=listen, daemon=True).start()
     dice = random.Random(int(seed))
-    n = 0
+    n = written = 0
     while not ended.is_set():
+        # Also after one that failed, which may have been done.
         n += 1
-        while True:
-            try:
-                write(things, dice, keys, n)
-                break
-            except PyMongoError:
-                # Through failovers, as any program that tries again.
-                time.sleep(0.05)
-                n += 1
-    print(n, flush=True)
+        try:
+            write(things, dice, keys, n)
+            written += 1
+        except PyMongoError:
+            # Through failovers, as any program that tries again, but not at once.
+            ended.wait(0.05)
+    print(written, flush=True)
 
 
 main()

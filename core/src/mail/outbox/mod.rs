@@ -201,14 +201,16 @@ impl Outbox {
     }
 
     /// Sends a mail (again) that has failed, is parked or waits for its time: at once, with all its attempts. Of a mail
-    /// with several recipients, to those who have not accepted it. A second copy can come of it.
+    /// with several recipients, to those who have not accepted it, also where they were refused it for good. A second copy
+    /// can come of it.
     ///
     /// # Errors
     /// `NotFound`; `Conflict` if it is being sent, was sent, expired or was cancelled; those of the store.
     pub async fn retry(&self, id: &str) -> Result<()> {
         let inner = self.inner.clone();
         let update = doc! { "$set": {
-            "st": QUEUED, "att": 0_i64, "due": self.date().await?, "done": 0_i64, "last": "retried by a person"
+            "st": QUEUED, "att": 0_i64, "due": self.date().await?, "done": 0_i64, "again": true,
+            "last": "retried by a person",
         } };
         let states = [MailState::Failed.name(), MailState::Parked.name(), QUEUED];
         self.change(id, &states, update).await?;
@@ -229,7 +231,7 @@ impl Outbox {
 
     async fn date(&self) -> Result<i64> {
         let inner = self.inner.clone();
-        self.inner.core.drive(async move { Ok(inner.now().await) }).await
+        self.inner.core.drive(async move { inner.now().await }).await
     }
 
     async fn change(&self, id: &str, states: &[&str], update: Document) -> Result<()> {
@@ -245,7 +247,8 @@ impl Outbox {
                 Err(match inner.read(&document_id).await? {
                     None => Error::new(Code::NotFound, format!("there is no mail '{id}' in the outbox")),
                     Some(record) => {
-                        let state = record.mail.state.name();
+                        let state =
+                            if record.stored_state == CLAIMED { "chosen to be sent" } else { record.mail.state.name() };
                         Error::new(Code::Conflict, format!("the mail is {state}, and this cannot be done to it now"))
                     }
                 })
@@ -266,7 +269,7 @@ impl Outbox {
                 let finals: Vec<_> =
                     MailState::ALL.into_iter().filter(|state| state.is_final()).map(MailState::name).collect();
                 let before =
-                    inner.now().await.saturating_sub(i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX));
+                    inner.now().await?.saturating_sub(i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX));
                 let filter = doc! { "box": inner.name.as_str(), "st": { "$in": finals }, "done": { "$lte": before } };
                 let write =
                     WriteMany { filter: Filter::parse(filter)?, action: ManyAction::Delete, fence: None, source: None };
@@ -373,14 +376,9 @@ impl Inner {
         documents(&self.core)
     }
 
-    /// The store's date, so that replicas agree whose clocks differ. Our own one only while the store cannot be asked,
-    /// and then it cannot be written either.
-    async fn now(&self) -> i64 {
-        let date = match self.documents() {
-            Ok(documents) => documents.date().await,
-            Err(error) => Err(error),
-        };
-        date.unwrap_or_else(|_| self.core.setup().env.clock.wall()).0
+    /// The store's date, so that replicas agree whose clocks differ: our own never gets into a record.
+    async fn now(&self) -> Result<i64> {
+        Ok(self.documents()?.date().await?.0)
     }
 
     fn document_id(&self, id: &str) -> String {
@@ -420,7 +418,7 @@ impl Inner {
         if key.is_empty() || key.len() > MAX_MAIL_KEY {
             return Err(Error::invalid(format!("key: it has 1 to {MAX_MAIL_KEY} bytes")));
         }
-        let now = self.now().await;
+        let now = self.now().await?;
         if options.expires_ms.is_some_and(|expires| expires <= options.not_before_ms.unwrap_or(now).max(now)) {
             return Err(Error::invalid("expires: it lies before the mail may be sent"));
         }

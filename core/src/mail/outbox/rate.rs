@@ -40,7 +40,7 @@ impl Inner {
 
     async fn window(&self, what: &str, rate: Rate) -> Result<Window> {
         let length = i64::try_from(rate.per.as_millis()).unwrap_or(i64::MAX).max(1);
-        let number = self.now().await / length;
+        let number = self.now().await? / length;
         let key = Key::new(format!("{}/{what}/{length}/{number}", self.name))?;
         Ok(Window { key, end: (number + 1) * length })
     }
@@ -58,7 +58,7 @@ impl Inner {
         if self.options.rate.is_none() && self.options.per_domain_rate.is_none() {
             return Ok(());
         }
-        let filter = Filter::parse(doc! { "end": { "$lt": self.now().await - KEPT_MS } })?;
+        let filter = Filter::parse(doc! { "end": { "$lt": self.now().await? - KEPT_MS } })?;
         let write = WriteMany { filter, action: ManyAction::Delete, fence: None, source: None };
         self.documents()?.write_many(&TableName::parse(TABLE)?, write).await?;
         Ok(())

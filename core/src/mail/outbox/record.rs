@@ -94,7 +94,7 @@ pub struct Mail {
     pub attempts: u32,
     /// Its Message-ID, the same in every copy.
     pub message_id: String,
-    /// When it was enqueued, in milliseconds since 1970 by that process's clock.
+    /// When it was enqueued, in milliseconds since 1970 by the store's clock.
     pub created_ms: i64,
     /// When it may be sent, or tried again.
     pub due_ms: i64,
@@ -153,6 +153,8 @@ pub(super) struct Record {
     pub(super) by: String,
     /// The stamp of the write that recorded an outcome, so that a sender knows its own again.
     pub(super) stamp: String,
+    /// A person wants it sent to those as well who were refused it for good.
+    pub(super) again: bool,
 }
 
 /// The id of the mail with this key.
@@ -194,7 +196,15 @@ impl Record {
             sender: text("sid"),
         };
         let message = document.get_str("msg").ok().filter(|text| !text.is_empty()).map(str::to_owned);
-        Ok(Self { mail, document_id, stored_state, message, by: text("by"), stamp: text("stamp") })
+        Ok(Self {
+            mail,
+            document_id,
+            stored_state,
+            message,
+            by: text("by"),
+            stamp: text("stamp"),
+            again: document.get_bool("again").unwrap_or(false),
+        })
     }
 }
 

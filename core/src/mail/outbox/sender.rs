@@ -214,7 +214,7 @@ impl Inner {
 
     /// Claims up to so many mails that are due, in the session's name.
     async fn claim(&self, session: &Arc<Session>, by: &str, most: usize) -> Result<Vec<Record>> {
-        let due = doc! { "box": self.name.as_str(), "st": QUEUED, "due": { "$lte": self.now().await } };
+        let due = doc! { "box": self.name.as_str(), "st": QUEUED, "due": { "$lte": self.now().await? } };
         let found = self.find(due, doc! { "due": 1, "_id": 1 }, most as u64, Part::State).await?;
         if found.is_empty() {
             return Ok(Vec::new());
@@ -231,32 +231,42 @@ impl Inner {
         let by = doc! { "_id": &record.document_id, "by": &record.by };
         match self.attempt(session, &record).await {
             Ok(Attempted::Later { due, why }) => {
-                let back = doc! { "$set": { "st": QUEUED, "by": "", "sid": "", "due": due, "last": why } };
+                let back = |now: i64| {
+                    let due = due.unwrap_or(now + RETRY_MS);
+                    doc! { "st": QUEUED, "by": "", "sid": "", "due": due, "last": &why }
+                };
                 self.record_until_known(&record, by, back, None).await;
             }
+            Ok(Attempted::TooLate) => self.record_until_known(&record, by, expired, None).await,
             Ok(Attempted::Done { recipients, attempts, text }) => {
                 let last = attempts >= self.options.attempts;
                 let Next { state, maybe } = next(&recipients, self.options.on_doubt == OnDoubt::Park, last);
                 let pause = self.core.setup().env.jittered(self.options.pause(attempts));
-                let due = self.now().await.saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX));
-                let mut fields = doc! {
-                    "st": state.name(), "by": "", "sid": "", "att": i64::from(attempts), "due": due,
-                    "to": recipients_bson(&recipients), "last": text, "maybe": maybe || record.mail.maybe_sent,
-                };
-                if state.is_final() {
-                    fields.insert("done", self.now().await);
-                    if state == MailState::Sent {
-                        fields.insert("msg", "");
+                let pause = i64::try_from(pause.as_millis()).unwrap_or(i64::MAX);
+                let outcome = |now: i64| {
+                    let mut fields = doc! {
+                        "st": state.name(), "by": "", "sid": "", "att": i64::from(attempts),
+                        "due": now.saturating_add(pause), "to": recipients_bson(&recipients), "last": &text,
+                        "maybe": maybe || record.mail.maybe_sent, "again": false,
+                    };
+                    if state.is_final() {
+                        fields.insert("done", now);
+                        if state == MailState::Sent {
+                            fields.insert("msg", "");
+                        }
                     }
-                }
+                    fields
+                };
                 let accepted = recipients.iter().any(|one| one.status == Status::Accepted);
-                self.record_until_known(&record, by, doc! { "$set": fields }, accepted.then_some(&recipients)).await;
+                self.record_until_known(&record, by, outcome, accepted.then_some(&recipients)).await;
             }
             Err(error) => {
-                let done = doc! { "$set": {
-                    "st": MailState::Failed.name(), "by": "", "sid": "", "done": self.now().await, "last": error.message(),
-                } };
-                self.record_until_known(&record, by, done, None).await;
+                let failed = |now: i64| {
+                    doc! {
+                        "st": MailState::Failed.name(), "by": "", "sid": "", "done": now, "last": error.message(),
+                    }
+                };
+                self.record_until_known(&record, by, failed, None).await;
             }
         }
     }
@@ -266,20 +276,25 @@ impl Inner {
     /// # Errors
     /// What no attempt can change: the mail has failed.
     async fn attempt(self: &Arc<Self>, session: &Arc<Session>, record: &Record) -> Result<Attempted> {
+        // Its time may have ended since somebody looked for such.
+        match self.now().await {
+            Ok(now) if record.mail.expires_ms.is_some_and(|expires| expires <= now) => return Ok(Attempted::TooLate),
+            Ok(_) => {}
+            Err(error) => return Ok(Attempted::Later { due: None, why: error.message().to_owned() }),
+        }
         let text = record
             .message
             .as_deref()
             .ok_or_else(|| Error::new(Code::CorruptState, "the mail's message is gone from the outbox"))?;
         let wire = self.mailer.prepare(Message::from_json(text)?)?;
         let mut ledger = Ledger::new(wire.recipients.len());
-        settle(&mut ledger, &wire, &record.mail.recipients);
+        settle(&mut ledger, &wire, record);
         let open = wire.recipients.iter().zip(&ledger.fates).filter(|(_, fate)| **fate == Fate::Open);
         let domains: BTreeSet<String> = open.map(|(mailbox, _)| mailbox.domain().to_ascii_lowercase()).collect();
-        let soon = self.now().await + RETRY_MS;
-        let later = |error: &Error| Attempted::Later { due: soon, why: error.message().to_owned() };
+        let later = |error: &Error| Attempted::Later { due: None, why: error.message().to_owned() };
         match self.count(&domains).await {
             Ok(None) => {}
-            Ok(Some(due)) => return Ok(Attempted::Later { due, why: "held back by a rate limit".into() }),
+            Ok(Some(due)) => return Ok(Attempted::Later { due: Some(due), why: "held back by a rate limit".into() }),
             Err(error) => return Ok(later(&error)),
         }
         // A renewal gives a little less than that; while the message is sent, the session is renewed on.
@@ -313,23 +328,25 @@ impl Inner {
         Ok(Attempted::Done { recipients, attempts, text })
     }
 
-    /// Writes a mail's next state until the store has acknowledged it, or the mail is somebody else's; then what was
-    /// found out is kept as `late`.
+    /// Writes a mail's next state, as of the store's date, until the store has acknowledged it, or the mail is somebody
+    /// else's; then what was found out is kept as `late`.
     async fn record_until_known(
         &self,
         record: &Record,
         mut by: Document,
-        mut update: Document,
+        fields: impl Fn(i64) -> Document,
         accepted: Option<&Vec<Recipient>>,
     ) {
         let env = self.core.setup().env.clone();
         let stamp = self.stamp();
         by.insert("st", doc! { "$in": Self::with_a_sender() });
-        if let Ok(fields) = update.get_document_mut("$set") {
-            fields.insert("stamp", &stamp);
-        }
         loop {
-            let error = match self.update(by.clone(), update.clone()).await {
+            let written = async {
+                let mut fields = fields(self.now().await?);
+                fields.insert("stamp", &stamp);
+                self.update(by.clone(), doc! { "$set": fields }).await
+            };
+            let error = match written.await {
                 Ok(1..) => return,
                 Ok(0) => match self.read(&record.document_id).await {
                     Ok(Some(found)) if found.stamp == stamp => return,
@@ -365,11 +382,11 @@ impl Inner {
     /// Marks what is too late, takes over from the dead, and finds what this process has claimed without knowing it.
     async fn sweep(&self, session: &Arc<Session>, in_flight: &InFlight) -> Result<()> {
         self.forget_rates().await?;
-        let expired = doc! {
-            "box": self.name.as_str(), "st": QUEUED, "exp": { "$gt": 0_i64, "$lte": self.now().await },
+        let now = self.now().await?;
+        let too_late = doc! {
+            "box": self.name.as_str(), "st": QUEUED, "exp": { "$gt": 0_i64, "$lte": now },
         };
-        let done = doc! { "$set": { "st": MailState::Expired.name(), "done": self.now().await, "msg": "" } };
-        self.update(expired, done).await?;
+        self.update(too_late, doc! { "$set": expired(now) }).await?;
         let filter = doc! { "box": self.name.as_str(), "st": { "$in": Self::with_a_sender() } };
         let held = self.find(filter, doc! { "_id": 1 }, SWEPT, Part::State).await?;
         let mut senders = BTreeSet::new();
@@ -409,7 +426,7 @@ impl Inner {
         };
         let last = "its sender died, and may have sent it";
         let doubt = doc! { "$set": {
-            "st": state.name(), "by": "", "sid": "", "maybe": true, "due": self.now().await, "last": last,
+            "st": state.name(), "by": "", "sid": "", "maybe": true, "due": self.now().await?, "last": last,
         } };
         self.update(doc! { "box": self.name.as_str(), "sid": sender, "st": SENDING }, doubt).await.map(|_| ())
     }
@@ -417,9 +434,11 @@ impl Inner {
 
 /// What came of an attempt.
 enum Attempted {
-    /// Nothing was sent: to be looked at again at this moment.
+    /// Nothing was sent, and its time is over.
+    TooLate,
+    /// Nothing was sent: to be looked at again at this moment, or soon.
     Later {
-        due: i64,
+        due: Option<i64>,
         why: String,
     },
     Done {
@@ -429,14 +448,20 @@ enum Attempted {
     },
 }
 
-/// Those who have the message, or can never have it, are not sent to again.
-fn settle(ledger: &mut Ledger, wire: &Wire, known: &[Recipient]) {
+/// What becomes of a mail whose time is over.
+fn expired(now: i64) -> Document {
+    doc! { "st": MailState::Expired.name(), "by": "", "sid": "", "done": now, "msg": "" }
+}
+
+/// Those who have the message are not sent to again, nor are those who were refused it for good, unless a person wants it.
+fn settle(ledger: &mut Ledger, wire: &Wire, record: &Record) {
     for (mailbox, fate) in wire.recipients.iter().zip(&mut ledger.fates) {
-        let Some(one) = known.iter().find(|one| one.address == mailbox.address()) else { continue };
+        let known = record.mail.recipients.iter().find(|one| one.address == mailbox.address());
+        let Some(one) = known else { continue };
         let reply = Reply { code: one.code, text: one.text.clone() };
         match one.status {
             Status::Accepted => *fate = Fate::Accepted(reply),
-            Status::Rejected if one.permanent => *fate = Fate::Refused { reply, permanent: true },
+            Status::Rejected if one.permanent && !record.again => *fate = Fate::Refused { reply, permanent: true },
             _ => {}
         }
     }

@@ -41,13 +41,13 @@ fn changes_beside_a_listing_come_after_it_and_those_in_it_do_not_come_again() {
     let mut sequence = Sequence::new();
     assert!(sequence.wants_listing());
     sequence.on_gap(Position(10));
-    sequence.on_change(Position(11), 1u8, Changed::Apply(11u64));
+    sequence.on_change(Place::whole(Position(11)), 1u8, Changed::Apply(11u64));
     assert!(!sequence.on_listing(Position(9)), "from before the stream: what is between would be missing");
     assert!(sequence.on_listing(Position(12)));
-    sequence.on_change(Position(12), 1, Changed::Apply(12));
+    sequence.on_change(Place::whole(Position(12)), 1, Changed::Apply(12));
     sequence.on_listed(1, 12);
-    sequence.on_change(Position(14), 2, Changed::Apply(14));
-    sequence.on_change(Position(13), 3, Changed::Delete(None));
+    sequence.on_change(Place::whole(Position(14)), 2, Changed::Apply(14));
+    sequence.on_change(Place::whole(Position(13)), 3, Changed::Delete(None));
     sequence.on_listed(3, 3);
     sequence.on_listing_done();
     assert_eq!(
@@ -62,10 +62,10 @@ fn changes_beside_a_listing_come_after_it_and_those_in_it_do_not_come_again() {
         ]
     );
     assert_eq!(sequence.position(), Position(14));
-    sequence.on_change(Position(12), 1, Changed::Apply(12));
-    sequence.on_change(Position(13), 3, Changed::Delete(None));
+    sequence.on_change(Place::whole(Position(12)), 1, Changed::Apply(12));
+    sequence.on_change(Place::whole(Position(13)), 3, Changed::Delete(None));
     assert!(!sequence.has_events(), "told again after the stream was opened anew");
-    sequence.on_change(Position(14), 5, Changed::Apply(14));
+    sequence.on_change(Place::whole(Position(14)), 5, Changed::Apply(14));
     assert_eq!(drain(&mut sequence), [Event::Apply { key: 5, value: 14 }], "made as one with a change that was told");
     sequence.on_progress(Position(20));
     assert_eq!(sequence.position(), Position(20));
@@ -85,6 +85,49 @@ fn a_gap_within_a_listing_is_healed_by_it_only_if_it_is_from_later() {
     sequence.on_listing_failed();
     assert!(sequence.wants_listing());
     assert_eq!(drain(&mut sequence), [Event::Init, Event::Init]);
+}
+
+#[test]
+fn one_goes_on_from_before_a_place_of_which_more_may_come() {
+    let part = |position| Place { position: Position(position), last: false };
+    let mut sequence = Sequence::after(Position(10));
+    assert_eq!(sequence.resume(), Position(10));
+    sequence.on_change(part(20), 1u8, Changed::Apply(1u64));
+    sequence.on_change(part(20), 2, Changed::Apply(2));
+    sequence.on_change(Place::whole(Position(30)), 1, Changed::Delete(None));
+    let mut places = Vec::new();
+    while sequence.pop().is_some() {
+        places.push((sequence.position().0, sequence.resume().0));
+    }
+    assert_eq!(places, [(20, 19), (20, 19), (30, 30)]);
+    sequence.on_change(part(40), 2, Changed::Delete(None));
+    sequence.pop();
+    sequence.on_place(part(41));
+    assert_eq!(
+        (sequence.position(), sequence.resume()),
+        (Position(41), Position(40)),
+        "of one that need not be told, too"
+    );
+    sequence.on_progress(Position(41));
+    assert_eq!(sequence.resume(), Position(41), "now no more can come");
+
+    // Who goes on from there is told both, and of what lies before nothing.
+    let mut again = Sequence::after(Position(19));
+    again.on_change(Place::whole(Position(19)), 3, Changed::Apply(3));
+    again.on_change(part(20), 1, Changed::Apply(1));
+    again.on_change(part(20), 2, Changed::Apply(2));
+    assert_eq!(drain(&mut again), [Event::Apply { key: 1, value: 1 }, Event::Apply { key: 2, value: 2 }]);
+
+    // Beside a listing as well.
+    let mut sequence = Sequence::new();
+    sequence.on_gap(Position(1));
+    sequence.on_listing(Position(5));
+    sequence.on_change(part(7), 1, Changed::Apply(1));
+    sequence.on_listing_done();
+    drain(&mut sequence);
+    assert_eq!((sequence.position(), sequence.resume()), (Position(7), Position(6)));
+    sequence.on_change(part(7), 2, Changed::Apply(2));
+    assert_eq!(drain(&mut sequence).len(), 1);
 }
 
 #[derive(Clone, Debug)]
@@ -148,7 +191,7 @@ impl World {
         if let Some((key, value)) = self.changes.get(self.heard).copied() {
             self.heard += 1;
             let change = value.map_or(Changed::Delete(None), Changed::Apply);
-            self.sequence.on_change(Position(self.heard as u64), key, change);
+            self.sequence.on_change(Place::whole(Position(self.heard as u64)), key, change);
         } else {
             self.sequence.on_progress(Position(self.heard as u64));
         }

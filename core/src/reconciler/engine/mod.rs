@@ -171,8 +171,19 @@ impl Engine {
     // --- keys come in ---
 
     /// The key has changed. Not ours to run: dropped.
-    pub(super) fn add(&self, key: Arc<Key>) -> bool {
-        self.put(key, |queue, key, now| queue.add(key, now))
+    pub(super) fn add(&self, key: Arc<Key>) {
+        let _ = self.put(key, |queue, key, now| Ok(queue.add(key, now)));
+    }
+
+    /// Somebody asks for the key to be run, after this time. Whether it is taken in is decided with the queue's lock held,
+    /// so that what is refused is never said to be planned, whoever closes, drains or revokes meanwhile.
+    pub(super) fn ask(&self, key: Arc<Key>, delay: Duration) -> std::result::Result<bool, Refused> {
+        self.put(key, |queue, key, now| {
+            if !queue.takes_in() {
+                return Err(Refused::Closed);
+            }
+            Ok(queue.add_after(key, delay, now))
+        })
     }
 
     /// The key is gone from the source: it is run, and remembered for whoever gets its part next.
@@ -181,29 +192,29 @@ impl Engine {
         self.add(key);
     }
 
-    pub(super) fn add_after(&self, key: Arc<Key>, delay: Duration) -> bool {
-        self.put(key, |queue, key, now| queue.add_after(key, delay, now))
-    }
-
     /// The key exists, and its source is gone through once more.
     pub(super) fn refresh(&self, key: Arc<Key>) {
-        self.put(key, |queue, key, now| queue.refresh(key, now));
+        let _ = self.put(key, |queue, key, now| Ok(queue.refresh(key, now)));
     }
 
     /// Adds a key that is ours to run. The right is looked at within the queue's lock: a part that is given up is taken
     /// from the rights first, and its keys from the queue then.
-    fn put(&self, key: Arc<Key>, put: impl FnOnce(&mut WorkQueue<Arc<Key>>, Arc<Key>, Timestamp) -> bool) -> bool {
+    fn put(
+        &self,
+        key: Arc<Key>,
+        put: impl FnOnce(&mut WorkQueue<Arc<Key>>, Arc<Key>, Timestamp) -> std::result::Result<bool, Refused>,
+    ) -> std::result::Result<bool, Refused> {
         let now = self.now();
         let mut queue = self.queue();
         if !self.is_ours(&key) {
-            return false;
+            return Err(Refused::NotOurs);
         }
-        let news = put(&mut queue, key, now);
+        let news = put(&mut queue, key, now)?;
         drop(queue);
         if news {
             self.takable.notify_one();
         }
-        news
+        Ok(news)
     }
 
     /// Lists all keys, and adds those that are ours. Tries until that is done.
@@ -482,6 +493,15 @@ enum Take {
 
 /// The key is not this replica's any more.
 struct Forgotten;
+
+/// Why a key is not taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// The reconciler was closed, or drains.
+    Closed,
+    /// Another replica runs it.
+    NotOurs,
+}
 
 /// A request whose fetch was given up goes back at once.
 struct GiveBack(Option<Request>);

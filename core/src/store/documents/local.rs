@@ -243,6 +243,7 @@ pub(in crate::store) fn change_of(
         previous: before,
         revision: outcome.document.as_ref().map(|_| Revision(position.0)),
         position,
+        last: true,
         at,
         source: write.source.clone(),
         changed,

@@ -199,14 +199,24 @@ pub struct Change {
     pub previous: Option<Document>,
     /// The state of `document`.
     pub revision: Option<Revision>,
-    /// The change's place in the history.
+    /// The change's place in the history. Changes that were made as one may have one place.
     pub position: Position,
+    /// Whether no other change of this place follows. False also where the store cannot tell.
+    pub last: bool,
     /// When it was, by the store's clock.
     pub at: WallTime,
     /// Which client wrote; none if that is not known: another program, and any deletion on MongoDB.
     pub source: Option<String>,
     /// The paths that an update has changed or removed, in order. Empty for other operations.
     pub changed: Vec<String>,
+}
+
+impl Change {
+    /// Up to where everything has been told with this change: its own place, or the one before while others of its place
+    /// may follow.
+    pub fn told(&self) -> Position {
+        if self.last { self.position } else { self.position.before() }
+    }
 }
 
 /// The changes of a table, for ever: the store reconnects behind it. Begins with [`Event::Gap`] if from [`From::Now`]. An
@@ -250,8 +260,10 @@ pub trait Documents: Send + Sync {
     /// Counts the documents that match.
     fn count(&self, table: &TableName, filter: Filter) -> BoxFuture<'_, Result<u64>>;
 
-    /// The store's date, the same for all its users however their own clocks are set. May be older than the call by what
-    /// a clock's rate is wrong in a minute.
+    /// The store's date, the same for all its users however their own clocks are set. May be older than the call by how
+    /// long an answer takes and what a clock's rate is wrong in a minute. It may go back: after another member of a
+    /// replica set has become primary, whose clock is behind, and where somebody sets the store's clock. So it says when
+    /// something is due, and never who may do it.
     fn date(&self) -> BoxFuture<'_, Result<WallTime>>;
 
     /// Runs an aggregation pipeline. MongoDB only. A pipeline that writes (`$out`, `$merge`) is `InvalidArgument`.

@@ -4,7 +4,7 @@
 //! Invariants: a stream that is silent for longer than it promised is given up; nothing of the driver is interrupted
 //! half way, but for the store's closing; the place after the last event is always known, if there is one.
 
-use std::sync::Arc;
+use std::future::Future;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -16,7 +16,6 @@ use tokio::sync::mpsc;
 use super::Inner;
 use super::connect::prepare;
 use super::errors::history_is_lost;
-use crate::env::Task;
 use crate::error::{Code, Result};
 
 /// A change stream of the driver.
@@ -25,30 +24,25 @@ pub(super) type Stream = ChangeStream<ChangeStreamEvent<Document>>;
 /// An event of it.
 pub(super) type Event = ChangeStreamEvent<Document>;
 
-/// A running change stream. One that is left behind ends by itself when its request is answered; only when the store
-/// closes, and its connections with it, it is ended at once.
-pub(super) struct Feed {
-    reports: mpsc::Receiver<Pumped>,
-    task: Task,
-    inner: Arc<Inner>,
-}
+/// A running change stream.
+pub(super) struct Feed(mpsc::Receiver<Pumped>);
 
 impl Feed {
     /// Starts to read.
     ///
     /// # Errors
     /// `Closed`.
-    pub(super) fn start(inner: &Arc<Inner>, stream: Stream) -> Result<Self> {
+    pub(super) fn start(inner: &Inner, stream: Stream) -> Result<Self> {
         let (sender, reports) = mpsc::channel(1);
-        let task = inner.tasks.spawn(pump(stream, sender))?;
-        Ok(Self { reports, task, inner: Arc::clone(inner) })
+        spawn_pump(inner, pump(stream, sender))?;
+        Ok(Self(reports))
     }
 
     /// The next event, with the place after it in `token`. None when this stream is over; the next can go on from
     /// `token`, if that is left.
     pub(super) async fn next(&mut self, token: &mut Option<ResumeToken>) -> Option<Event> {
         loop {
-            let reached = match tokio::time::timeout(SILENCE, self.reports.recv()).await {
+            let reached = match tokio::time::timeout(SILENCE, self.0.recv()).await {
                 Ok(Some(Pumped::Event(event, reached))) => {
                     *token = reached.or_else(|| token.take());
                     return Some(*event);
@@ -71,14 +65,6 @@ impl Feed {
     }
 }
 
-impl Drop for Feed {
-    fn drop(&mut self) {
-        if *self.inner.closing.borrow() {
-            self.task.abort();
-        }
-    }
-}
-
 /// What a pump reports.
 enum Pumped {
     /// An event, and the place after it.
@@ -87,6 +73,20 @@ enum Pumped {
     Quiet(Option<ResumeToken>),
     /// The change stream is over, and whether the next can go on from the last place.
     Over { resumable: bool },
+}
+
+/// Runs what reads a change stream. It ends by itself when nobody listens any more and its request is answered, which takes
+/// up to [`QUIET`]; only when the store closes, and its connections with it, it is ended at once.
+pub(super) fn spawn_pump(inner: &Inner, pump: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+    let mut closing = inner.closing.subscribe();
+    inner.tasks.spawn(async move {
+        tokio::select! {
+            () = pump => {}
+            // An error means that the store itself is gone.
+            _ = closing.wait_for(|closing| *closing) => {}
+        }
+    })?;
+    Ok(())
 }
 
 async fn pump(mut stream: Stream, out: mpsc::Sender<Pumped>) {

@@ -119,6 +119,24 @@ fn a_document_that_no_order_explains_is_found() {
 }
 
 #[test]
+fn a_read_that_lacks_a_write_of_this_generation_is_found_also_where_reads_may_be_old() {
+    let terms = Terms { stale: calls::STALE, ..TERMS };
+    let asked = |t: u64, ask: Ask, answer: Answer| {
+        let lock = || "k0".to_owned();
+        vec![
+            line(t, Event::Asked { lock: lock(), n: 1, ask }),
+            line(t + 2, Event::Answered { lock: lock(), n: 1, answer }),
+        ]
+    };
+    let put = asked(1, Ask::Put { v: 1 }, Answer::Done);
+    let stale = calls::STALE.as_millis() as u64;
+    let read = |t: u64| histories(&[("w1.1.table", put.clone()), ("w2.1.table", asked(t, Ask::Get, Answer::Nothing))]);
+    assert_eq!(read(stale).check(terms).violations, Vec::<String>::new());
+    let found = read(stale + 10).check(terms).violations;
+    assert!(found.len() == 1 && found[0].starts_with("k0: no order"), "{found:?}");
+}
+
+#[test]
 fn a_watch_that_tells_another_story_is_found() {
     let watch = |tokens: &[Option<i64>]| {
         let lines = tokens.iter().map(|token| line(1, Event::Watched { lock: "e".into(), token: *token }));
@@ -137,6 +155,27 @@ fn a_token_that_falls_or_repeats_is_found() {
     assert!(violations(&falls)[0].contains("is not above 10"), "{:?}", violations(&falls));
     let repeats = histories(&[("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", hold(1, 10, 4, 40, 50))]);
     assert!(violations(&repeats)[0].contains("granted twice"), "{:?}", violations(&repeats));
+}
+
+#[test]
+fn only_overlaps_and_the_order_of_tokens_find_a_wrong_protocol_out() {
+    let clean = histories(&[("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", hold(1, 11, 21, 30, 40))]).check(TERMS);
+    assert_eq!(clean.exclusion_is_broken(), Ok(false));
+    // Something else is wrong; the same with workers that do not end well.
+    let mut other = clean.clone();
+    other.violations = vec!["w1 did not end well when it was asked to".into()];
+    assert_eq!(other.exclusion_is_broken(), Ok(false));
+    let broken = [
+        [("w1.1", hold(1, 10, 0, 5, 2000)), ("w2.1", hold(1, 11, 100, 200, 300))],
+        [("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", hold(1, 9, 30, 40, 50))],
+        [("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", hold(1, 10, 4, 40, 50))],
+    ];
+    for workers in broken {
+        let findings = histories(&workers).check(TERMS);
+        assert_eq!(findings.exclusion_is_broken(), Ok(true), "{findings:?}");
+        // Of workers that end by themselves nothing is said.
+        assert!(Findings { ended: 1, ..findings }.exclusion_is_broken().is_err());
+    }
 }
 
 #[test]
@@ -181,12 +220,19 @@ fn a_campaign_without_power_says_so() {
     let mut weak = histories(&[("w1.1", hold(1, 10, 0, 5, 20))]);
     weak.faults.push(Fault { t: 500 * MS, until: 501 * MS, kind: "kill".into(), target: "w1".into() });
     let weaknesses = weak.check(TERMS).weaknesses;
-    assert_eq!(weaknesses.len(), 3, "{weaknesses:?}");
+    // It has no documents and no watches.
+    assert_eq!(weaknesses.len(), 5, "{weaknesses:?}");
     // A fault of servers while nobody held anything, and a worker that never got anything.
     weak.faults.push(Fault { t: 600 * MS, until: 601 * MS, kind: "step-down".into(), target: "servers".into() });
     weak.workers.insert("c1.1".into(), Vec::new());
-    let weaknesses = weak.check(TERMS).weaknesses;
-    assert_eq!(weaknesses.len(), 5, "{weaknesses:?}");
+    let findings = weak.check(TERMS);
+    assert_eq!(findings.weaknesses.len(), 7, "{findings:?}");
+    assert_eq!(findings.idle_languages(), ["nobody in c was granted anything"]);
+    // Nothing was put into an order either where there were no calls.
+    let silent = histories(&[("w1.1", Vec::new())]).check(TERMS).weaknesses;
+    for what in ["locks and elections were put", "documents were put", "told of a term"] {
+        assert!(silent.iter().any(|weakness| weakness.contains(what)), "{what}: {silent:?}");
+    }
 }
 
 #[test]

@@ -179,6 +179,7 @@ func (w *worker) attempt() {
 			code = "Timeout"
 		}
 		w.log.note(now(), "refused", name, fmt.Sprintf(`"n":%d,"code":%q`, w.attempts, code))
+		// So that who was refused does not keep the others from their turns.
 		time.Sleep(w.between(time.Millisecond, 200*time.Millisecond))
 		return
 	}
@@ -228,6 +229,7 @@ func (w *worker) hold(name string, held claim) {
 		if w.chance(0.3) {
 			w.writeResource(name, token)
 		}
+		// The hold's length is the point: it is checked now and then until it has lasted so long.
 		time.Sleep(w.between(time.Millisecond, 20*time.Millisecond))
 	}
 	clean := giveBack(held) == nil

@@ -11,7 +11,8 @@ use super::super::errors::Doing;
 use crate::error::{Code, Error, Result};
 use crate::time::{Timestamp, WallTime};
 
-/// What the server has said its date was, and when that was on our own clock.
+/// What the server has said its date was, and when its answer had come on our own clock: the date that is told is never
+/// ahead of the server's by the time that a request took.
 #[derive(Debug, Default)]
 pub(in crate::store::mongodb) struct KnownDate(Mutex<Option<(Timestamp, WallTime)>>);
 
@@ -22,8 +23,8 @@ impl KnownDate {
 
     /// What the date is at `now`, and for how long nobody was asked.
     fn at(&self, now: Timestamp) -> Option<(WallTime, Duration)> {
-        let (asked, date) = self.with(|known| *known)?;
-        let passed = now.since(asked);
+        let (answered, date) = self.with(|known| *known)?;
+        let passed = now.since(answered);
         let passed_ms = i64::try_from(passed.as_millis()).unwrap_or(i64::MAX);
         Some((WallTime(date.0.saturating_add(passed_ms)), passed))
     }
@@ -31,8 +32,7 @@ impl KnownDate {
 
 impl Inner {
     pub(super) async fn date(&self) -> Result<WallTime> {
-        let asked = self.env.now();
-        let known = self.date.at(asked);
+        let known = self.date.at(self.env.now());
         if let Some((date, age)) = known
             && age < GOOD_FOR
         {
@@ -51,7 +51,8 @@ impl Inner {
         };
         let date = answer.get_datetime("localTime").map_err(|_| Error::unavailable("the server tells no date"))?;
         let date = WallTime(date.timestamp_millis());
-        self.date.with(|known| *known = Some((asked, date)));
+        let answered = self.env.now();
+        self.date.with(|known| *known = Some((answered, date)));
         Ok(date)
     }
 }

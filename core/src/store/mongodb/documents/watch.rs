@@ -1,20 +1,26 @@
 //! Watching a collection: a change stream that goes on from its last token, and says so when it cannot.
 //!
+//! Changes that were made as one have one place, the time of their entry in the oplog, and the stream does not say which
+//! of them is the last. What was made in a transaction carries its number. In a replica set before MongoDB 6.1 everything
+//! else is alone at its place. Later servers also put other writes into one entry (what a TTL index removes, batches of
+//! inserts), and the shards of a cluster may each have an entry of one time; neither says so, and no change of theirs is
+//! known to be the last of its place.
+//!
 //! Three parts, as for the locks: a *pump* owns one change stream and is never interrupted; the *supervisor* listens to
 //! it, watches the time, and opens the next one; the receiver is what the caller reads. A token that the server has once
 //! refused is not used again.
 
 use std::time::Duration;
 
-use bson::Document;
+use bson::{Document, doc};
 use mongodb::change_stream::ChangeStream;
 use mongodb::change_stream::event::{ChangeStreamEvent, OperationType, ResumeToken};
-use mongodb::options::{FullDocumentBeforeChangeType, FullDocumentType};
+use mongodb::options::{FullDocumentBeforeChangeType, FullDocumentType, ReadPreference, SelectionCriteria};
 use tokio::sync::mpsc;
 
 use super::super::errors::history_is_lost;
+use super::super::feed::spawn_pump;
 use super::{Table, WATCH, faults, no_previous, position_of, revision_of, source_of, timestamp_of, visible};
-use crate::env::Task;
 use crate::error::{Code, Error, Result};
 use crate::protocol::document::{Key, Position, RESERVED, WRITTEN_BY};
 use crate::store::documents::{Change, Changes, Event, From, Operation, WatchOptions};
@@ -38,25 +44,34 @@ pub(super) async fn open(table: Table, options: WatchOptions) -> Result<Changes>
             let now = table.position().await?;
             (now, Some(Event::Gap(now)), None)
         }
-        From::After(place) => (before(place), None, None),
+        // So that what has happened at the place comes (again): a transaction's changes have one place.
+        From::After(place) => (place.before(), None, None),
         From::Time(time) => {
             let seconds = u64::try_from(time.0.max(0) / 1_000).unwrap_or(0);
-            (before(Position(seconds << 32)), None, Some(time))
+            (Position(seconds << 32).before(), None, Some(time))
         }
     };
+    let groups = groups_writes(&table).await?;
     let stream = watch(&table, options.previous, Place::After(place)).await?;
     let (sender, receiver) = mpsc::channel(AHEAD);
     let supervisor =
-        Supervisor { previous: options.previous, since, place: Place::After(place), events: sender, table };
+        Supervisor { previous: options.previous, groups, since, place: Place::After(place), events: sender, table };
     let tasks = supervisor.table.inner.clone();
     tasks.tasks.spawn(supervisor.run(stream, first))?;
     let next = async |mut receiver: mpsc::Receiver<Result<Event>>| receiver.recv().await.map(|next| (next, receiver));
     Ok(Box::pin(futures::stream::unfold(receiver, next)))
 }
 
-/// The place before this one, so that what has happened at it comes (again): a transaction's changes have one place.
-fn before(place: Position) -> Position {
-    Position(place.0.saturating_sub(1))
+/// Whether the server may give several changes one place that were made in no transaction.
+async fn groups_writes(table: &Table) -> Result<bool> {
+    let admin = table.documents.client().database("admin");
+    let request = async move {
+        let primary = SelectionCriteria::ReadPreference(ReadPreference::Primary);
+        admin.run_command(doc! { "hello": 1 }).selection_criteria(primary).await
+    };
+    let hello = table.run(table.inner.limits.operation, WATCH, request).await?;
+    let sharded = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
+    Ok(sharded || !hello.get_i32("maxWireVersion").is_ok_and(|version| version <= MONGODB_6_0))
 }
 
 async fn watch(table: &Table, previous: bool, place: Place) -> Result<Stream> {
@@ -114,6 +129,8 @@ async fn pump(mut changes: Stream, out: mpsc::Sender<Pumped>) {
 struct Supervisor {
     table: Table,
     previous: bool,
+    /// Whether changes that were made in no transaction may have one place.
+    groups: bool,
     /// Nothing before this date is of interest.
     since: Option<WallTime>,
     place: Place,
@@ -153,8 +170,7 @@ impl Supervisor {
     /// Forwards what one change stream shows, until it ends or falls silent. Whether the next can go on from there.
     async fn follow(&mut self, stream: Stream) -> std::result::Result<bool, Gone> {
         let (sender, mut reports) = mpsc::channel(1);
-        let Ok(task) = self.table.inner.tasks.spawn(pump(stream, sender)) else { return Err(Gone) };
-        let _pump = Pump { task, table: self.table.clone() };
+        spawn_pump(&self.table.inner, pump(stream, sender)).map_err(|_| Gone)?;
         loop {
             match tokio::time::timeout(SILENCE, reports.recv()).await {
                 Ok(Some(Pumped::Event(event, token))) => {
@@ -217,6 +233,7 @@ impl Supervisor {
     }
 
     async fn try_reopen(&mut self, resumable: bool) -> Result<(Stream, Option<Position>)> {
+        self.groups = groups_writes(&self.table).await?;
         if resumable {
             return Ok((watch(&self.table, self.previous, self.place.clone()).await?, None));
         }
@@ -227,6 +244,7 @@ impl Supervisor {
 
     fn event_of(&self, event: ChangeStreamEvent<Document>) -> Option<Event> {
         let position = position_of(event.cluster_time);
+        let last = !self.groups && event.lsid.is_none() && event.txn_number.is_none();
         let operation = match event.operation_type {
             OperationType::Insert => Operation::Insert,
             OperationType::Update => Operation::Update,
@@ -265,6 +283,7 @@ impl Supervisor {
             document,
             previous: event.full_document_before_change.map(visible),
             position,
+            last,
             at,
             source,
             changed,
@@ -281,20 +300,8 @@ fn position_in(token: &ResumeToken) -> Option<Position> {
     u64::from_str_radix(time, 16).ok().map(Position)
 }
 
-/// A running pump. One that is left behind ends by itself when its request is answered; only when the store closes,
-/// and its connections with it, it is ended at once.
-struct Pump {
-    task: Task,
-    table: Table,
-}
-
-impl Drop for Pump {
-    fn drop(&mut self) {
-        if *self.table.inner.closing.borrow() {
-            self.task.abort();
-        }
-    }
-}
+/// The protocol that MongoDB 6.0 speaks.
+const MONGODB_6_0: i32 = 17;
 
 /// How long the server waits for an event before it says that there is none.
 const QUIET: Duration = Duration::from_secs(1);

@@ -366,6 +366,7 @@ pub(super) fn decode_change(row: &log::Row) -> Option<Result<Change>> {
             document,
             previous: taken(body.remove("p")),
             position,
+            last: true,
             at: row.at,
             source: Some(row.source.clone()).filter(|source| !source.is_empty()),
             changed: changed.unwrap_or_default(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bson::{Document, doc};
 use coord_core::error::{Code, Error};
 use coord_core::table::{Revision, Table, WriteOptions, Written};
+use coord_faults::calls::GENERATION;
 use coord_faults::history::{Answer, Ask, Event, Line, Log, now};
 use coord_faults::random::Random;
 use futures::executor::block_on;
@@ -23,10 +24,6 @@ pub(crate) struct Clerk {
 
 const DOCUMENTS: usize = 3;
 
-/// How long the same documents are asked for. Then come others, so that each has a history of a length that can be
-/// searched.
-const GENERATION: u64 = 30_000_000_000;
-
 impl Clerk {
     pub(crate) fn new(log: Log, seed: u64) -> Self {
         Self { log, random: Random::new(!seed), seed, asked: 0, seen: BTreeMap::new() }
@@ -38,8 +35,9 @@ impl Clerk {
 
     /// One question and its answer.
     pub(crate) fn ask(&mut self, table: &Table) {
+        // So that a document's history stays short enough to be searched.
         std::thread::sleep(self.random.between(Duration::from_millis(10), Duration::from_millis(300)));
-        let key = format!("k{}-{}", self.random.below(DOCUMENTS), now() / GENERATION);
+        let key = format!("k{}-{}", self.random.below(DOCUMENTS), now() / GENERATION.as_nanos() as u64);
         self.asked += 1;
         let n = self.asked;
         let ask = self.choose(&key);

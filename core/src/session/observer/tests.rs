@@ -1,0 +1,150 @@
+//! Death watches that cannot prove anything, and kills that fail: the session is observed instead.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use super::super::kernel_lock::tests::{Dir, left_by_a_crash};
+use super::*;
+use crate::client::Client;
+use crate::config::Options;
+use crate::env::Env;
+use crate::error::Error;
+use crate::protocol::claim::{ClaimKey, ClaimRecord};
+use crate::store::changes::{Changes, Interest};
+use crate::store::memory::MemoryStore;
+use crate::store::{Applied, Capabilities, Notices};
+
+/// How long an event may take on a busy machine before the test fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A store of several processes that writes down no death, and counts what it is asked about one session.
+#[derive(Debug)]
+struct Undying {
+    inner: MemoryStore,
+    directory: PathBuf,
+    trusted: bool,
+    session: SessionId,
+    /// Whether a kill is answered with an error, or with the record as it is.
+    fails: AtomicBool,
+    kills: AtomicUsize,
+    reads: AtomicUsize,
+    asked: Notify,
+}
+
+impl Undying {
+    fn new(directory: &Dir, trusted: bool, session: SessionId) -> Arc<Self> {
+        let env = Env::system(tokio::runtime::Handle::current());
+        let inner = MemoryStore::open(&format!("undying-{session}"), env);
+        let (fails, kills, reads) = (AtomicBool::new(true), AtomicUsize::new(0), AtomicUsize::new(0));
+        let directory = directory.0.clone();
+        Arc::new(Self { inner, directory, trusted, session, fails, kills, reads, asked: Notify::new() })
+    }
+
+    /// Waits until the session was read so often.
+    async fn read(&self, times: usize) {
+        let enough = async {
+            while self.reads.load(SeqCst) < times {
+                self.asked.notified().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, enough).await.expect("it is observed");
+    }
+}
+
+impl Store for Undying {
+    fn apply_session(&self, id: SessionId, step: SessionStep) -> BoxFuture<'_, Result<Option<SessionRecord>>> {
+        if id != self.session || !matches!(step, SessionStep::Kill(_)) {
+            return self.inner.apply_session(id, step);
+        }
+        self.kills.fetch_add(1, SeqCst);
+        if self.fails.load(SeqCst) {
+            return async { Err(Error::unavailable("it does not answer")) }.boxed();
+        }
+        async move { Ok(self.inner.sessions(SessionQuery::Ids(vec![id])).await?.pop()) }.boxed()
+    }
+
+    fn apply_claim(&self, key: ClaimKey, step: ClaimStep) -> BoxFuture<'_, Result<Applied>> {
+        self.inner.apply_claim(key, step)
+    }
+
+    fn sessions(&self, query: SessionQuery) -> BoxFuture<'_, Result<Vec<SessionRecord>>> {
+        if matches!(&query, SessionQuery::Ids(ids) if ids.contains(&self.session)) {
+            self.reads.fetch_add(1, SeqCst);
+            self.asked.notify_one();
+        }
+        self.inner.sessions(query)
+    }
+
+    fn claims(&self, query: ClaimQuery) -> BoxFuture<'_, Result<Vec<ClaimRecord>>> {
+        self.inner.claims(query)
+    }
+
+    fn notices(&self, id: SessionId) -> BoxFuture<'_, Result<Notices>> {
+        self.inner.notices(id)
+    }
+
+    fn changes(&self, interest: Interest) -> BoxFuture<'_, Result<Changes>> {
+        self.inner.changes(interest)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { multi_process: true, multi_host: false, kernel_locks_trusted: self.trusted }
+    }
+
+    fn run_directory(&self) -> Option<PathBuf> {
+        Some(self.directory.clone())
+    }
+
+    fn health(&self) -> BoxFuture<'_, Result<()>> {
+        self.inner.health()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.inner.close()
+    }
+}
+
+/// A client that is shown a session whose process has crashed before anybody looked.
+async fn look_on(store: &Arc<Undying>) -> (Client, crate::session::shown::Showing) {
+    let (nonce, ttl) = (Nonce(7), Duration::from_secs(600));
+    let info = left_by_a_crash(&store.directory, store.session, nonce);
+    let open = SessionStep::Open { nonce, ttl, info: info.clone() };
+    store.inner.apply_session(store.session, open).await.expect("memory");
+    let env = Env::system(tokio::runtime::Handle::current());
+    let mut options = Options::parse("memory:").expect("valid");
+    options.ttl = Some(ttl);
+    let client = Client::with_store(store.clone(), options, env).await.expect("memory");
+    let showing = client.core().setup().shown.begin();
+    showing.add(store.session, &Arc::new(info));
+    (client, showing)
+}
+
+#[tokio::test]
+async fn a_death_that_cannot_be_written_down_is_tried_once_per_period_and_observed() {
+    let dir = Dir::new();
+    let store = Undying::new(&dir, true, SessionId::from_random(1));
+    let (client, _showing) = look_on(&store).await;
+    store.read(1).await;
+    assert_eq!(store.kills.load(SeqCst), 1, "the period is 100 s");
+    assert_eq!(client.core().current_session().watched(), 0);
+    drop(client);
+
+    // The same where the store says that the session is alive: it has renewed elsewhere.
+    let store = Undying::new(&dir, true, SessionId::from_random(2));
+    store.fails.store(false, SeqCst);
+    let (_client, _showing) = look_on(&store).await;
+    store.read(1).await;
+    assert_eq!(store.kills.load(SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_lock_that_nobody_saw_held_is_no_watch() {
+    let dir = Dir::new();
+    let store = Undying::new(&dir, false, SessionId::from_random(3));
+    let (client, _showing) = look_on(&store).await;
+    store.read(1).await;
+    assert_eq!((store.kills.load(SeqCst), client.core().current_session().watched()), (0, 0));
+}

@@ -1,0 +1,309 @@
+//! A store whose streams of changes break off and repeat what they told, as MongoDB's do, and whose date cannot be had now
+//! and then: one in memory behind a stage.
+#![allow(clippy::disallowed_methods, reason = "a test is a program of its own")]
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bson::{Document, doc};
+use coord_core::bson;
+use coord_core::client::Client;
+use coord_core::config::Options;
+use coord_core::env::Env;
+use coord_core::error::{Code, Error, Result};
+use coord_core::mail::outbox::{EnqueueOptions, Mail, MailState, Outbox, OutboxOptions};
+use coord_core::mail::{Mailer, Message};
+use coord_core::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep};
+use coord_core::protocol::document::{Filter, TableName, Write};
+use coord_core::protocol::session::{SessionId, SessionRecord, SessionStep};
+use coord_core::store::changes::Interest;
+use coord_core::store::documents::{
+    Aggregated, Change, Changes, Documents, Event, From, Index, ManyWritten, Query, Snapshot, WriteMany, Written,
+};
+use coord_core::store::memory::MemoryStore;
+use coord_core::store::{Applied, Capabilities, ClaimQuery, Notices, SessionQuery, Store, changes, documents};
+use coord_core::table::{Key, LogFrom, Operation, Position, WatchOptions, WriteOptions};
+use coord_core::time::WallTime;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
+
+const BOUND: Duration = Duration::from_secs(30);
+
+/// The date of the store, far from that of this machine.
+const DATE: i64 = 5_000_000;
+
+/// How long a write lasts that fails, by that date.
+const LONG: i64 = 1_000_000;
+
+async fn bounded<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(BOUND, future).await.expect("an event within the bound")
+}
+
+#[derive(Debug)]
+struct Staged {
+    inner: MemoryStore,
+    /// What the streams of changes tell that are opened next; then nothing more comes.
+    streams: Mutex<VecDeque<Vec<Result<Event>>>>,
+    /// From where each was opened.
+    opened: Mutex<Vec<From>>,
+    /// Whether the next question for the date has no answer, where every other one has none.
+    dateless: Mutex<Option<bool>>,
+    /// What the date is.
+    date: AtomicI64,
+    /// How many writes of single documents fail, after a long time.
+    slow: AtomicI64,
+}
+
+impl Staged {
+    fn new(name: &str, streams: Vec<Vec<Result<Event>>>) -> Arc<Self> {
+        let inner = MemoryStore::open(name, Env::system(tokio::runtime::Handle::current()));
+        Arc::new(Self {
+            inner,
+            streams: Mutex::new(streams.into()),
+            opened: Mutex::default(),
+            dateless: Mutex::default(),
+            date: DATE.into(),
+            slow: 0.into(),
+        })
+    }
+
+    async fn client(self: &Arc<Self>) -> Client {
+        let env = Env::system(tokio::runtime::Handle::current());
+        Client::with_store(self.clone(), Options::parse("memory:").unwrap(), env).await.unwrap()
+    }
+
+    fn documents(&self) -> &dyn Documents {
+        self.inner.documents().unwrap()
+    }
+}
+
+impl Store for Staged {
+    fn apply_session(&self, id: SessionId, step: SessionStep) -> BoxFuture<'_, Result<Option<SessionRecord>>> {
+        self.inner.apply_session(id, step)
+    }
+    fn apply_claim(&self, key: ClaimKey, step: ClaimStep) -> BoxFuture<'_, Result<Applied>> {
+        self.inner.apply_claim(key, step)
+    }
+    fn sessions(&self, query: SessionQuery) -> BoxFuture<'_, Result<Vec<SessionRecord>>> {
+        self.inner.sessions(query)
+    }
+    fn claims(&self, query: ClaimQuery) -> BoxFuture<'_, Result<Vec<ClaimRecord>>> {
+        self.inner.claims(query)
+    }
+    fn notices(&self, id: SessionId) -> BoxFuture<'_, Result<Notices>> {
+        self.inner.notices(id)
+    }
+    fn changes(&self, interest: Interest) -> BoxFuture<'_, Result<changes::Changes>> {
+        self.inner.changes(interest)
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+    fn documents(&self) -> Option<&dyn Documents> {
+        Some(self)
+    }
+    fn health(&self) -> BoxFuture<'_, Result<()>> {
+        self.inner.health()
+    }
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.inner.close()
+    }
+}
+
+impl Documents for Staged {
+    fn write(&self, table: &TableName, write: Write) -> BoxFuture<'_, Result<Written>> {
+        if self.slow.fetch_sub(1, SeqCst) > 0 {
+            self.date.fetch_add(LONG, SeqCst);
+            return async { Err(Error::unavailable("nobody answers")) }.boxed();
+        }
+        self.documents().write(table, write)
+    }
+    fn write_many(&self, table: &TableName, write: WriteMany) -> BoxFuture<'_, Result<ManyWritten>> {
+        self.documents().write_many(table, write)
+    }
+    fn find(&self, table: &TableName, query: Query) -> BoxFuture<'_, Result<documents::Found>> {
+        self.documents().find(table, query)
+    }
+    fn count(&self, table: &TableName, filter: Filter) -> BoxFuture<'_, Result<u64>> {
+        self.documents().count(table, filter)
+    }
+    fn date(&self) -> BoxFuture<'_, Result<WallTime>> {
+        let mut dateless = self.dateless.lock().unwrap();
+        let answer = if *dateless == Some(true) {
+            Err(Error::unavailable("nobody knows the date"))
+        } else {
+            Ok(WallTime(self.date.load(SeqCst)))
+        };
+        *dateless = dateless.map(|dateless| !dateless);
+        async { answer }.boxed()
+    }
+    fn aggregate(&self, table: &TableName, pipeline: Vec<Document>) -> BoxFuture<'_, Result<Aggregated>> {
+        self.documents().aggregate(table, pipeline)
+    }
+    fn snapshot(&self, table: &TableName, filter: Filter) -> BoxFuture<'_, Result<Snapshot>> {
+        self.documents().snapshot(table, filter)
+    }
+    fn watch(&self, _: &TableName, options: documents::WatchOptions) -> BoxFuture<'_, Result<Changes>> {
+        let told = self.streams.lock().unwrap().pop_front().unwrap_or_default();
+        self.opened.lock().unwrap().push(options.from);
+        async { Ok(stream::iter(told).chain(stream::pending()).boxed()) }.boxed()
+    }
+    fn ensure_indexes(&self, table: &TableName, indexes: Vec<Index>) -> BoxFuture<'_, Result<()>> {
+        self.documents().ensure_indexes(table, indexes)
+    }
+    fn configure(&self, table: &TableName, options: documents::TableOptions) -> BoxFuture<'_, Result<()>> {
+        self.documents().configure(table, options)
+    }
+    fn drop_table(&self, table: &TableName) -> BoxFuture<'_, Result<()>> {
+        self.documents().drop_table(table)
+    }
+}
+
+/// A document of this key was made at this place, of which it is the last change or not.
+fn made(key: i64, place: u64, last: bool) -> Result<Event> {
+    Ok(Event::Change(Box::new(Change {
+        key: Key::from(key),
+        operation: Operation::Insert,
+        document: Some(doc! { "_id": key }),
+        previous: None,
+        revision: None,
+        position: Position(place),
+        last,
+        at: WallTime(DATE),
+        source: None,
+        changed: Vec::new(),
+    })))
+}
+
+fn broken() -> Result<Event> {
+    Err(Error::unavailable("the connection is lost"))
+}
+
+#[tokio::test]
+async fn a_log_from_now_on_that_is_opened_anew_tells_nothing_from_before() {
+    let store = Staged::new(
+        "staged-now",
+        vec![
+            vec![Ok(Event::Gap(Position(10))), broken()],
+            vec![made(1, 10, true), made(2, 11, true), Ok(Event::Gap(Position(20))), broken()],
+            vec![made(3, 20, true), made(4, 21, true)],
+        ],
+    );
+    let client = store.client().await;
+    let log = client.table("t").unwrap().log(LogFrom::Now).await.unwrap();
+    assert_eq!(bounded(log.next()).await.unwrap().key, Key::from(2), "the first one is from before");
+    assert_eq!(bounded(log.next()).await.unwrap_err().code(), Code::Compacted);
+    assert_eq!(bounded(log.next()).await.unwrap().key, Key::from(4), "so is what is older than what is missing");
+    assert_eq!(*store.opened.lock().unwrap(), [From::Now, From::After(Position(10)), From::After(Position(20))]);
+}
+
+#[tokio::test]
+async fn who_goes_on_from_the_first_of_several_changes_of_a_place_misses_none() {
+    // What a stream of MongoDB's tells from any place up to 20 on.
+    let told = || vec![made(1, 20, false), made(2, 20, false), made(3, 30, true)];
+    let store = Staged::new("staged-transaction", vec![told(), told(), told(), told(), told(), told()]);
+    let client = store.client().await;
+    let table = client.table("t").unwrap();
+
+    let mut position = Position(15);
+    let mut keys = Vec::new();
+    for _ in 0..3 {
+        // Stops after each entry, and goes on from its place with the one that it has not seen.
+        let log = table.log(LogFrom::After(position)).await.unwrap();
+        let entry = loop {
+            let entry = bounded(log.next()).await.unwrap();
+            if !keys.contains(&entry.key) {
+                break entry;
+            }
+        };
+        keys.push(entry.key);
+        position = entry.position;
+    }
+    assert_eq!(keys, [1, 2, 3].map(Key::from));
+    assert_eq!(position, Position(30), "that is told whole");
+
+    let (mut position, mut keys) = (Position(15), Vec::new());
+    for _ in 0..3 {
+        let watch = table.watch((), WatchOptions { from: Some(position), previous: false }).unwrap();
+        loop {
+            let delivery = bounded(watch.next()).await.unwrap();
+            let place = delivery.position();
+            let coord_core::table::TableEvent::Apply { key, .. } = delivery.take() else { panic!("a change") };
+            if !keys.contains(&key) {
+                keys.push(key);
+                position = place;
+                break;
+            }
+        }
+    }
+    assert_eq!(keys, [1, 2, 3].map(Key::from));
+    assert_eq!(position, Position(30));
+}
+
+fn outbox(client: &Client, rate: Option<&str>) -> Outbox {
+    let mailer = Mailer::open("smtp://127.0.0.1:9?sender=shop@example.org&tls=none").unwrap();
+    let mut options = OutboxOptions::default();
+    options.set("poll", "20ms").unwrap();
+    if let Some(rate) = rate {
+        options.set("rate", rate).unwrap();
+    }
+    client.outbox("o", &mailer, options).unwrap()
+}
+
+async fn until(outbox: &Outbox, id: &str, so: impl Fn(&Mail) -> bool) -> Mail {
+    bounded(async {
+        loop {
+            let mail = outbox.get(id).await.unwrap().unwrap();
+            if so(&mail) {
+                return mail;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_date_of_this_machine_gets_into_no_mail() {
+    let store = Staged::new("staged-date", Vec::new());
+    let client = store.client().await;
+    let outbox = outbox(&client, None);
+    *store.dateless.lock().unwrap() = Some(true);
+    let message = Message::new().to("a@example.org").subject("s").text("t");
+    let refused = outbox.enqueue(&message, EnqueueOptions::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    let id = outbox.enqueue(&message, EnqueueOptions::default()).await.unwrap().id;
+    let mail = outbox.get(&id).await.unwrap().unwrap();
+    assert_eq!((mail.created_ms, mail.due_ms), (DATE, DATE));
+    for call in 0..2 {
+        let (purged, cancelled) = (outbox.purge(Duration::ZERO).await, outbox.cancel("none").await.unwrap_err());
+        let codes = (purged.as_ref().err().map(Error::code), cancelled.code());
+        assert_eq!(codes, (Some(Code::Unavailable), Code::NotFound), "call {call}");
+    }
+
+    // What becomes of a mail is recorded when the date is known again.
+    let table = client.table("outbox").unwrap();
+    let gone = table.update_many(doc! {}, doc! { "$set": { "msg": "" } }, WriteOptions::default()).await;
+    assert_eq!(gone.unwrap().count, 1);
+    let senders = outbox.start(1).unwrap();
+    let mail = until(&outbox, &id, |mail| mail.state == MailState::Failed).await;
+    assert_eq!((mail.finished_ms, mail.due_ms), (Some(DATE), DATE));
+    bounded(senders.stop()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_mail_that_could_not_be_tried_comes_again_a_while_after_that_was_known() {
+    let store = Staged::new("staged-later", Vec::new());
+    let client = store.client().await;
+    let outbox = outbox(&client, Some("1000/s"));
+    let message = Message::new().to("a@example.org").subject("s").text("t");
+    let id = outbox.enqueue(&message, EnqueueOptions::default()).await.unwrap().id;
+    store.slow.store(1, SeqCst);
+    let senders = outbox.start(1).unwrap();
+    let mail = until(&outbox, &id, |mail| mail.due_ms != DATE).await;
+    assert!((MailState::Queued, mail.attempts) == (mail.state, 0), "{mail:?}");
+    assert!(mail.due_ms > DATE + LONG, "{mail:?}");
+    bounded(senders.stop()).await.unwrap();
+}
