@@ -121,7 +121,10 @@ impl Hold {
     /// `NotHeld` after its user has given it up.
     pub(crate) fn fence(&self) -> Result<Fence> {
         if self.is_released() || self.state.lost.get() == Some(&LossReason::Resigned) {
-            return Err(Error::new(Code::NotHeld, format!("{} was released; nothing is done under it", self.describe())));
+            return Err(Error::new(
+                Code::NotHeld,
+                format!("{} was released; nothing is done under it", self.describe()),
+            ));
         }
         Ok(Fence { lock: self.state.key.clone(), holder: self.state.entry, token: self.state.token, strict: false })
     }

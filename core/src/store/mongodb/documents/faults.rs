@@ -86,8 +86,8 @@ const DUPLICATE_KEY: i32 = 11_000;
 /// collection's validator wants them, filters that need an index that is not there, indexes that differ from those that
 /// are, scripts that fail.
 const WRONG: [i32; 36] = [
-    2, 9, 14, 15, 16, 22, 27, 28, 40, 51, 52, 53, 54, 55, 56, 57, 58, 59, 66, 67, 73, 85, 86, 121, 139, 168, 171, 197, 241,
-    291, 292, 10_334, 17_280, 17_419, 17_420, 31_249,
+    2, 9, 14, 15, 16, 22, 27, 28, 40, 51, 52, 53, 54, 55, 56, 57, 58, 59, 66, 67, 73, 85, 86, 121, 139, 168, 171, 197,
+    241, 291, 292, 10_334, 17_280, 17_419, 17_420, 31_249,
 ];
 
 /// What this server cannot do.
