@@ -160,6 +160,8 @@ func TestWhatIsEndedIsNotReported(t *testing.T) {
 }
 
 func TestTheLogOfTheLibrary(t *testing.T) {
+	// What the library and Go open once, at their first use, is not the log's.
+	use(t, memory(t))
 	var lines record
 	handler := slog.NewTextHandler(&lines, &slog.HandlerOptions{Level: LevelTrace})
 	if err := SetLogger(slog.New(handler)); err != nil {

@@ -222,6 +222,25 @@ func TestKeysArePlannedCancelledPausedAndDrained(t *testing.T) {
 	comes(t, "the end", r.Done())
 }
 
+func TestAReconcilerWhoseFilterIsWrongIsRefused(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, url string) {
+		client, code := connect(t, url), ErrUnsupported
+		if strings.HasPrefix(url, "mongodb") {
+			code = ErrInvalidArgument
+		}
+		f := func(context.Context, *Work) (Outcome, error) { return nil, nil }
+		for _, wrong := range []bson.M{
+			{"a": bson.M{"$bogus": 1}}, {"a": bson.M{"$regex": "("}}, {"$expr": bson.M{"$bogus": 1}},
+			{"$where": "("}, {"$text": bson.M{"$search": "x"}},
+		} {
+			_, err := client.Reconcile(limited(t), "r", SourceTable("t", wrong), f)
+			if CodeOf(err) != code {
+				t.Errorf("%v: %v", wrong, err)
+			}
+		}
+	})
+}
+
 func TestAPanicOfAReconcilersFunctionIsAnError(t *testing.T) {
 	var report record
 	client := connect(t, memory(t), WithLogger(slog.New(slog.NewTextHandler(&report, nil))))

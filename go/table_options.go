@@ -17,9 +17,6 @@ type Fencer interface {
 
 func (h *Held) fence(strict bool) (ccoord.Fence, *ccoord.Error) {
 	defer runtime.KeepAlive(h)
-	if h.final.Load() != nil {
-		return ccoord.Fence{}, &ccoord.Error{Code: int32(ErrFenced), Message: "the lock is released"}
-	}
 	return h.held.Fence(strict)
 }
 
@@ -42,7 +39,8 @@ type writeSettings struct {
 }
 
 // Fenced has a write done under a hold: after it no write with an older hold of the same lock touches that document,
-// deletions and new insertions included; a stale holder gets ErrFenced, and so does one that has released the lock.
+// deletions and new insertions included; a stale holder gets ErrFenced, and one
+// that has given up the hold itself ErrNotHeld.
 func Fenced(by Fencer) WriteOption { return func(s *writeSettings) { s.fencer = by } }
 
 // Strict also refuses a fenced write when the hold has ended although nobody has written since. Free on memory and SQLite,
@@ -65,7 +63,11 @@ func fenceOf(op string, options []WriteOption) (ccoord.Fence, error) {
 	}
 	fence, failed := set.fencer.fence(set.strict)
 	if failed != nil {
-		return fence, newError(op, failed)
+		e := newError(op, failed)
+		if Code(failed.Code) == ErrHandle {
+			e.Code, e.Message = ErrNotHeld, "what the write is to be done under is released"
+		}
+		return fence, e
 	}
 	return fence, nil
 }

@@ -295,14 +295,12 @@ func TestAStaleHolderIsFenced(t *testing.T) {
 		}
 		wrote(table.Delete(ctx, "a", Fenced(again)))
 		_, err = table.Upsert(ctx, "a", bson.M{"$set": bson.M{"age": 0}}, Fenced(term))
-		if !errors.Is(err, ErrFenced) && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrNotHeld) {
-			t.Errorf("a term that was resigned writes: %v", err)
-		}
+		wants(t, err, ErrNotHeld)
 		held := acquire(t, lock(t, client, "l"))
 		wrote(table.Put(ctx, "b", person{}, Fenced(held)))
 		release(t, held)
 		_, err = table.Put(ctx, "b", person{}, Fenced(held))
-		wants(t, err, ErrFenced)
+		wants(t, err, ErrNotHeld)
 		_, err = table.Put(ctx, "b", person{}, Strict())
 		wants(t, err, ErrInvalidArgument)
 	})
@@ -411,15 +409,17 @@ func TestTheLogTellsWhoWrote(t *testing.T) {
 	onEveryStore(t, func(t *testing.T, url string) {
 		ctx, wrote := limited(t), done(t)
 		table := tableOf[string, person](t, connect(t, url, WithName("ann")), "logged")
+		// Not long before: a server that was busy remembers little.
+		begun := time.Now()
 		start := wrote(table.Put(ctx, "a", person{Age: 1})).Position
 		wrote(table.Update(ctx, "a", bson.M{"$set": bson.M{"name": "A", "age": 2}}))
-		last := wrote(table.Delete(ctx, "a")).Position
+		wrote(table.Delete(ctx, "a"))
 		var entries []LogEntry[string]
 		for entry, err := range table.Log(ctx, LogAfter(start)) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if entries = append(entries, *entry); entry.Position >= last {
+			if entries = append(entries, *entry); entry.Operation == Deleted {
 				break
 			}
 		}
@@ -428,7 +428,7 @@ func TestTheLogTellsWhoWrote(t *testing.T) {
 			entries[1].HasRevision || time.Since(entries[0].At).Abs() > time.Hour {
 			t.Errorf("%+v", entries)
 		}
-		for entry, err := range table.Log(ctx, LogSince(time.Now().Add(-time.Hour))) {
+		for entry, err := range table.Log(ctx, LogSince(begun)) {
 			if err != nil || entry.Operation != Inserted {
 				t.Errorf("%+v, %v", entry, err)
 			}

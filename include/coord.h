@@ -908,7 +908,8 @@ typedef struct coord_error_t coord_error_t;
 
 /**
  * The outcome of an operation. What it carries and nobody takes is given back when it is destroyed: a lock is
- * released, a client is closed.
+ * released, a client is closed, a delivery and a run come again. What only tells something is lost with it, such as the
+ * entry of a log (COORD_EVENT_LOG_ENTRY) or the documents of a cursor (COORD_EVENT_STORED_LIST), which goes on after them.
  */
 typedef struct coord_event_t coord_event_t;
 
@@ -4430,6 +4431,8 @@ const char *coord_provider_info_label_value(const coord_provider_info_t *provide
 /**
  * The fence of a hold, for writes to tables. With `strict` 1 a write is also refused when the hold has ended although
  * nobody has written since: free on memory and SQLite, which always do; on MongoDB the write becomes a transaction.
+ * COORD_E_NOT_HELD after a release. A hold that is lost has a fence, with which writes are refused once a later holder
+ * has written.
  *
  * @threadsafe yes
  * @blocks no
@@ -4440,7 +4443,7 @@ const char *coord_provider_info_label_value(const coord_provider_info_t *provide
 coord_status_t coord_held_fence(coord_held_t *held, int32_t strict, coord_fence_t **out, coord_error_t **err);
 
 /**
- * The fence of a term: as coord_held_fence.
+ * The fence of a term: as coord_held_fence. COORD_E_NOT_HELD after the term was resigned or handed over.
  *
  * @threadsafe yes
  * @blocks no
@@ -5392,7 +5395,7 @@ uint32_t coord_delivery_failures(const coord_delivery_t *delivery);
 
 /**
  * Says how it went: well, with a NULL `error`; or with an error, which is logged, and the event comes again: after 5
- * ms at first, up to 1000 s. COORD_E_NOT_FOUND when it was done before.
+ * ms at first, up to 1000 s. COORD_E_NOT_HELD when it was done before.
  *
  * @threadsafe yes
  * @blocks no
@@ -6428,7 +6431,8 @@ coord_status_t coord_work_check(const coord_work_t *work, coord_error_t **err);
 
 /**
  * The shard or the leadership as the condition of writes to tables. `strict` is as of coord_held_fence.
- * COORD_E_INVALID_ARGUMENT also in the mode "all", in which a run is under neither.
+ * COORD_E_INVALID_ARGUMENT also in the mode "all", in which a run is under neither; COORD_E_NOT_HELD when it is
+ * given up, after the run.
  *
  * @threadsafe yes
  * @blocks no

@@ -177,8 +177,12 @@ impl Held {
     }
 
     /// This hold as the condition of writes to tables ([`WriteOptions::fence`](crate::table::WriteOptions)): after one, no
-    /// write under an older hold of this lock touches the document.
-    pub fn fence(&self) -> Fence {
+    /// write under an older hold of this lock touches the document. Also that of a hold which is lost: then the write is
+    /// refused once a later holder has written.
+    ///
+    /// # Errors
+    /// `NotHeld` after a release.
+    pub fn fence(&self) -> Result<Fence> {
         self.hold.fence()
     }
 

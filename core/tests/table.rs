@@ -337,12 +337,13 @@ async fn a_stale_holder_is_fenced_off() {
         let table = client.table("t").unwrap();
         let lock = client.lock("l").unwrap();
         let first = lock.acquire().await.unwrap();
-        let stale = WriteOptions::fenced(&first);
+        let stale = WriteOptions::fenced(&first).unwrap();
         table.put("a", doc! { "n": 1 }, stale.clone()).await.unwrap();
         table.put("gone", doc! {}, stale.clone()).await.unwrap();
         first.release().await.unwrap();
+        assert_eq!(first.fence().unwrap_err().code(), Code::NotHeld);
         let second = lock.acquire().await.unwrap();
-        let fresh = WriteOptions::fenced(&second);
+        let fresh = WriteOptions::fenced(&second).unwrap();
         table.put("a", doc! { "n": 2 }, fresh.clone()).await.unwrap();
         table.delete("gone", fresh.clone()).await.unwrap();
         let update = || Update::parse(doc! { "$set": { "n": 0 } }).unwrap();

@@ -232,7 +232,7 @@ pub extern "C" fn coord_delivery_failures(delivery: *const coord_delivery_t) -> 
 }
 
 /// Says how it went: well, with a NULL `error`; or with an error, which is logged, and the event comes again: after 5
-/// ms at first, up to 1000 s. COORD_E_NOT_FOUND when it was done before.
+/// ms at first, up to 1000 s. COORD_E_NOT_HELD when it was done before.
 ///
 /// @threadsafe yes
 /// @blocks no
@@ -252,7 +252,7 @@ pub unsafe extern "C" fn coord_delivery_done(
         let object = handle::get::<DeliveryObject>(delivery)?;
         let outcome = if error.is_null() { Ok(()) } else { Err(error.read("error")?) };
         let delivery = object.delivery.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let delivery = delivery.ok_or_else(|| Error::new(Code::NotFound, "the delivery was done before"))?;
+        let delivery = delivery.ok_or_else(|| Error::new(Code::NotHeld, "the delivery was done before"))?;
         delivery.done(outcome);
         Ok(())
     })

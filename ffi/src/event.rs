@@ -106,7 +106,8 @@ pub(crate) struct OpObject(pub(crate) Op);
 object!(OpObject, coord_op_t, 5, "operation");
 
 /// The outcome of an operation. What it carries and nobody takes is given back when it is destroyed: a lock is
-/// released, a client is closed.
+/// released, a client is closed, a delivery and a run come again. What only tells something is lost with it, such as the
+/// entry of a log (COORD_EVENT_LOG_ENTRY) or the documents of a cursor (COORD_EVENT_STORED_LIST), which goes on after them.
 pub struct coord_event_t;
 
 /// What a successful operation gives.

@@ -43,6 +43,8 @@ pub(crate) fn right(fence: *const coord_fence_t) -> Result<WriteOptions> {
 
 /// The fence of a hold, for writes to tables. With `strict` 1 a write is also refused when the hold has ended although
 /// nobody has written since: free on memory and SQLite, which always do; on MongoDB the write becomes a transaction.
+/// COORD_E_NOT_HELD after a release. A hold that is lost has a fence, with which writes are refused once a later holder
+/// has written.
 ///
 /// @threadsafe yes
 /// @blocks no
@@ -60,13 +62,13 @@ pub unsafe extern "C" fn coord_held_fence(
     let (out, err) = unsafe { (Out::lent(out), Out::lent(err)) };
     fallible(err, || {
         let out = out.required("out")?;
-        let fence = handle::get::<HeldObject>(held)?.shared().fence();
+        let fence = handle::get::<HeldObject>(held)?.shared().fence()?;
         out.put(handle::issue(FenceObject::new(fence, strict)?));
         Ok(())
     })
 }
 
-/// The fence of a term: as coord_held_fence.
+/// The fence of a term: as coord_held_fence. COORD_E_NOT_HELD after the term was resigned or handed over.
 ///
 /// @threadsafe yes
 /// @blocks no
@@ -84,7 +86,7 @@ pub unsafe extern "C" fn coord_term_fence(
     let (out, err) = unsafe { (Out::lent(out), Out::lent(err)) };
     fallible(err, || {
         let out = out.required("out")?;
-        let fence = handle::get::<TermObject>(term)?.fence();
+        let fence = handle::get::<TermObject>(term)?.fence()?;
         out.put(handle::issue(FenceObject::new(fence, strict)?));
         Ok(())
     })

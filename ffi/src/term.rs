@@ -41,7 +41,7 @@ impl TermObject {
         Self { term: Shared::of("term", term), name }
     }
 
-    pub(crate) fn fence(&self) -> Fence {
+    pub(crate) fn fence(&self) -> Result<Fence> {
         self.term.value().fence()
     }
 }

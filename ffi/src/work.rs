@@ -238,7 +238,8 @@ pub unsafe extern "C" fn coord_work_check(work: *const coord_work_t, err: *mut *
 }
 
 /// The shard or the leadership as the condition of writes to tables. `strict` is as of coord_held_fence.
-/// COORD_E_INVALID_ARGUMENT also in the mode "all", in which a run is under neither.
+/// COORD_E_INVALID_ARGUMENT also in the mode "all", in which a run is under neither; COORD_E_NOT_HELD when it is
+/// given up, after the run.
 ///
 /// @threadsafe yes
 /// @blocks no

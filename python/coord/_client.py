@@ -23,7 +23,7 @@ from coord._table_base import Document, cached_call, check_uncached
 from coord._types import LockInfo, Locks, Session, Stats, _html_table
 from coord._watch import Watch
 from coord._work import RequeueAfter, Work
-from coord.mail import Mailer, Outbox, native_mailer, native_outbox
+from coord.mail import Address, Mailer, Outbox, native_mailer, native_outbox
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -290,7 +290,7 @@ class Client(ClientBase):
         check_uncached(model, filter=filter, max_bytes=max_bytes, read_your_writes=read_your_writes)
         return Table(native, self, model)
 
-    def mailer(self, url: str, **options: float | str) -> Mailer:
+    def mailer(self, url: str = "smtp://", **options: float | str | Address) -> Mailer:
         """A mailer for the server at this URL; see `coord.mailer`. No I/O. It outlives the client.
 
         Raises:

@@ -119,6 +119,7 @@ def _end_all(closings: list[_native.Call], until: float) -> None:
 
 def _in_child() -> None:
     global _open, _reconcilers, _log_thread, _log_starting
+    _native.in_child()
     _open = weakref.WeakSet()
     _reconcilers = weakref.WeakSet()
     _log_thread = None

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from coord import _native
-from coord._errors import Closed
+from coord._errors import Closed, NotHeld
 from coord._lock import ProcessBound
 from coord._model import Model, value_of
 from coord._table_types import LogEntry, LogOperation, TableEventKind
@@ -89,13 +89,25 @@ class Delivery(ProcessBound, Generic[_V]):
         return self._failures
 
     def done(self) -> None:
-        """Says that it went well, so that the next may come. Acknowledging twice is no error: the first counts."""
-        self._native.done()
+        """Says that it went well, so that the next may come.
+
+        Raises:
+            NotHeld: It was acknowledged before.
+        """
+        self._say(None)
 
     def failed(self, error: BaseException | str) -> None:
-        """Says that it did not go well, and why, for the log: it comes again."""
+        """Says that it did not go well, and why, for the log: it comes again.
+
+        Raises:
+            NotHeld: It was acknowledged before.
+        """
         text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-        self._native.done(text or "no reason was given")
+        self._say(text or "no reason was given")
+
+    def _say(self, error: str | None) -> None:
+        if not self._native.done(error):
+            raise NotHeld("the delivery was acknowledged before")
 
     def __repr__(self) -> str:
         key = "" if self._key is None else f" {self._key!r}"
@@ -132,7 +144,7 @@ class Round(Generic[_V]):
         """The body came to its end."""
         out, self._out = self._out, None
         if out is not None:
-            out.done()
+            out._native.done()  # unless the body has said so
 
     def __del__(self) -> None:
         # The loop was left, by an exception or by a break; the delivery comes again even if somebody keeps it.

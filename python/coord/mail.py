@@ -395,14 +395,14 @@ def _options(options: Mapping[str, object]) -> list[tuple[str, str]]:
     return [(key, text(key, value)) for key, value in options.items()]
 
 
-def mailer(url: str, **options: float | str | Address) -> Mailer:
+def mailer(url: str = "smtp://", **options: float | str | Address) -> Mailer:
     """A mailer for the server at this URL, without a store. No I/O: `Mailer.health` asks the server.
 
     Args:
         url: `smtp://user:password@host` (with STARTTLS), `smtps://...` (with TLS from the first byte), or
             `smtp://host?tls=none` (in clear).
-        **options: Options of the URL's query by their names, which win over it: sender, sender_name, reply_to, ca,
-            auth, timeout, retries and others; see docs/mail.md.
+        **options: Options of the URL's query by their names, which win over it: host, port, user, password, sender,
+            sender_name, reply_to, ca, auth, timeout, retries and others; see docs/mail.md.
 
     Raises:
         InvalidArgument: The URL or an option. The message never contains a password.
@@ -410,6 +410,8 @@ def mailer(url: str, **options: float | str | Address) -> Mailer:
     >>> import coord
     >>> coord.mailer("smtp://shop:secret@mail.example.org", sender="shop@example.org")
     <coord.mail.Mailer smtp://mail.example.org:587>
+    >>> coord.mailer(host="mail.example.org", tls="implicit", user="shop", password="secret")
+    <coord.mail.Mailer smtps://mail.example.org:465>
     """
     return Mailer(native_mailer(None, url, options))
 

@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 
 use crate::client::Client;
 use crate::held::Held;
+use crate::interpreter::Inside;
 
 /// The result of any operation. What nobody fetches is dropped, and gives back what it holds.
 pub(crate) enum Answer {
@@ -139,5 +140,6 @@ pub(crate) fn make<'py>(
     factory: &str,
     arguments: impl PyCallArgs<'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    let _inside = Inside::enter(py);
     py.import(module)?.getattr(factory)?.call1(arguments)
 }

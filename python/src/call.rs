@@ -46,7 +46,8 @@ impl Call {
         let main = is_main(py)?;
         let every = if main { SIGNALS } else { Duration::MAX };
         let signals = || Python::attach(|py| py.check_signals());
-        let outcome = detached(py, main, || {
+        // Until the result is Python's.
+        let (outcome, _inside) = detached(py, || {
             let outcome = runtime.wait_sliced(operation, timeout, None, every, signals);
             drop(runtime);
             outcome

@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 use crate::answer::make_holder;
+use crate::interpreter::Inside;
 
 /// The value, or the exception for the error.
 pub(crate) fn raised<T>(py: Python<'_>, result: Result<T>) -> PyResult<T> {
@@ -24,6 +25,7 @@ fn make<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyAny>> {
     let reason = error.loss().map(|reason| reason as i32);
     let cause = std::error::Error::source(error).map(ToString::to_string);
     let arguments = (error.code().number(), error.message(), holder, reason, cause);
+    let _inside = Inside::enter(py);
     static FROM_CORE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     // Kept, since an interpreter that is ending imports nothing any more.
     FROM_CORE.import(py, "coord._errors", "_from_core")?.call1(arguments)

@@ -65,7 +65,7 @@ impl Held {
 
     /// This hold as the right to write.
     fn fence(&self, py: Python<'_>) -> PyResult<Fence> {
-        Ok(Fence::new(self.get(py)?.fence()))
+        Ok(Fence::new(raised(py, self.get(py)?.fence())?))
     }
 
     /// Whether a release has begun.

@@ -1,9 +1,14 @@
 //! Waiting without the interpreter, and coming back to it: signals on the main thread, and its end.
 //!
 //! Before Python 3.14 a thread that comes back to an interpreter that is ending is unwound by force, which no Rust
-//! frame survives. So threads that wait here when the interpreter ends stay here.
+//! frame survives. A thread comes back when it has waited here, and also whenever Python's code runs, which gives others
+//! a turn. So whoever does either is counted until it is through; and once the interpreter ends, nobody comes back from a
+//! wait and nobody begins to run Python's code from here: such threads stay here.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::cell::Cell;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use coord_core::driver::Runtime;
@@ -13,62 +18,91 @@ use pyo3::sync::PyOnceLock;
 /// How often a wait on the main thread looks for signals: Python runs their handlers there and nowhere else.
 pub(crate) const SIGNALS: Duration = Duration::from_millis(50);
 
-/// How long the end of the interpreter waits for threads that are on their way back to it.
-const RETURN: Duration = Duration::from_secs(2);
+/// How long the end of the interpreter waits for threads that are inside.
+const THROUGH: Duration = Duration::from_secs(2);
 
-static FINISHED: AtomicBool = AtomicBool::new(false);
-static RETURNING: AtomicUsize = AtomicUsize::new(0);
+/// The main thread, once it ends the interpreter.
+static FINISHER: OnceLock<ThreadId> = OnceLock::new();
+/// How many threads are inside.
+static INSIDE: AtomicUsize = AtomicUsize::new(0);
 
-/// Runs `wait` without the interpreter. `main` says whether this is the main thread, which must always come back.
-pub(crate) fn detached<T: Send>(py: Python<'_>, main: bool, wait: impl Send + FnOnce() -> T) -> T {
-    let (value, returned) = py.detach(|| {
-        let value = wait();
-        (value, Returning::begin(main))
-    });
-    drop(returned);
-    value
+thread_local! {
+    /// How often this thread is.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A thread between the end of its wait and the interpreter.
-struct Returning;
+/// This thread runs Python's code, or comes back from a wait: the end of the interpreter waits until this is dropped.
+pub(crate) struct Inside(());
 
-impl Returning {
-    fn begin(main: bool) -> Self {
-        RETURNING.fetch_add(1, Ordering::SeqCst);
-        // Counted before it looks, so that `finish` sees this thread, or this thread sees `finish`.
-        if FINISHED.load(Ordering::SeqCst) && !main {
-            RETURNING.fetch_sub(1, Ordering::SeqCst);
-            loop {
-                std::thread::park();
-            }
+impl Inside {
+    /// Before anything that runs Python's code. It does not return when the interpreter ends on another thread.
+    pub(crate) fn enter(py: Python<'_>) -> Self {
+        Self::count().unwrap_or_else(|| py.detach(|| stay()))
+    }
+
+    fn count() -> Option<Self> {
+        let outer = DEPTH.get();
+        DEPTH.set(outer + 1);
+        let inside = Self(());
+        if outer > 0 {
+            // It is waited for already.
+            return Some(inside);
         }
-        Self
+        INSIDE.fetch_add(1, Ordering::SeqCst);
+        // Counted before it looks, so that `finish` sees this thread, or this thread sees `finish`.
+        fence(Ordering::SeqCst);
+        FINISHER.get().is_none_or(|main| *main == thread::current().id()).then_some(inside)
     }
 }
 
-impl Drop for Returning {
+impl Drop for Inside {
     fn drop(&mut self) {
-        RETURNING.fetch_sub(1, Ordering::SeqCst);
+        DEPTH.set(DEPTH.get() - 1);
+        if DEPTH.get() == 0 {
+            INSIDE.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 
-/// The last call before the interpreter ends, on its main thread: from now on no other thread comes back from a wait.
+fn stay() -> ! {
+    loop {
+        thread::park();
+    }
+}
+
+/// Runs `wait` without the interpreter. Who waits is not inside, and is again afterwards.
+pub(crate) fn detached<T: Send>(py: Python<'_>, wait: impl Send + FnOnce() -> T) -> (T, Inside) {
+    py.detach(|| {
+        let value = wait();
+        (value, Inside::count().unwrap_or_else(|| stay()))
+    })
+}
+
+/// The last call before the interpreter ends, on its main thread: from now on no other thread comes inside.
 #[pyfunction]
 pub(crate) fn finish(py: Python<'_>) {
-    FINISHED.store(true, Ordering::SeqCst);
+    FINISHER.get_or_init(|| thread::current().id());
+    fence(Ordering::SeqCst);
     py.detach(|| {
         let pause = Duration::from_millis(1);
-        for _ in 0..RETURN.as_millis() {
-            if RETURNING.load(Ordering::SeqCst) == 0 {
+        for _ in 0..THROUGH.as_millis() {
+            if INSIDE.load(Ordering::SeqCst) == 0 {
                 return;
             }
-            std::thread::sleep(pause);
+            thread::sleep(pause);
         }
     });
+}
+
+/// After a fork, in the child: it has none of the threads that were inside.
+#[pyfunction]
+pub(crate) fn in_child() {
+    INSIDE.store(0, Ordering::SeqCst);
 }
 
 /// Whether this is Python's main thread.
 pub(crate) fn is_main(py: Python<'_>) -> PyResult<bool> {
+    let _inside = Inside::enter(py);
     static THREADING: PyOnceLock<[Py<PyAny>; 2]> = PyOnceLock::new();
     let [main_thread, get_ident] = THREADING.get_or_try_init(py, || {
         let threading = py.import("threading")?;

@@ -70,7 +70,7 @@ mod _native {
     #[pymodule_export]
     use crate::held::Held;
     #[pymodule_export]
-    use crate::interpreter::{finish, forked, thread_count};
+    use crate::interpreter::{finish, forked, in_child, thread_count};
     #[pymodule_export]
     use crate::lock::Lock;
     #[pymodule_export]

@@ -9,6 +9,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
+use crate::interpreter::Inside;
+
 /// A document as a dict.
 pub(crate) fn document<'py>(py: Python<'py>, document: &Document) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
@@ -103,6 +105,7 @@ fn pointer(value: &Bson) -> Option<(String, Vec<u8>)> {
 /// What `coord._document` makes of this kind of value.
 fn special<'py>(py: Python<'py>, kind: &str, parts: impl PyCallArgs<'py>) -> PyResult<Bound<'py, PyAny>> {
     static LIFTED: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
+    let _inside = Inside::enter(py);
     let lifted = LIFTED.import(py, "coord._document", "LIFTED")?;
     let make = lifted.get_item(kind)?.ok_or_else(|| pyo3::exceptions::PyKeyError::new_err(kind.to_owned()))?;
     make.call1(parts)

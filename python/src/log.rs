@@ -12,7 +12,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::error::raised;
-use crate::interpreter::{detached, is_main};
+use crate::interpreter::detached;
 
 /// A line: its level as Python's `logging` counts, its logger, its text.
 type Line = (u32, String, String);
@@ -41,7 +41,7 @@ pub(crate) fn log_start(py: Python<'_>) -> PyResult<()> {
 pub(crate) fn log_take(py: Python<'_>) -> PyResult<Vec<Line>> {
     let mut lines = Vec::new();
     if let Some(queue) = LINES.get() {
-        detached(py, is_main(py)?, || queue.poll_batch(CAPACITY, None, &mut lines));
+        detached(py, || queue.poll_batch(CAPACITY, None, &mut lines));
     }
     match DROPPED.swap(0, Ordering::Relaxed) {
         0 => {}

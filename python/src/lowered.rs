@@ -15,6 +15,7 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyT
 
 use crate::args;
 use crate::error::exception;
+use crate::interpreter::Inside;
 
 /// How deeply values may lie in one another, as in the core: what contains itself ends there.
 const MAX_DEPTH: usize = 100;
@@ -178,7 +179,9 @@ impl<'a> Lowering<'a> {
         let py = value.py();
         // It may give another one of these.
         self.check_depth(py, place, depth)?;
+        let inside = Inside::enter(py);
         let lowered = LOWER.import(py, "coord._document", "lower")?.call1((value,))?;
+        drop(inside);
         let (kind, value): (String, Bound<'_, PyAny>) = lowered.extract()?;
         match kind.as_str() {
             "plain" => self.lower(&value, place, depth + 1),

@@ -12,7 +12,7 @@ use crate::answer::Answer;
 use crate::args;
 use crate::call::Call;
 use crate::error::{exception, raised};
-use crate::interpreter::{detached, is_main};
+use crate::interpreter::{Inside, detached};
 
 /// The end of a started operation.
 struct Event {
@@ -56,11 +56,13 @@ impl Queue {
     fn take(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Ended>> {
         let timeout = args::seconds_or_none("timeout", timeout)?.unwrap_or(Duration::ZERO);
         let mut events = Vec::new();
-        if timeout == Duration::ZERO {
+        // Until what has ended is Python's.
+        let _inside = if timeout == Duration::ZERO {
             self.0.poll_batch(BATCH, Some(timeout), &mut events);
+            Inside::enter(py)
         } else {
-            detached(py, is_main(py)?, || self.0.poll_batch(BATCH, Some(timeout), &mut events));
-        }
+            detached(py, || self.0.poll_batch(BATCH, Some(timeout), &mut events)).1
+        };
         Ok(events.into_iter().map(|event| event.into_python(py)).collect())
     }
 

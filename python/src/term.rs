@@ -75,7 +75,7 @@ impl Term {
 
     /// This term as the right to write.
     fn fence(&self, py: Python<'_>) -> PyResult<Fence> {
-        Ok(Fence::new(self.get(py)?.fence()))
+        Ok(Fence::new(raised(py, self.get(py)?.fence())?))
     }
 
     /// Whether it has ended by this client's own wish.

@@ -84,7 +84,7 @@ class Script:
     def end(self) -> str:
         """Waits for its end, which must be a good one without complaints; returns what it said until then."""
         out, errors = self.process.communicate(timeout=PATIENCE * 2)
-        assert self.process.returncode == 0, errors
+        assert self.process.returncode == 0, f"it ended with {self.process.returncode}\n{errors}"
         assert errors == "", errors
         return out
 

@@ -117,6 +117,8 @@ def test_bad_arguments() -> None:
     assert "s3cret" not in str(caught.value)
     mailer = coord.mailer("smtp://u:s3cret@h")
     assert "s3cret" not in repr(mailer)
+    mailer = coord.mailer(host="h", port=26, user="u", password="s3cret", sender=Address("a@example.org", "Läden"))
+    assert repr(mailer) == "<coord.mail.Mailer smtp://h:26>"
     with pytest.raises(TypeError):
         mailer.send("hello")  # type: ignore[arg-type]
     with pytest.raises(TypeError):

@@ -295,7 +295,7 @@ def test_a_term_fences_as_well(client: coord.Client, table: coord.Table[dict[str
     first.resign()
     with client.election("boss").campaign() as term:
         table.put("a", {"n": 2}, fence=term, strict=True)
-        with pytest.raises(coord.Fenced):
+        with pytest.raises(coord.NotHeld):
             table.put("a", {"n": 3}, fence=first)
     assert table.get("a").document["n"] == 2
 

@@ -85,11 +85,13 @@ async def test_a_cursor(table: coord.aio.Table[Document]) -> None:
 async def test_fences(aclient: coord.aio.Client, table: coord.aio.Table[Document]) -> None:
     stale = await aclient.lock("fence").acquire()
     await table.insert("a", {}, fence=stale)
-    await stale.release()
+    await aclient.break_lock("fence", stale.token, force=True)
     async with await aclient.lock("fence").acquire() as held:
         await table.put("a", {"n": 1}, fence=held, strict=True)
         with pytest.raises(coord.Fenced):
             await table.put("a", {"n": 2}, fence=stale)
+    with pytest.raises(coord.NotHeld):
+        await table.put("a", {"n": 3}, fence=held)
     async with await aclient.election("boss").campaign() as term:
         await table.put("b", {}, fence=term)
 

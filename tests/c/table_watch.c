@@ -27,7 +27,7 @@ static coord_delivery_t *next(coord_table_watch_t *watch, int32_t type, const ch
 
 static void done(coord_delivery_t *delivery) {
     OK(coord_delivery_done(delivery, NULL, 0, &err));
-    FAILS(COORD_E_NOT_FOUND, coord_delivery_done(delivery, NULL, 0, &err));
+    FAILS(COORD_E_NOT_HELD, coord_delivery_done(delivery, NULL, 0, &err));
     coord_delivery_destroy(delivery);
 }
 

@@ -323,7 +323,14 @@ fn what_only_the_server_knows_it_answers_and_refuses() {
             let answer = documents.aggregate(&shared.table, wrong).await.map(drop);
             assert_eq!(answer.unwrap_err().code(), Code::InvalidArgument);
         }
-        for wrong in [doc! { "$where": 1 }, doc! { "n": { "$nothing": 1 } }, doc! { "n": { "$elemMatch": 1 } }] {
+        for wrong in [
+            doc! { "$where": 1 },
+            doc! { "$where": "(" },
+            doc! { "n": { "$nothing": 1 } },
+            doc! { "n": { "$elemMatch": 1 } },
+            // There is no index for it.
+            doc! { "$text": { "$search": "x" } },
+        ] {
             let answer = documents.count(&shared.table, Filter::parse(wrong.clone()).unwrap()).await;
             assert_eq!(answer.unwrap_err().code(), Code::InvalidArgument, "{wrong}");
         }

@@ -1,5 +1,5 @@
 //! A password is told to nobody but the server: not to a log of any level, not in an error, not by what is printed of
-//! a client, and not in a record of the store.
+//! a client, and not in a record of the store. The same for a mail server's, also where that says it back.
 //!
 //! A program of its own, since it listens to every log of the process.
 #![allow(clippy::disallowed_methods, reason = "a test is a program of its own")]
@@ -8,15 +8,18 @@ use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use base64::Engine as _;
 use coord_core::config::Options;
 use coord_core::error::Code;
-use coord_tests::servers::{ReplicaSet, SetOptions};
+use coord_core::mail::{EnqueueOptions, MailState, Message, OutboxEvent, OutboxOptions};
+use coord_tests::servers::{ReplicaSet, SetOptions, Smtp, SmtpOptions};
 use futures::TryStreamExt;
 use mongodb::Client;
 use mongodb::bson::{Document, doc};
 
 const PASSWORD: &str = "pl41n-s3cret";
 const WRONG: &str = "wr0ng-s3cret";
+const MAIL: &str = "m41l-s3cret";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// All that is logged, by anybody, at any level.
@@ -64,11 +67,49 @@ impl tracing::Subscriber for Everything {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
+/// The login as AUTH PLAIN has it.
+fn encoded() -> String {
+    base64::engine::general_purpose::STANDARD.encode(format!("\0shop\0{MAIL}"))
+}
+
+/// A message, and a mail of an outbox, by a server that refuses the login at first and says back what it was told.
+async fn mail(client: &coord_core::Client, server: &Smtp, shown: &mut String) {
+    let url = format!("smtp://shop:{MAIL}@127.0.0.1:{}?tls=none&sender=shop@example.org&retry_min=10ms", server.port());
+    let mailer = client.mailer(&url).expect("a URL");
+    for code in ["454", "535", "535"] {
+        server.rule("auth", &format!("{code} not {MAIL}, nor {}", encoded()), Some(1));
+    }
+    let message = Message::new().to("ann@example.org").subject("Hello");
+    let error = mailer.send(&message).await.expect_err("a refusal");
+    assert_eq!(error.code(), Code::Unauthorized);
+    write!(shown, "{mailer:?} {error:?} {error}").expect("a text");
+
+    let options = [("poll", "50ms"), ("retry_min", "20ms")];
+    let options =
+        options.into_iter().try_fold(OutboxOptions::default(), |options, (key, value)| options.with(key, value));
+    let outbox = client.outbox("letters", &mailer, options.expect("options")).expect("an outbox");
+    let id = outbox.enqueue(&message, EnqueueOptions::default()).await.expect("a mail").id;
+    let watch = outbox.watch();
+    write!(shown, "{outbox:?} {:?}", watch.next().await.expect("a gap")).expect("a text");
+    let senders = outbox.start(1).expect("a sender");
+    loop {
+        let event = tokio::time::timeout(PATIENCE, watch.next()).await.expect("it is sent").expect("an event");
+        write!(shown, "{event:?}").expect("a text");
+        if matches!(event, OutboxEvent::Mail(mail) if mail.id == id && mail.state == MailState::Sent) {
+            break;
+        }
+    }
+    assert!(shown.contains("***"), "the refusal is among what happened: {shown}");
+    senders.stop().await.expect("stopped");
+}
+
 #[test]
 fn a_password_is_told_to_nobody() {
     let Some(set) = ReplicaSet::with(SetOptions { auth: true, ..SetOptions::of(1) }) else { return };
     set.command(doc! { "createUser": "alice", "pwd": PASSWORD, "roles": [{ "role": "readWrite", "db": "coord" }] })
         .expect("a user");
+    let login = SmtpOptions { login: Some(format!("shop:{MAIL}")), ..SmtpOptions::default() };
+    let Some(server) = Smtp::start(&login) else { return };
     let logged = Everything::default();
     tracing::subscriber::set_global_default(logged.clone()).expect("the only subscriber");
     let runtime =
@@ -86,6 +127,7 @@ fn a_password_is_told_to_nobody() {
         write!(shown, "{client:?} {lock:?} {held:?} {contended:?} {contended} {infos:?}").expect("a text");
         write!(shown, "{:?} {:?}", client.session(), client.stats()).expect("a text");
         held.release().await.expect("released");
+        mail(&client, &server, &mut shown).await;
         client.close(PATIENCE).await.expect("closed");
 
         let error = coord_core::connect(&set.uri_as(&format!("alice:{WRONG}@"))).await.expect_err("a wrong password");
@@ -111,7 +153,8 @@ fn a_password_is_told_to_nobody() {
     });
     let logged = logged.text();
     assert!(logged.contains("coord_core") && logged.contains("mongodb::"), "the test hears everybody");
-    for secret in [PASSWORD, WRONG] {
+    assert!(logged.contains("tried again"), "it hears of mails");
+    for secret in [PASSWORD, WRONG, MAIL, &encoded()] {
         assert!(!shown.contains(secret), "it is shown: {shown}");
         let line = logged.lines().find(|line| line.contains(secret));
         assert_eq!(line, None, "it is logged");

@@ -133,7 +133,8 @@ impl Registered {
             epoch => epoch.ok_or(LossReason::Expired)?,
         };
         let attempt = table.attempts.get_mut(&self.entry.attempt).ok_or(LossReason::Expired)?;
-        if attempt.breaking == Some(token) {
+        // Asked to go, or gone already and granted anew.
+        if attempt.breaking == Some(token) || attempt.token.is_some_and(|newest| newest > token) {
             return Err(LossReason::Broken);
         }
         let state = Arc::new(HoldState::new(self.key.clone(), self.entry, token, epoch));

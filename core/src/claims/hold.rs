@@ -114,9 +114,19 @@ impl Hold {
         self.state.token
     }
 
-    /// This hold as the condition of writes.
-    pub(crate) fn fence(&self) -> Fence {
-        Fence { lock: self.state.key.clone(), holder: self.state.entry, token: self.state.token, strict: false }
+    /// This hold as the condition of writes. One that is lost has a fence, too, which the store refuses as soon as a later
+    /// holder has written.
+    ///
+    /// # Errors
+    /// `NotHeld` after its user has given it up.
+    pub(crate) fn fence(&self) -> Result<Fence> {
+        if self.is_released() || self.state.lost.get() == Some(&LossReason::Resigned) {
+            return Err(Error::new(
+                Code::NotHeld,
+                format!("{} was released; nothing is done under it", self.describe()),
+            ));
+        }
+        Ok(Fence { lock: self.state.key.clone(), holder: self.state.entry, token: self.state.token, strict: false })
     }
 
     pub(crate) fn session(&self) -> &Arc<Session> {

@@ -123,7 +123,7 @@ impl Claims {
 
     /// A notice says that `entry` was granted `key`. Returns whether that is as it should be: otherwise nobody here
     /// knows of it.
-    pub(crate) fn on_notice(&self, session: &Session, key: &ClaimKey, entry: &Entry, token: i64) -> bool {
+    pub(crate) fn on_notice(&self, session: &Arc<Session>, key: &ClaimKey, entry: &Entry, token: i64) -> bool {
         if self.on_granted(session, key, entry, token) {
             if let Some(attempt) = self.lock().attempts.get_mut(&entry.attempt) {
                 attempt.noticed = true;
@@ -139,13 +139,21 @@ impl Claims {
     }
 
     /// The store says that `entry` holds `key` with this token. Returns whether the entry is known.
-    pub(crate) fn on_granted(&self, session: &Session, key: &ClaimKey, entry: &Entry, token: i64) -> bool {
+    ///
+    /// A newer token than that of its hold says that the hold was broken, and that this attempt was asked for again
+    /// before it was known to have been granted: the hold is lost, and what nobody waits for is given up.
+    pub(crate) fn on_granted(&self, session: &Arc<Session>, key: &ClaimKey, entry: &Entry, token: i64) -> bool {
         let mut table = self.lock();
         let Some(attempt) = table.attempts.get_mut(&entry.attempt).filter(|a| a.entry == *entry && a.key == *key)
         else {
             return false;
         };
+        if attempt.token.is_some_and(|known| known > token) {
+            // A notice that is late.
+            return true;
+        }
         attempt.token = Some(token);
+        let mut broken = None;
         attempt.phase = match std::mem::replace(&mut attempt.phase, Phase::Delivered) {
             Phase::Waiting { granted, .. } if session.is_live() || mutants::on(Mutant::NoCheckAfterGrant) => {
                 // A receiver that is gone withdraws the attempt itself.
@@ -153,8 +161,17 @@ impl Claims {
                 Phase::Delivered
             }
             Phase::Waiting { granted, .. } | Phase::Pending { granted, .. } => Phase::Pending { granted, token },
+            Phase::Held { hold, since } => {
+                broken = (hold.token < token).then(|| hold.clone());
+                Phase::Held { hold, since }
+            }
             phase => phase,
         };
+        drop(table);
+        if let Some(hold) = broken {
+            hold.lose(LossReason::Broken);
+            hold.give_up(session);
+        }
         true
     }
 

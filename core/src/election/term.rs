@@ -111,8 +111,12 @@ impl Term {
     }
 
     /// This term as the condition of writes to tables ([`WriteOptions::fence`](crate::table::WriteOptions)): after one, no
-    /// write of an earlier leader touches the document.
-    pub fn fence(&self) -> Fence {
+    /// write of an earlier leader touches the document. Also that of a term which is lost: then the write is refused once
+    /// a later leader has written.
+    ///
+    /// # Errors
+    /// `NotHeld` after it was resigned or handed over.
+    pub fn fence(&self) -> Result<Fence> {
         self.reign.hold.fence()
     }
 

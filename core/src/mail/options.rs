@@ -2,7 +2,7 @@
 //! Go and Python, and in Rust; what is set in code wins over the URL.
 //!
 //! `smtp://user:password@host:587` speaks STARTTLS, `smtps://user:password@host` TLS from the first byte; a character
-//! that has a meaning in URLs is written with a percent sign (`%40`).
+//! that has a meaning in URLs is written with a percent sign (`%40`). `smtp://` alone leaves all of it to options.
 //!
 //! | option | value | default | meaning |
 //! |---|---|---|---|
@@ -114,7 +114,9 @@ impl MailerOptions {
         options.user = percent_decode(user)?;
         options.password = percent_decode(password)?;
         let (host, port) = split_port(server);
-        options.set("host", &percent_decode(host)?)?;
+        if !host.is_empty() {
+            options.set("host", &percent_decode(host)?)?;
+        }
         if let Some(port) = port {
             options.set("port", port)?;
         }
@@ -348,12 +350,14 @@ mod tests {
             ("smtp://u:s3cret@h?timeout=0", "timeout"),
             ("smtp://u:s3cret@h\r\n", "host"),
         ] {
-            let error = MailerOptions::parse(url).unwrap_err();
+            let error = MailerOptions::parse(url).and_then(|options| options.defaults()).unwrap_err();
             assert!(error.message().contains(needle), "{url}: {error}");
             assert!(!format!("{error:?}").contains("s3cret"), "{url}");
         }
         let options = MailerOptions::parse("smtp://u:s3cret@h").unwrap();
         assert!(!format!("{options:?}").contains("s3cret"));
+        let options = MailerOptions::parse("smtp://").unwrap().with("host", "h").unwrap().with("port", "26").unwrap();
+        assert!(options.defaults().is_ok() && options.port() == 26);
     }
 
     #[test]

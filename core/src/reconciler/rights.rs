@@ -43,7 +43,9 @@ impl Right {
         self.hold.token()
     }
 
-    pub(super) fn fence(&self) -> Fence {
+    /// # Errors
+    /// `NotHeld` when it is given up.
+    pub(super) fn fence(&self) -> Result<Fence> {
         self.hold.fence()
     }
 

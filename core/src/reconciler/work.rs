@@ -98,10 +98,11 @@ impl Work {
     /// The shard or the leadership as the condition of writes to tables.
     ///
     /// # Errors
-    /// `InvalidArgument` in mode [`All`](super::Mode::All), in which a run is under neither.
+    /// `InvalidArgument` in mode [`All`](super::Mode::All), in which a run is under neither; `NotHeld` when it is given
+    /// up, after the run.
     pub fn fence(&self) -> Result<Fence> {
         let right = self.right.as_ref();
-        Ok(right.ok_or_else(|| Error::invalid("a run in mode 'all' has no hold to write under"))?.fence())
+        right.ok_or_else(|| Error::invalid("a run in mode 'all' has no hold to write under"))?.fence()
     }
 
     /// Checks that the key is still this replica's to work on. Reads a clock, no I/O: call it before each effect.

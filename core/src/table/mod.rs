@@ -66,8 +66,11 @@ pub struct WriteOptions {
 
 impl WriteOptions {
     /// Under this hold.
-    pub fn fenced(held: &Held) -> Self {
-        Self { fence: Some(held.fence()), strict: false }
+    ///
+    /// # Errors
+    /// `NotHeld` after its release.
+    pub fn fenced(held: &Held) -> Result<Self> {
+        Ok(Self { fence: Some(held.fence()?), strict: false })
     }
 
     /// Also refused when the hold has ended.

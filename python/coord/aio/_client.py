@@ -28,7 +28,7 @@ from coord.aio._reconciler import Reconciler, Work
 from coord.aio._table import CachedTable, Table
 from coord.aio._watch import Watch
 from coord.aio.mail import Mailer, Outbox
-from coord.mail import native_mailer, native_outbox
+from coord.mail import Address, native_mailer, native_outbox
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -152,7 +152,7 @@ class Client(ClientBase):
     async def _cached_table(self, call: _native.Call, model: type[Any] | None) -> CachedTable[Any]:
         return CachedTable(await bridge().run(call), self, model)
 
-    def mailer(self, url: str, **options: float | str) -> Mailer:
+    def mailer(self, url: str = "smtp://", **options: float | str | Address) -> Mailer:
         """A mailer for the server at this URL; see `coord.mailer`. No I/O. It outlives the client.
 
         Raises:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Mailer", "Outbox", "Senders", "mailer"]
 
 
-def mailer(url: str, **options: float | str | Address) -> Mailer:
+def mailer(url: str = "smtp://", **options: float | str | Address) -> Mailer:
     """A mailer for the server at this URL, without a store; see `coord.mailer`. No I/O."""
     return Mailer(native_mailer(None, url, options))
 

@@ -101,7 +101,10 @@ async fn meet(answers: Vec<u8>) {
         }
     };
     assert!(begun.elapsed() < LIMIT + MORE, "it took {:?}", begun.elapsed());
-    assert!(!seen.contains(PASSWORD) && !seen.contains("AHVzZXIAczNjcmV0UGFzc3cwcmQ"), "{seen}");
+    // Without a login the mailer does not know that this text, which the server happens to say, is a password.
+    if !login.is_empty() {
+        assert!(!seen.contains(PASSWORD) && !seen.contains("AHVzZXIAczNjcmV0UGFzc3cwcmQ"), "{seen}");
+    }
     server.abort();
 }
 

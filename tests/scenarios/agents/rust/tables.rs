@@ -180,8 +180,8 @@ impl Actor {
             return Ok(request.fence()?);
         }
         Ok(match self.hold(name)? {
-            Grant::Lock(held) => held.fence(),
-            Grant::Term(term) => term.fence(),
+            Grant::Lock(held) => held.fence()?,
+            Grant::Term(term) => term.fence()?,
         })
     }
 }

@@ -91,10 +91,11 @@ fn short(message: &str) -> String {
 const DUPLICATE_KEY: i32 = 11_000;
 
 /// What a user gave that no server takes: bad values, paths, types, documents that are too large or not as the
-/// collection's validator wants them, indexes that differ from those that are there.
-const WRONG: [i32; 33] = [
-    2, 9, 14, 15, 16, 22, 28, 40, 51, 52, 53, 54, 55, 56, 57, 58, 59, 66, 67, 73, 85, 86, 121, 168, 171, 197, 241, 292,
-    10_334, 17_280, 17_419, 17_420, 31_249,
+/// collection's validator wants them, filters that need an index that is not there, indexes that differ from those that
+/// are, scripts that fail.
+const WRONG: [i32; 36] = [
+    2, 9, 14, 15, 16, 22, 27, 28, 40, 51, 52, 53, 54, 55, 56, 57, 58, 59, 66, 67, 73, 85, 86, 121, 139, 168, 171, 197,
+    241, 291, 292, 10_334, 17_280, 17_419, 17_420, 31_249,
 ];
 
 /// What this server cannot do.
