@@ -24,7 +24,8 @@ pub enum LogFrom {
     /// With the changes to come.
     #[default]
     Now,
-    /// With the change after this position: of a write, or of an entry ([`LogEntry::position`]).
+    /// With the change after this position: of a write, or of an entry ([`LogEntry::position`]). One that is still to come
+    /// is `InvalidArgument` in memory and on SQLite; on MongoDB the log waits for it.
     After(Position),
     /// With the first change at this date or after it, in milliseconds since 1970 by the store's clock.
     Time(i64),

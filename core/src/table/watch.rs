@@ -28,7 +28,8 @@ use crate::time::Timestamp;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WatchOptions {
     /// Without a snapshot, from the change after this position on ([`Delivery::position`] of an earlier watch, or
-    /// `position` of a write). If the store no longer has it, there is a snapshot after all.
+    /// `position` of a write). If the store no longer has it, there is a snapshot after all. One that is still to
+    /// come is `InvalidArgument` in memory and on SQLite; on MongoDB the watch waits for it.
     pub from: Option<Position>,
     /// Also show what a document was before a change, where the table keeps that: [`TableOptions::previous`], always in
     /// memory.
