@@ -28,12 +28,13 @@ type cacheOptions struct {
 func CacheFilter(filter any) CacheOption { return func(o *cacheOptions) { o.filter = filter } }
 
 // MaxBytes is the most that the documents may take, in bytes of BSON; 256 MiB by default. While a snapshot is read anew
-// there may be as much again.
+// there may be as much again. When they become more, every read of the copy fails with ErrInvalidArgument; writes go on.
 func MaxBytes(most int64) CacheOption {
 	return func(o *cacheOptions) { o.set = append(o.set, ccoord.Setting{Name: "max_bytes", Number: most}) }
 }
 
-// ReadYourWrites says whether a write through the cached table returns only when the copy shows it. It does by default.
+// ReadYourWrites says whether a write through the cached table returns only when the copy shows it, or has ended. It does by
+// default.
 func ReadYourWrites(wait bool) CacheOption {
 	return func(o *cacheOptions) {
 		o.set = append(o.set, ccoord.Setting{Name: "read_your_writes", Number: number(wait)})

@@ -231,6 +231,8 @@ func sendsWhatWasEnqueued(t *testing.T, server *mailServer, url string) {
 	if err := senders.Stop(limited(t)); err != nil {
 		t.Fatal(err)
 	}
+	_, err = outbox.List(limited(t), "", -1)
+	wants(t, err, ErrInvalidArgument)
 	if count, err := outbox.Purge(limited(t), 0); err != nil || count != 1 {
 		t.Fatal(count, err)
 	}

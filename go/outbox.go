@@ -128,11 +128,16 @@ func (o *Outbox) Get(ctx context.Context, id string) (*Mail, error) {
 	return mail, err
 }
 
-// List is the mails in this state ("": in any), oldest first, at most so many.
+// List is the mails in this state ("": in any), oldest first, at most so many. It fails with ErrInvalidArgument for
+// another state and a limit below 0.
 func (o *Outbox) List(ctx context.Context, state MailState, limit int) ([]Mail, error) {
 	defer runtime.KeepAlive(o)
-	return read[[]Mail](ctx, o.pump(), "list mails", func(to ccoord.Report) (ccoord.Op, *ccoord.Error) {
-		return o.outbox.List(string(state), uint64(max(limit, 0)), timeLimit(ctx), to)
+	const op = "list mails"
+	if limit < 0 {
+		return nil, invalid(op, "limit is 0 or more")
+	}
+	return read[[]Mail](ctx, o.pump(), op, func(to ccoord.Report) (ccoord.Op, *ccoord.Error) {
+		return o.outbox.List(string(state), uint64(limit), timeLimit(ctx), to)
 	})
 }
 
@@ -210,7 +215,8 @@ type Senders struct {
 }
 
 // Start starts to send, up to so many mails at a time, from 1 to 32; the mailer's option "pool" bounds the connections as
-// well. Other processes may do the same: each mail is sent by one of them.
+// well. Other processes may do the same: each mail is sent by one of them. It fails with ErrInvalidArgument for another
+// number, and with ErrClosed if the client or the mailer is closed.
 func (o *Outbox) Start(senders int) (*Senders, error) {
 	defer runtime.KeepAlive(o)
 	started, failed := o.outbox.Start(uint32(min(max(senders, 0), 1000)))
@@ -222,7 +228,8 @@ func (o *Outbox) Start(senders int) (*Senders, error) {
 	return s, nil
 }
 
-// Stop begins nothing new, and waits until what has begun is finished and recorded, or ctx ends.
+// Stop begins nothing new, and waits until what has begun is finished and recorded, or ctx ends. It fails with ErrClosed if
+// the mailer was closed before: then they had ended without it, and the mails wait in the outbox for other senders.
 func (s *Senders) Stop(ctx context.Context) error {
 	defer runtime.KeepAlive(s)
 	return s.outbox.pump().finish(ctx, "stop sending", func(to ccoord.Report) (ccoord.Op, *ccoord.Error) {

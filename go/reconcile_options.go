@@ -50,7 +50,7 @@ func Rate(perSecond float64, burst int) ReconcileOption {
 	}
 }
 
-// Resync sets how often every key is run although nothing has changed; at most once a second, never by default. Keys
+// Resync sets how often every key is run although nothing has changed; at least a second apart, never by default. Keys
 // that wait after an error keep waiting, and parked ones stay parked.
 func Resync(every time.Duration) ReconcileOption {
 	return reconcileOption{{Name: "resync_ms", Number: roundedUp(every)}}

@@ -46,7 +46,8 @@ func SourceObserver(pattern string) Source {
 
 // SourceReleasedLocks are the locks that became free: their full names. At the start every free lock that the store
 // remembers, and again after an interruption; then each that is released while nobody waits for it. prefix is what their
-// full names begin with; empty for all of the client's namespace.
+// names begin with, of which the client fills in namespace and scope as of every name: "order-", "scope/", "scope/order-",
+// "namespace/scope/". It is empty for all of the client's namespace; one that no name begins with is ErrInvalidArgument.
 func SourceReleasedLocks(prefix string) Source {
 	return Source{func(*core) (ccoord.Source, *ccoord.Error) { return ccoord.SourceReleasedLocks(prefix) }}
 }
@@ -295,15 +296,15 @@ func (r *Reconciler) Add(key any) (bool, error) {
 }
 
 // AddAfter has a key run after this time, or earlier if that is planned already. It returns whether that was news, and
-// fails as Add does. The time counts in whole milliseconds, rounded up.
+// fails as Add does, and with ErrInvalidArgument for a negative time. The time counts in whole milliseconds, rounded up.
 func (r *Reconciler) AddAfter(key any, d time.Duration) (bool, error) {
 	return r.about("plan a key", key, func(key []byte) (bool, *ccoord.Error) {
-		return r.reconciler.AddAfter(key, max(0, roundedUp(d)))
+		return r.reconciler.AddAfter(key, roundedUp(d))
 	})
 }
 
 // Cancel forgets what is planned for a key, its errors included, and cancels the context of its run. The key is run again
-// when it changes. Cancel returns whether there was anything.
+// when it changes; until then WaitUntilReconciled says that it was cancelled. Cancel returns whether there was anything.
 func (r *Reconciler) Cancel(key any) (bool, error) {
 	return r.about("cancel a key", key, r.reconciler.Cancel)
 }
@@ -334,8 +335,8 @@ func (r *Reconciler) Resume() {
 }
 
 // WaitUntilReconciled waits until every change of a key up to this position, that of a write, has been run, the last time
-// without an error. It fails with ErrConflict if the key is parked, with ErrNotHeld if another replica runs it, with
-// ErrClosed, and with what ended the source.
+// without an error. It fails with ErrConflict if the key is parked, or was cancelled before that and has neither changed
+// nor been added since, with ErrNotHeld if another replica runs it, with ErrClosed, and with what ended the source.
 func (r *Reconciler) WaitUntilReconciled(ctx context.Context, key any, position Position) error {
 	const op = "wait until a key is reconciled"
 	document, err := keyBytes(op, key)

@@ -190,6 +190,7 @@ func TestKeysArePlannedCancelledPausedAndDrained(t *testing.T) {
 	wants(t, context.Cause(call.ctx), ErrCancelled)
 	call.returns(nil, errors.New("too late"))
 	idle(t, r)
+	wants(t, r.WaitUntilReconciled(limited(t), 1, 0), ErrConflict)
 
 	r.Pause()
 	for _, key := range []int{1, 2, 3} {
@@ -697,7 +698,7 @@ func TestBadInputOfReconcilers(t *testing.T) {
 		wants(t, begin(name, SourceManual()), ErrInvalidArgument)
 	}
 	for _, source := range []Source{
-		{}, SourceObserver("a b"), SourceObserver("\xff"), SourceReleasedLocks("\xff"),
+		{}, SourceObserver("a b"), SourceObserver("\xff"), SourceReleasedLocks("\xff"), SourceReleasedLocks("a b"), SourceReleasedLocks("*"),
 		SourceTable("", nil), SourceTable("\xff", nil), SourceTable("t", 1), SourceTable("t", bson.M{"$and": 1}),
 	} {
 		wants(t, begin("r", source), ErrInvalidArgument)
@@ -720,6 +721,8 @@ func TestBadInputOfReconcilers(t *testing.T) {
 		wants(t, err, ErrInvalidArgument)
 		wants(t, r.WaitUntilReconciled(limited(t), key, 0), ErrInvalidArgument)
 	}
+	_, err = r.AddAfter("k", -1)
+	wants(t, err, ErrInvalidArgument)
 	if Terminal(nil) != nil || ErrorAfter(nil, 1) != nil {
 		t.Error("an error of nothing")
 	}

@@ -157,7 +157,7 @@ func written(
 	case ccoord.WriteUpdate, ccoord.WriteUpsert:
 		write.Document, err = updateOf(op, document)
 	default:
-		write.Document, err = encoded(op, document)
+		write.Document, err = encoded(op, "document", document)
 	}
 	if err != nil {
 		return nil, err
@@ -292,7 +292,7 @@ func (t *Table[K, V]) Cursor(ctx context.Context, filter any, options ...FindOpt
 func (t *table) Aggregate(ctx context.Context, pipeline any) iter.Seq2[bson.Raw, error] {
 	op := t.op("aggregate")
 	return func(yield func(bson.Raw, error) bool) {
-		stages, err := encoded(op, bson.D{{Key: "pipeline", Value: pipeline}})
+		stages, err := encoded(op, "pipeline", bson.D{{Key: "pipeline", Value: pipeline}})
 		if err != nil {
 			yield(nil, err)
 			return

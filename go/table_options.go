@@ -111,7 +111,7 @@ func findSettings(op string, options []FindOption) ([]ccoord.Setting, error) {
 		if document.value == nil {
 			continue
 		}
-		bytes, err := encoded(op, document.value)
+		bytes, err := encoded(op, document.name, document.value)
 		if err != nil {
 			return nil, err
 		}
@@ -160,7 +160,7 @@ func (t *table) EnsureIndexes(ctx context.Context, indexes ...Index) error {
 		}
 		list = append(list, document)
 	}
-	bytes, err := encoded(op, bson.D{{Key: "indexes", Value: list}})
+	bytes, err := encoded(op, "indexes", bson.D{{Key: "indexes", Value: list}})
 	if err != nil {
 		return err
 	}
@@ -200,11 +200,11 @@ func invalid(op, message string) *Error {
 	return &Error{Code: ErrInvalidArgument, Op: op, Message: message}
 }
 
-// encoded is a document as BSON.
-func encoded(op string, document any) ([]byte, error) {
+// encoded is a document as BSON; what says which argument it is.
+func encoded(op, what string, document any) ([]byte, error) {
 	bytes, err := bson.Marshal(document)
 	if err != nil {
-		return nil, invalid(op, "this is no document: "+err.Error())
+		return nil, invalid(op, what+": this is no document: "+err.Error())
 	}
 	return bytes, nil
 }
@@ -213,16 +213,16 @@ func filterOf(op string, filter any) ([]byte, error) {
 	if filter == nil {
 		return nil, nil
 	}
-	return encoded(op, filter)
+	return encoded(op, "filter", filter)
 }
 
 // updateOf is a document, or the list of a pipeline's stages in the one field of a document. Which of both it is, BSON
 // says: a slice may be a document, as a bson.D is.
 func updateOf(op string, update any) ([]byte, error) {
 	if kind, _, err := bson.MarshalValue(update); err == nil && kind == bson.TypeArray {
-		return encoded(op, bson.D{{Key: "pipeline", Value: update}})
+		return encoded(op, "update", bson.D{{Key: "pipeline", Value: update}})
 	}
-	return encoded(op, update)
+	return encoded(op, "update", update)
 }
 
 // keyBytes makes {_id} of a key.

@@ -513,6 +513,9 @@ func TestBadInputToTables(t *testing.T) {
 	for _, filter := range []any{1, "a", bson.A{}, bson.M{"$or": 1}, make(chan int)} {
 		_, err := table.Find(ctx, filter)
 		wants(t, err, ErrInvalidArgument)
+		if !strings.Contains(err.Error(), "filter") {
+			t.Errorf("%v does not say that the filter is wrong", err)
+		}
 		_, err = table.Watch(filter)
 		wants(t, err, ErrInvalidArgument)
 	}

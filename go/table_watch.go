@@ -72,7 +72,8 @@ type tableWatchOptions struct {
 }
 
 // FromPosition watches without a snapshot, from the change after this place on. If the store no longer has it, there is
-// a snapshot after all.
+// a snapshot after all. One that is still to come is ErrInvalidArgument in memory and on SQLite; on MongoDB the watch
+// waits for it.
 func FromPosition(position Position) TableWatchOption {
 	return func(o *tableWatchOptions) { o.from = &position }
 }
@@ -286,7 +287,8 @@ type LogFrom struct {
 // LogFromNow begins with the changes to come.
 func LogFromNow() LogFrom { return LogFrom{kind: ccoord.LogFromNow} }
 
-// LogAfter begins with the change after a position.
+// LogAfter begins with the change after a position. One that is still to come is ErrInvalidArgument in memory and on
+// SQLite; on MongoDB the log waits for it.
 func LogAfter(position Position) LogFrom {
 	return LogFrom{kind: ccoord.LogFromPosition, place: uint64(position)}
 }

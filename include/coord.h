@@ -411,7 +411,8 @@
 
 /**
  * Documents are JSON text: MongoDB's Extended JSON, version 2. A key is its value: `"ann"`, `42`, `{"a": 1}`,
- * `{"$oid": "..."}`.
+ * `{"$oid": "..."}`. An integer that 64 bits do not hold, and a field that is there twice, are
+ * COORD_E_INVALID_ARGUMENT.
  */
 #define COORD_FORMAT_JSON 0
 
@@ -5181,7 +5182,9 @@ coord_status_t coord_event_take_many_written(coord_event_t *event,
 /**
  * Watches the documents that match: a snapshot in brackets, then changes. A NULL filter is every document. `from` may
  * be NULL; with a position (coord_delivery_position of an earlier watch, coord_written_position) there is no
- * snapshot, but the changes after it, unless the store no longer has them. Options: "previous" (switch, 0 by
+ * snapshot, but the changes after it, unless the store no longer has them. One that is still to come is
+ * COORD_E_INVALID_ARGUMENT by the first coord_table_watch_next in memory and on SQLite; on MongoDB the watch waits for it.
+ * Options: "previous" (switch, 0 by
  * default): also show what a document was before a change, where the table keeps that (coord_table_configure;
  * always in memory). No I/O: the first coord_table_watch_next begins.
  *
@@ -5420,7 +5423,8 @@ void coord_delivery_destroy(coord_delivery_t *delivery);
  * Reads the log of the table from there on: `from` is one of COORD_LOG_FROM_..., `place` the position or the date
  * that it speaks of, 0 otherwise. On MongoDB the log is the oplog, which also has what other programs wrote, without
  * their names; elsewhere the history of the table, which is trimmed by age. COORD_E_COMPACTED if the store no longer
- * has it so far back.
+ * has it so far back; COORD_E_INVALID_ARGUMENT for a position that is still to come, in memory and on SQLite: on MongoDB
+ * the log waits for it.
  *
  * @threadsafe yes
  * @blocks until the store answers, up to timeout_ms
@@ -5659,8 +5663,8 @@ void coord_log_entry_destroy(coord_log_entry_t *entry);
  * A table with a copy in memory of the documents that match; a NULL filter is every document. Returns when the copy
  * is complete; it is kept fresh until the handle is destroyed. Options: "max_bytes" (number, 268435456 by default):
  * the most that the documents may take, in bytes of BSON, and as much again while a snapshot is read anew;
- * COORD_E_INVALID_ARGUMENT when they are more. "read_your_writes" (switch, 1 by default): whether a write through the
- * cached table returns only when the copy shows it.
+ * COORD_E_INVALID_ARGUMENT when they are more, later from every read of the copy; writes go on. "read_your_writes"
+ * (switch, 1 by default): whether a write through the cached table returns only when the copy shows it, or has ended.
  *
  * @threadsafe yes
  * @blocks until the copy is complete, up to timeout_ms
@@ -5949,8 +5953,10 @@ coord_status_t coord_source_observer(const char *pattern,
 
 /**
  * The locks that became free: keys are their full names. At the start every free lock that the store remembers, and
- * again after an interruption; then each that is released while nobody waits for it. `prefix` is what full names begin
- * with; NULL or empty for all of the client's namespace.
+ * again after an interruption; then each that is released while nobody waits for it. `prefix` is what their names begin
+ * with, of which the client fills in namespace and scope as of every name: "order-", "scope/", "scope/order-",
+ * "namespace/scope/". NULL or empty for all of the client's namespace. coord_client_reconcile refuses a prefix that no
+ * name begins with.
  *
  * @threadsafe yes
  * @blocks no
@@ -5996,9 +6002,9 @@ void coord_source_destroy(coord_source_t *source);
  * default, the same for all replicas for ever), each of which one replica has. "backoff_min_ms" and "backoff_max_ms"
  * (numbers, 5 and 1000000 by default): how long a key waits after an error, twice as long after each further one.
  * "rate_per_second" (a number, or a text such as "0.5") is how many runs may begin in a second, without a limit by
- * default, and "rate_burst" (number, 1 by default) how many at once. "resync_ms" (number, never by default): how often
- * every key is run although nothing has changed. "move_grace_ms" (number, 10000 by default): how long a run may go on when
- * its shard is to move to another replica, before it is asked to stop.
+ * default, and "rate_burst" (number, 1 by default) how many at once. "resync_ms" (number, at least 1000, never by
+ * default): how often every key is run although nothing has changed. "move_grace_ms" (number, 10000 by default): how long
+ * a run may go on when its shard is to move to another replica, before it is asked to stop.
  *
  * COORD_E_INVALID_ARGUMENT also for another number of shards than this reconciler began with, and for keys that are
  * added by hand in another mode than "all"; COORD_E_UNSUPPORTED if the store cannot watch.
@@ -6208,8 +6214,8 @@ coord_status_t coord_reconciler_add_after(coord_reconciler_t *reconciler,
                                           coord_error_t **err);
 
 /**
- * Forgets what is planned for a key, its errors included, and asks its run to stop. The key is run again when it changes.
- * `*was`, if it is not NULL, is 1 if there was anything, else 0.
+ * Forgets what is planned for a key, its errors included, and asks its run to stop. The key is run again when it changes;
+ * until then coord_reconciler_wait_until_reconciled says that it was cancelled. `*was`, if it is not NULL, is 1 if there was anything, else 0.
  *
  * @threadsafe yes
  * @blocks no
@@ -6247,8 +6253,8 @@ coord_status_t coord_reconciler_resume(coord_reconciler_t *reconciler, coord_err
 
 /**
  * Waits until every change of a key up to this position (of a write: coord_written_position) has been run, the last time
- * without an error. COORD_E_CONFLICT if the key is parked; COORD_E_NOT_HELD if another replica runs it; COORD_E_CLOSED;
- * what ended the source.
+ * without an error. COORD_E_CONFLICT if the key is parked, or was cancelled before that and has neither changed nor been
+ * added since; COORD_E_NOT_HELD if another replica runs it; COORD_E_CLOSED; what ended the source.
  *
  * @threadsafe yes
  * @blocks until it is so, up to timeout_ms
@@ -7212,7 +7218,8 @@ void coord_outbox_watch_destroy(coord_outbox_watch_t *watch);
 coord_status_t coord_outbox_start(coord_outbox_t *outbox, uint32_t senders, coord_senders_t **out, coord_error_t **err);
 
 /**
- * Begins nothing new, and waits until what has begun is finished and recorded.
+ * Begins nothing new, and waits until what has begun is finished and recorded. COORD_E_CLOSED if the mailer was closed
+ * before: then they had ended without it, and the mails wait in the outbox for other senders.
  *
  * @threadsafe yes
  * @blocks until nothing is being sent, up to timeout_ms

@@ -201,6 +201,11 @@ impl Client {
         Name::parse(text, &self.core().options.namespace, &self.core().options.scope)
     }
 
+    /// What the full names begin with of those whose name begins with this.
+    pub(crate) fn name_prefix(&self, text: &str) -> Result<String> {
+        Name::prefix(text, &self.core().options.namespace, &self.core().options.scope)
+    }
+
     /// This client's session as it is now. No I/O.
     pub fn session(&self) -> SessionStatus {
         let session = self.core().current_session();

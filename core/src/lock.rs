@@ -307,7 +307,9 @@ impl Client {
     /// # Errors
     /// Those of the store; `Closed`.
     pub async fn locks(&self, prefix: &str) -> Result<Vec<LockInfo>> {
-        let prefix = claim_prefix(&self.lock_prefix(prefix));
+        let prefix =
+            if prefix.is_empty() { format!("{}/", self.core().options().namespace) } else { prefix.to_owned() };
+        let prefix = claim_prefix(&prefix);
         let client = self.clone();
         self.core()
             .drive(async move {
@@ -317,11 +319,6 @@ impl Client {
                 describe_all(core, records).await
             })
             .await
-    }
-
-    /// A prefix of full names; an empty one is that of all names in the client's namespace.
-    pub(crate) fn lock_prefix(&self, prefix: &str) -> String {
-        if prefix.is_empty() { format!("{}/", self.core().options().namespace) } else { prefix.to_owned() }
     }
 
     /// Who holds this lock and who waits for it; none if it was never used.

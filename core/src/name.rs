@@ -57,6 +57,22 @@ impl Name {
         Ok(Self(full.into()))
     }
 
+    /// What the full names begin with of those that begin with `text`: the beginning of `name`, `scope/name` or
+    /// `namespace/scope/name`; empty for all of the namespace.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if no name begins so.
+    pub fn prefix(text: &str, namespace: &str, scope: &str) -> Result<String> {
+        if text.is_empty() {
+            return Ok(format!("{namespace}/"));
+        }
+        // What may be a name with one more letter behind it begins one.
+        let whole = if text.ends_with('/') { format!("{text}x") } else { text.to_owned() };
+        let mut full = Self::parse(&whole, namespace, scope)?.as_str().to_owned();
+        full.truncate(full.len() - (whole.len() - text.len()));
+        Ok(full)
+    }
+
     /// The whole name, `namespace/scope/name`.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -157,6 +173,18 @@ mod tests {
         assert_eq!(parse("a").unwrap().as_str(), "ns/sc/a");
         assert_eq!(parse("b/a").unwrap().as_str(), "ns/b/a");
         assert_eq!(parse("c/b/a").unwrap().as_str(), "c/b/a");
+    }
+
+    #[test]
+    fn prefixes_are_resolved_as_names_are() {
+        for (text, full) in
+            [("", "ns/"), ("a", "ns/sc/a"), ("b/", "ns/b/"), ("b/a", "ns/b/a"), ("c/b/", "c/b/"), ("c/b/a", "c/b/a")]
+        {
+            assert_eq!(Name::prefix(text, "ns", "sc").unwrap(), full);
+        }
+        for bad in ["/", "a b", "*", "a//", "a/b/c/", "-"] {
+            Name::prefix(bad, "ns", "sc").unwrap_err();
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use coord_core::bson;
 use coord_core::client::{Client, connect};
 use coord_core::error::Code;
 use coord_core::reconciler::{Backoff, Mode, Outcome, Rate, ReconcileOptions, Reconciler, Request, Source, Work};
-use coord_core::table::{Key, Table, WriteOptions};
+use coord_core::table::{Key, Position, Table, WriteOptions};
 use coord_core::testing::Control;
 
 const BOUND: Duration = Duration::from_secs(30);
@@ -336,6 +336,14 @@ async fn keys_are_added_planned_cancelled_paused_and_drained() {
     assert_eq!(request.check().unwrap_err().code(), Code::Cancelled);
     request.complete(Outcome::Error("no matter".into())).unwrap();
     assert_idle(&reconciler);
+    // What was cancelled is not taken for done.
+    for key in [1, 2] {
+        let waited = reconciler.wait_until_reconciled(key, Position(0), Duration::from_secs(30)).await.unwrap_err();
+        assert!(waited.code() == Code::Conflict && waited.message().contains("cancelled"), "{waited}");
+    }
+    reconciler.add(2).unwrap();
+    next(&reconciler, 2).await.complete(Outcome::Done).unwrap();
+    bounded(reconciler.wait_until_reconciled(2, Position(0), Duration::from_secs(30))).await.unwrap();
 
     reconciler.pause();
     reconciler.add(3).unwrap();
@@ -502,7 +510,14 @@ async fn locks_that_become_free_are_keys() {
         early.release().await.unwrap();
         let held = other.lock("held").unwrap().acquire().await.unwrap();
         let _ignored = other.lock("elsewhere/ignored").unwrap().acquire().await.unwrap();
-        let source = Source::ReleasedLocks { prefix: format!("{namespace}/") };
+        let locks = |prefix: &str| Source::ReleasedLocks { prefix: prefix.to_owned() };
+        for bad in ["a b", "*", "-", "a//", "a/b/c/"] {
+            let refused = bounded(client.reconcile("r", locks(bad), ReconcileOptions::default())).await.unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidArgument, "{bad}: {refused}");
+        }
+        let short = bounded(client.reconcile("r", locks("ea"), ReconcileOptions::default())).await.unwrap();
+        assert_eq!(*bounded(short.next()).await.unwrap().key(), Key::new(format!("{namespace}/early")).unwrap());
+        let source = locks(&format!("{namespace}/"));
         let reconciler = bounded(client.reconcile("r", source, ReconcileOptions::default())).await.unwrap();
         let next = async |name: &str| {
             let request = bounded(reconciler.next()).await.unwrap();

@@ -315,6 +315,10 @@ async fn a_cached_table_that_is_too_large_says_so() {
         let third = table.insert(3, doc! { "x": "y".repeat(1000) }, plain()).await.unwrap();
         assert_eq!(bounded(cached.wait_until(third.position)).await.unwrap_err().code(), Code::InvalidArgument);
         assert_eq!(cached.get(1).unwrap_err().code(), Code::InvalidArgument);
+        // Only the reads fail: what a write has done is said, and not done twice.
+        let updated = bounded(cached.update(3, Update::parse(doc! { "$inc": { "n": 1 } }).unwrap(), plain())).await;
+        assert_eq!(updated.unwrap().document.get("n"), Some(&Bson::Int32(1)));
+        assert_eq!(bounded(cached.delete_many(doc! { "n": 1 }, plain())).await.unwrap().count, 1);
         let part = CacheOptions {
             max_bytes: 2_500,
             filter: Filter::parse(doc! { "n": 9 }).unwrap(),

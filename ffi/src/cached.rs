@@ -46,8 +46,8 @@ fn cached(handle: *const coord_cached_table_t) -> Result<Arc<CachedTableObject>>
 /// A table with a copy in memory of the documents that match; a NULL filter is every document. Returns when the copy
 /// is complete; it is kept fresh until the handle is destroyed. Options: "max_bytes" (number, 268435456 by default):
 /// the most that the documents may take, in bytes of BSON, and as much again while a snapshot is read anew;
-/// COORD_E_INVALID_ARGUMENT when they are more. "read_your_writes" (switch, 1 by default): whether a write through the
-/// cached table returns only when the copy shows it.
+/// COORD_E_INVALID_ARGUMENT when they are more, later from every read of the copy; writes go on. "read_your_writes"
+/// (switch, 1 by default): whether a write through the cached table returns only when the copy shows it, or has ended.
 ///
 /// @threadsafe yes
 /// @blocks until the copy is complete, up to timeout_ms

@@ -1,7 +1,10 @@
 //! The forms in which documents and keys cross: JSON text, or the bytes of BSON.
 //!
 //! JSON is MongoDB's Extended JSON, version 2. Any form of it is read, the relaxed one is written. BSON keeps every type;
-//! JSON does not tell integers of 32 bits from those of 64.
+//! JSON does not tell integers of 32 bits from those of 64. An integer of more bits, and a
+//! field that is there twice, are errors.
+
+use std::collections::HashSet;
 
 use coord_core::bson::raw::{RawArray, RawBsonRef, RawDocument};
 use coord_core::bson::{Bson, Document, doc};
@@ -12,7 +15,8 @@ use serde_json::{Value, json as value_of};
 use crate::bytes::{Bytes, LentBytes};
 
 /// Documents are JSON text: MongoDB's Extended JSON, version 2. A key is its value: `"ann"`, `42`, `{"a": 1}`,
-/// `{"$oid": "..."}`.
+/// `{"$oid": "..."}`. An integer that 64 bits do not hold, and a field that is there twice, are
+/// COORD_E_INVALID_ARGUMENT.
 pub const COORD_FORMAT_JSON: i32 = 0;
 /// Documents are the bytes of BSON. A key is a document with the one field `_id`; a list (an aggregation, indexes) is a
 /// document with the one field `pipeline` or `indexes`.
@@ -165,7 +169,54 @@ fn parsed(given: Bytes, what: &str) -> Result<Value> {
 }
 
 fn json(bytes: &[u8], what: &str) -> Result<Value> {
-    serde_json::from_slice(bytes).map_err(|error| Error::invalid(format!("{what} is no JSON: {error}")))
+    let value = serde_json::from_slice(bytes).map_err(|error| Error::invalid(format!("{what} is no JSON: {error}")))?;
+    check_exact(bytes).map_err(|why| Error::invalid(format!("{what}: {why}")))?;
+    Ok(value)
+}
+
+/// Refuses what the parser would change silently: an integer of more than 64 bits, and a field that is there twice. The
+/// text is valid JSON.
+fn check_exact(text: &[u8]) -> std::result::Result<(), String> {
+    // The fields so far of each object that is open; none for a list.
+    let mut open: Vec<Option<HashSet<String>>> = Vec::new();
+    let mut name_next = false;
+    let mut at = 0;
+    while let Some(&byte) = text.get(at) {
+        let begin = at;
+        at += 1;
+        match byte {
+            b'{' | b'[' => {
+                open.push((byte == b'{').then(HashSet::new));
+                name_next = byte == b'{';
+            }
+            b'}' | b']' => drop(open.pop()),
+            b',' => name_next = matches!(open.last(), Some(Some(_))),
+            b'"' => {
+                while text.get(at).is_some_and(|&byte| byte != b'"') {
+                    at += if text[at] == b'\\' { 2 } else { 1 };
+                }
+                at += 1;
+                if std::mem::take(&mut name_next)
+                    && let Some(Some(fields)) = open.last_mut()
+                    && let Ok(name) = serde_json::from_slice::<String>(&text[begin..at])
+                    && let Some(name) = fields.replace(name)
+                {
+                    return Err(format!("it has the field '{name}' twice"));
+                }
+            }
+            b'-' | b'0'..=b'9' => {
+                let more = |byte: &u8| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
+                at += text[at..].iter().take_while(|byte| more(byte)).count();
+                let number = std::str::from_utf8(&text[begin..at]).unwrap_or_default();
+                let integer = !number.contains(['.', 'e', 'E']);
+                if integer && number.parse::<i64>().is_err() {
+                    return Err(format!("{number} does not fit into the 64 bits of an integer"));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn to_bson(value: Value, what: &str) -> Result<Bson> {

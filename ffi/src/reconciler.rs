@@ -79,9 +79,9 @@ impl ReconcilerObject {
 /// default, the same for all replicas for ever), each of which one replica has. "backoff_min_ms" and "backoff_max_ms"
 /// (numbers, 5 and 1000000 by default): how long a key waits after an error, twice as long after each further one.
 /// "rate_per_second" (a number, or a text such as "0.5") is how many runs may begin in a second, without a limit by
-/// default, and "rate_burst" (number, 1 by default) how many at once. "resync_ms" (number, never by default): how often
-/// every key is run although nothing has changed. "move_grace_ms" (number, 10000 by default): how long a run may go on when
-/// its shard is to move to another replica, before it is asked to stop.
+/// default, and "rate_burst" (number, 1 by default) how many at once. "resync_ms" (number, at least 1000, never by
+/// default): how often every key is run although nothing has changed. "move_grace_ms" (number, 10000 by default): how long
+/// a run may go on when its shard is to move to another replica, before it is asked to stop.
 ///
 /// COORD_E_INVALID_ARGUMENT also for another number of shards than this reconciler began with, and for keys that are
 /// added by hand in another mode than "all"; COORD_E_UNSUPPORTED if the store cannot watch.

@@ -67,8 +67,8 @@ pub unsafe extern "C" fn coord_reconciler_add_after(
     })
 }
 
-/// Forgets what is planned for a key, its errors included, and asks its run to stop. The key is run again when it changes.
-/// `*was`, if it is not NULL, is 1 if there was anything, else 0.
+/// Forgets what is planned for a key, its errors included, and asks its run to stop. The key is run again when it changes;
+/// until then coord_reconciler_wait_until_reconciled says that it was cancelled. `*was`, if it is not NULL, is 1 if there was anything, else 0.
 ///
 /// @threadsafe yes
 /// @blocks no
@@ -141,8 +141,8 @@ pub unsafe extern "C" fn coord_reconciler_resume(
 }
 
 /// Waits until every change of a key up to this position (of a write: coord_written_position) has been run, the last time
-/// without an error. COORD_E_CONFLICT if the key is parked; COORD_E_NOT_HELD if another replica runs it; COORD_E_CLOSED;
-/// what ended the source.
+/// without an error. COORD_E_CONFLICT if the key is parked, or was cancelled before that and has neither changed nor been
+/// added since; COORD_E_NOT_HELD if another replica runs it; COORD_E_CLOSED; what ended the source.
 ///
 /// @threadsafe yes
 /// @blocks until it is so, up to timeout_ms

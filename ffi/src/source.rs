@@ -75,8 +75,10 @@ pub unsafe extern "C" fn coord_source_observer(
 }
 
 /// The locks that became free: keys are their full names. At the start every free lock that the store remembers, and
-/// again after an interruption; then each that is released while nobody waits for it. `prefix` is what full names begin
-/// with; NULL or empty for all of the client's namespace.
+/// again after an interruption; then each that is released while nobody waits for it. `prefix` is what their names begin
+/// with, of which the client fills in namespace and scope as of every name: "order-", "scope/", "scope/order-",
+/// "namespace/scope/". NULL or empty for all of the client's namespace. coord_client_reconcile refuses a prefix that no
+/// name begins with.
 ///
 /// @threadsafe yes
 /// @blocks no

@@ -82,7 +82,8 @@ impl LogEntryObject {
 /// Reads the log of the table from there on: `from` is one of COORD_LOG_FROM_..., `place` the position or the date
 /// that it speaks of, 0 otherwise. On MongoDB the log is the oplog, which also has what other programs wrote, without
 /// their names; elsewhere the history of the table, which is trimmed by age. COORD_E_COMPACTED if the store no longer
-/// has it so far back.
+/// has it so far back; COORD_E_INVALID_ARGUMENT for a position that is still to come, in memory and on SQLite: on MongoDB
+/// the log waits for it.
 ///
 /// @threadsafe yes
 /// @blocks until the store answers, up to timeout_ms

@@ -32,7 +32,9 @@ object!(TableWatchObject, coord_table_watch_t, 37, "watch of a table");
 
 /// Watches the documents that match: a snapshot in brackets, then changes. A NULL filter is every document. `from` may
 /// be NULL; with a position (coord_delivery_position of an earlier watch, coord_written_position) there is no
-/// snapshot, but the changes after it, unless the store no longer has them. Options: "previous" (switch, 0 by
+/// snapshot, but the changes after it, unless the store no longer has them. One that is still to come is
+/// COORD_E_INVALID_ARGUMENT by the first coord_table_watch_next in memory and on SQLite; on MongoDB the watch waits for it.
+/// Options: "previous" (switch, 0 by
 /// default): also show what a document was before a change, where the table keeps that (coord_table_configure;
 /// always in memory). No I/O: the first coord_table_watch_next begins.
 ///

@@ -36,6 +36,21 @@ def check_model(model: Model) -> None:
     raise TypeError(f"a model is a dataclass or a model of pydantic, not {model!r}")
 
 
+def check_value(value: object, model: Model, table: str) -> None:
+    """Checks that a value is none of another model: what is written could not be read.
+
+    Raises:
+        TypeError: It is.
+    """
+    if model is None or model is dict or isinstance(value, (model, type)):
+        return
+    if dataclasses.is_dataclass(value) or hasattr(type(value), "model_dump"):
+        kind = type(value).__qualname__
+        raise TypeError(
+            f"the values of table {table!r} are of {model.__qualname__}, not of {kind}; a dict is taken as well"
+        )
+
+
 def value_of(document: dict[str, Any], model: Model) -> Any:
     """The document as a value of the model.
 

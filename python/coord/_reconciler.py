@@ -58,7 +58,9 @@ class Source(ProcessBound):
         holder to a waiter was not free.
 
         Args:
-            prefix: What their full names begin with; empty for all of the client's namespace.
+            prefix: What their names begin with, of which the client fills in namespace and scope as of every name:
+                `order-`, `scope/`, `scope/order-`, `namespace/scope/`. Empty for all of the client's namespace. One
+                that no name begins with is refused by `Client.reconcile`.
         """
         return Source(_native.Source.released_locks(prefix), f"the released locks {prefix!r}")
 
@@ -204,7 +206,7 @@ class ReconcilerBase(ProcessBound):
     def cancel(self, key: Key) -> bool:
         """Forgets what is planned for a key, its errors included, and asks its run to stop. No I/O.
 
-        The key is run again when it changes.
+        The key is run again when it changes; until then `wait_until_reconciled` says that it was cancelled.
 
         Returns:
             Whether there was anything.
@@ -351,7 +353,7 @@ class Reconciler(ReconcilerBase):
 
         Raises:
             Timeout: That is not so in time.
-            Conflict: The key is parked.
+            Conflict: The key is parked; or it was cancelled before that, and has neither changed nor been added since.
             NotHeld: Another replica runs it.
             Closed: The reconciler or the client is closed.
         """

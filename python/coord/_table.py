@@ -283,7 +283,8 @@ class Table(TableBase[_V]):
             The watch, an iterable of deliveries and a context manager that closes it.
 
         Raises:
-            InvalidArgument: The filter or the position.
+            InvalidArgument: The filter or the position; one that is still to come is refused by the first wait, in
+                memory and on SQLite. On MongoDB the watch waits for it.
             Unsupported: The store cannot watch, or not by this filter; raised by the first wait.
             Closed: The client is closed.
 
@@ -313,7 +314,8 @@ class Table(TableBase[_V]):
         Raises:
             Compacted: The store no longer has it so far back.
             Unsupported: It keeps none.
-            InvalidArgument: The date has no time zone.
+            InvalidArgument: The date has no time zone; or the position is still to come, in memory and on SQLite. On
+                MongoDB the log waits for it.
         """
         return TableLog(self._log(from_position, from_time).wait(), f"the log of table {self._name!r}")
 
@@ -326,7 +328,7 @@ class CachedTable(CachedBase[_V], Table[_V]):
     the copy, the last two by looking at each document; everything else asks the store. It is a context manager
     that ends the copy.
 
-    When the documents become more than `max_bytes`, every read raises `InvalidArgument`.
+    When the documents become more than `max_bytes`, every read of the copy raises `InvalidArgument`; writes go on.
 
     >>> import coord
     >>> with coord.connect("memory:") as client, client.table("t", cached=True) as table:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 from coord import _native
 from coord._errors import CoordError, InvalidArgument
 from coord._lock import ProcessBound, _qualified
-from coord._model import Model, check_model
+from coord._model import Model, check_model, check_value
 from coord._table_types import Found, Stored, Written
 from coord._types import EPOCH, MILLISECOND, _html_table
 
@@ -97,6 +97,8 @@ class TableBase(ProcessBound, Generic[_V]):
     ) -> _native.Call:
         if revision is None:
             raise InvalidArgument("this is no revision: the document was read without, by a projection on MongoDB")
+        if value is not None:
+            check_value(value, self._model, self._name)
         wanted = None if revision is ANY_REVISION else revision
         return self._writer.write(action, key, value, wanted, _fence_of(fence), strict)
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from coord import _native
 from coord._errors import CoordError, InvalidArgument
+from coord._types import EPOCH, MILLISECOND
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -109,7 +110,7 @@ class Message:
         attachments: Files that go with it, or that the HTML shows.
         headers: Further headers: a mapping, or pairs to keep an order or repeat a name.
         message_id: `<left@right>`; None: its own, the same in every attempt.
-        date: Its date; None: when it is sent first, or enqueued.
+        date: Its date, with a time zone; None: when it is sent first, or enqueued.
     """
 
     to: Sequence[str | Address] | str | Address = ()
@@ -181,7 +182,9 @@ def _millis(name: str, moment: datetime | None) -> int | None:
         return None
     if not isinstance(moment, datetime):
         raise TypeError(f"{name} is a datetime, not {type(moment).__name__}")
-    return int(moment.timestamp() * 1000)
+    if moment.utcoffset() is None:
+        raise InvalidArgument(f"{name}: it has no time zone, so it could mean two moments; timezone.utc is one")
+    return (moment - EPOCH) // MILLISECOND
 
 
 def _moment(millis: int | None) -> datetime | None:
@@ -555,11 +558,11 @@ class Outbox(OutboxBase):
         Args:
             message: The message. It is checked, its files are read, and it gets its date and Message-ID.
             key: What makes it the same mail; None: each is another.
-            not_before: When it may be sent; None: at once.
-            expires: When it is not to be sent any more; None: never.
+            not_before: When it may be sent, with a time zone; None: at once.
+            expires: When it is not to be sent any more, with a time zone; None: never.
 
         Raises:
-            InvalidArgument: The message; the error names the field.
+            InvalidArgument: The message, or a time; the error names the field.
             OutcomeUnknown: The store went away; enqueue it again with the same key.
         """
         return Enqueued(*self._enqueue(message, key, not_before, expires).wait())
@@ -569,7 +572,11 @@ class Outbox(OutboxBase):
         return _mail_or_none(self._native.get_mail(mail_id).wait())
 
     def list(self, state: MailState | str | None = None, limit: int = 100) -> builtins.list[Mail]:
-        """Mails in this state (None: in any), oldest first, at most so many."""
+        """Mails in this state (None: in any), oldest first, at most so many.
+
+        Raises:
+            InvalidArgument: The state, or a limit below 0.
+        """
         return [_mail(json.loads(text)) for text in self._list(state, limit).wait()]
 
     def stats(self) -> dict[MailState, int]:
@@ -615,6 +622,10 @@ class Outbox(OutboxBase):
 
         Returns:
             The senders, a context manager that stops them. They must be kept.
+
+        Raises:
+            InvalidArgument: The number.
+            Closed: The client or the mailer is closed.
         """
         return Senders(self._native.start(senders), self)
 
@@ -632,7 +643,12 @@ class Senders:
         self._outbox = outbox
 
     def stop(self) -> None:
-        """Begins nothing new, and waits until what has begun is finished and recorded."""
+        """Begins nothing new, and waits until what has begun is finished and recorded.
+
+        Raises:
+            Closed: The mailer was closed before: then they had ended without it, and the mails wait in the outbox for
+                other senders.
+        """
         self._native.stop().wait()
 
     def __enter__(self) -> Self:

@@ -113,7 +113,7 @@ impl Client {
     fn changes(&self, py: Python<'_>) -> PyResult<Feed> {
         let client = self.get(py)?;
         let seen = Arc::new(Mutex::new(client.session()));
-        Ok(Feed::new("the client", move || {
+        Ok(Feed::new("the watch", move || {
             let (client, seen) = (client.clone(), seen.clone());
             async move {
                 let before = seen.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -18,14 +18,14 @@ use crate::ours::Ours;
 /// A source of events. It ends with `Closed`: with its client, or when it is closed itself.
 #[pyclass(frozen, module = "coord._native")]
 pub(crate) struct Feed {
+    /// What is closed, in a message.
+    what: &'static str,
     /// None once it is closed.
     source: Mutex<Option<Ours<Arc<Source>>>>,
     closed: CancelToken,
 }
 
 struct Source {
-    /// What is closed, in a message.
-    what: &'static str,
     next: Box<dyn Fn() -> Operation + Send + Sync>,
     /// Who waits has it: one at a time asks the core.
     turn: tokio::sync::Mutex<()>,
@@ -40,8 +40,8 @@ impl Feed {
         F: Future<Output = Result<Answer>> + Send + 'static,
     {
         let next: Box<dyn Fn() -> Operation + Send + Sync> = Box::new(move || Box::pin(next()));
-        let source = Source { what, next, turn: tokio::sync::Mutex::new(()), ready: Mutex::new(None) };
-        Self { source: Mutex::new(Some(Ours::new(Arc::new(source)))), closed: CancelToken::new() }
+        let source = Source { next, turn: tokio::sync::Mutex::new(()), ready: Mutex::new(None) };
+        Self { what, source: Mutex::new(Some(Ours::new(Arc::new(source)))), closed: CancelToken::new() }
     }
 
     /// The source; none once it is closed.
@@ -57,12 +57,12 @@ impl Feed {
 impl Feed {
     /// Describes waiting until there is something to take.
     fn ready(&self, py: Python<'_>) -> PyResult<Call> {
-        let (source, closed) = (self.source(py)?, self.closed.clone());
+        let (source, closed, what) = (self.source(py)?, self.closed.clone(), self.what);
         Ok(Call::new(async move {
-            let Some(source) = source else { return Err(Error::closed("this")) };
+            let Some(source) = source else { return Err(Error::closed(what)) };
             tokio::select! {
                 biased;
-                () = closed.fired() => Err(Error::closed(source.what)),
+                () = closed.fired() => Err(Error::closed(what)),
                 outcome = source.fill() => outcome.map(|()| Answer::Nothing),
             }
         }))

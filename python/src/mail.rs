@@ -177,8 +177,8 @@ impl Outbox {
         Ok(Call::new(async move { Ok(text(outbox.get(&id).await?.map(|mail| mail.to_json()))) }))
     }
 
-    fn list(&self, py: Python<'_>, state: Option<&Bound<'_, PyAny>>, limit: u64) -> PyResult<Call> {
-        let outbox = self.get(py)?;
+    fn list(&self, py: Python<'_>, state: Option<&Bound<'_, PyAny>>, limit: &Bound<'_, PyAny>) -> PyResult<Call> {
+        let (outbox, limit) = (self.get(py)?, args::unsigned("limit", limit)?);
         let state = state.map(|state| args::text("state", state)).transpose()?;
         let state = raised(py, state.as_deref().map(MailState::from_name).transpose())?;
         Ok(Call::new(async move {

@@ -162,6 +162,13 @@ def test_an_outbox_sends_what_was_enqueued(server: MailServer, client: coord.Cli
         assert (first.new, again.new, again.id) == (True, False, first.id)
         later = datetime.now(timezone.utc) + timedelta(hours=1)
         waiting = outbox.enqueue(Message(to="bob@example.org"), not_before=later, expires=later + timedelta(1))
+        for refused in (datetime(2030, 1, 1), "2030-01-01"):
+            with pytest.raises((coord.InvalidArgument, TypeError), match="not_before"):
+                outbox.enqueue(Message(to="a@example.org"), not_before=refused)  # type: ignore[arg-type]
+            with pytest.raises((coord.InvalidArgument, TypeError), match="expires"):
+                outbox.enqueue(Message(to="a@example.org"), expires=refused)  # type: ignore[arg-type]
+        with pytest.raises(coord.InvalidArgument, match="limit"):
+            outbox.list(limit=-1)
         with outbox.start(2):
             for event in events:
                 if event.mail is not None and event.mail.state == MailState.SENT:
@@ -179,6 +186,8 @@ def test_an_outbox_sends_what_was_enqueued(server: MailServer, client: coord.Cli
         assert outbox.get("none") is None
         assert outbox.stats()[MailState.CANCELLED] == 1
         assert outbox.purge(0) == 2
+    with pytest.raises(coord.Closed, match="mailer"):
+        outbox.start()
     assert [one["rcpt"] for one in server.messages()] == [["ann@example.org"]]
 
 

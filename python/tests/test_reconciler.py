@@ -343,6 +343,8 @@ def test_a_cancelled_run_is_told_and_leads_to_nothing(memory: coord.Client, capl
         assert_idle(reconciler)
         assert told == [False, True, coord.Cancelled]
         assert reconciler.stats().errors == 0
+        with pytest.raises(coord.Conflict, match="cancelled"):
+            reconciler.wait_until_reconciled("k", timeout=PATIENCE)
     assert not failures(caplog)
 
 

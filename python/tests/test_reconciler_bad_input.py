@@ -106,6 +106,8 @@ def test_arguments_that_are_none(memory: coord.Client) -> None:
             (lambda: coord.RetryAfter(None), TypeError),  # type: ignore[arg-type]
             (lambda: coord.Source.observer(1), TypeError),  # type: ignore[arg-type]
             (lambda: coord.Source.released_locks(None), TypeError),  # type: ignore[arg-type]
+            (lambda: memory.reconcile("r", coord.Source.released_locks("a b"), print), coord.InvalidArgument),
+            (lambda: memory.reconcile("r", coord.Source.released_locks("*"), print), coord.InvalidArgument),
             (lambda: memory.reconcile("r", MANUAL, coroutine), TypeError),  # type: ignore[arg-type]
         ]
         for call, expected in calls:

@@ -206,6 +206,15 @@ class Unfinished:
     field: Nowhere  # type: ignore[name-defined]  # noqa: F821
 
 
+def test_a_value_of_another_model_is_refused_where_it_is_written(memory: coord.Client) -> None:
+    orders: coord.Table[Any] = memory.table("orders", Order)
+    for write in (orders.insert, orders.put, orders.replace):
+        with pytest.raises(TypeError, match="'orders' are of Order, not of Line"):
+            write("o1", Line("a"))
+    assert orders.insert("o1", {"customer": "ann", "total": 1.0}).created
+    memory.table("mixed").put("o1", Line("a"))
+
+
 @pytest.mark.parametrize("model", [int, str, 5, Order("a", 1.0), "Order", list, coord.Client])
 def test_what_is_no_model(memory: coord.Client, model: Any) -> None:
     with pytest.raises(TypeError, match="model"):

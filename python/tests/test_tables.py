@@ -332,8 +332,13 @@ def test_options_that_are_none() -> None:
 def test_a_closed_client_s_table() -> None:
     client = coord.connect("memory:")
     table = client.table("t")
-    watch = table.watch()
+    watch, closed = table.watch(), table.watch()
+    closed.close()
+    with pytest.raises(coord.Closed, match="the watch"):
+        closed.next()
     client.close()
+    with pytest.raises(coord.Closed):
+        client.table("t")
     for call in (table.find, table.count, table.health, table.drop, table.log, watch.next, table.watch):
         with pytest.raises(coord.Closed):
             call()

@@ -163,6 +163,7 @@ static void plans_and_cancels(void) {
     OK(coord_work_wait_cancelled(work, 0, NULL, &err));
     complete(work, COORD_OUTCOME_ERROR, 0, "too late");
     nothing_now(r);
+    FAILS(COORD_E_CONFLICT, coord_reconciler_wait_until_reconciled(r, "1", 1, 0, WAIT_MS, NULL, &err));
     EQUAL(stat(r, COORD_RECONCILER_STAT_DELAYED), 0);
 
     /* Who waits for the end of a run is told that it was completed, or destroyed. */

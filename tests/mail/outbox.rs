@@ -231,3 +231,24 @@ fn what_can_not_be_sent_by_this_mailer_fails_and_says_why() {
         });
     }
 }
+
+#[test]
+fn senders_whose_mailer_is_closed_end_and_leave_the_mail_to_others() {
+    for place in places(false) {
+        with_server(|server| async move {
+            let client = connect(&place).await;
+            let gone = mailer(&server, "");
+            let outbox = open(&client, &gone, quick());
+            let idle = outbox.start(2).unwrap();
+            gone.close().await.unwrap();
+            let id = put(&outbox, "ann@example.org", "a").await;
+            assert_eq!(idle.stop().await.unwrap_err().code(), Code::Closed);
+            assert_eq!(outbox.start(1).unwrap_err().code(), Code::Closed);
+            let mail = outbox.get(&id).await.unwrap().unwrap();
+            assert_eq!((mail.state, mail.attempts, mail.sender.as_str()), (MailState::Queued, 0, ""));
+            let senders = open(&client, &mailer(&server, ""), quick()).start(1).unwrap();
+            assert_eq!(until_state(&outbox, &id, MailState::Sent).await.attempts, 1);
+            senders.stop().await.unwrap();
+        });
+    }
+}

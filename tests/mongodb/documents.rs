@@ -132,6 +132,15 @@ fn documents_of_others_are_read_watched_and_written_as_they_are() {
         let known = Condition::Document(doc! { "ours": 1, "theirs": 1 });
         let write = Write { condition: known, ..Write::new(id_of(id), Action::Replace(doc! { "ours": 2 })) };
         shared.write(write).await.unwrap();
+
+        // A view is read as a collection is, and has no changes.
+        let (name, database) = (format!("{}view", prefix()), shared.others.client().database("elsewhere"));
+        database.create_collection(&name).view_on(shared.others.name()).pipeline([]).await.unwrap();
+        let view = TableName::parse(&format!("elsewhere.{name}")).unwrap();
+        assert_eq!(shared.documents().count(&view, Filter::default()).await.unwrap(), 2);
+        let refused = shared.documents().watch(&view, WatchOptions::default()).await.map(drop).unwrap_err();
+        assert!(refused.code() == Code::Unsupported && refused.message().contains("it is a view"), "{refused}");
+        database.collection::<Document>(&name).drop().await.unwrap();
         shared.close().await;
     });
 }

@@ -101,7 +101,7 @@ impl Mailer {
     }
 
     /// Ends what it has open: refuses new messages, waits for those that are being sent, and says goodbye to the
-    /// server. Closing twice is no error.
+    /// server. Closing twice is no error. The senders of its outboxes end, see [`Senders::stop`].
     ///
     /// # Errors
     /// `Forked`.

@@ -6,6 +6,8 @@
 //! - of two moments at which a key is due the earlier one counts: a key that is added is due now, whatever was planned;
 //! - a key that fails waits twice as long each time, until it succeeds;
 //! - a key whose function said that it will never succeed is parked, and runs again only when it is added again;
+//! - a key that was cancelled with something still to be run is remembered as such until it is added again, so that
+//!   nobody takes it for done;
 //! - an idle key takes no memory.
 //!
 //! The rules are those of Kubernetes' client-go work queue, with what its users miss (kubernetes/client-go#131:
@@ -75,6 +77,7 @@ enum Place {
     Delayed(Plan),
     Running { since: Timestamp, again: Again, cancelled: bool },
     Parked { since: Timestamp, reason: Box<str> },
+    Cancelled,
 }
 
 /// When a key is due, and which of those due then it is: the one that was planned first comes first.
@@ -142,7 +145,7 @@ pub enum Verdict {
 /// What became of a key after a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// It is out of the queue.
+    /// It is not to be run before it is added again.
     Idle,
     /// It is to be run again, at once.
     AtOnce,
@@ -173,6 +176,8 @@ pub enum KeyState {
     },
     /// Parked after a terminal error.
     Parked,
+    /// Cancelled before it was done: not to be run before it is added again.
+    Cancelled,
 }
 
 /// A key that will not be run before it is added again.
@@ -267,18 +272,31 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
                 self.place(slot, due, now);
                 true
             }
+            Place::Cancelled => {
+                self.place(slot, due, now);
+                true
+            }
         }
     }
 
-    /// Forgets what is planned for the key, errors included. A run that goes on is not stopped, but leads to nothing
+    /// Forgets what is planned for the key, errors included, but that it was cancelled: [`KeyState::Cancelled`]. A run that goes on is not stopped, but leads to nothing
     /// more; [`WorkQueue::is_cancelled`] tells it. Returns whether there was anything.
     pub fn cancel(&mut self, key: &K) -> bool {
         let Some(&slot) = self.index.get(key) else { return false };
-        if let Place::Running { again, cancelled, .. } = &mut self.item_mut(slot).place {
-            *again = Again::No;
-            *cancelled = true;
-        } else {
-            self.remove(slot);
+        let item = self.item_mut(slot);
+        match &mut item.place {
+            Place::Cancelled => return false,
+            Place::Running { again, cancelled, .. } => {
+                *again = Again::No;
+                *cancelled = true;
+            }
+            // Planned after a success: whatever has changed has been run.
+            Place::Delayed(_) if item.failures == 0 => self.remove(slot),
+            _ => {
+                self.lift(slot);
+                let item = self.item_mut(slot);
+                (item.failures, item.place) = (0, Place::Cancelled);
+            }
         }
         true
     }
@@ -338,6 +356,11 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
             _ => 0,
         };
         let wanted = match verdict {
+            // Neither is it known what was forgotten by the cancel, nor does the run's end count.
+            _ if cancelled && again == Again::No && verdict != Verdict::Forgotten => {
+                item.place = Place::Cancelled;
+                return Next::Idle;
+            }
             _ if cancelled => Again::No,
             Verdict::Done | Verdict::Forgotten => Again::No,
             Verdict::Returned => Again::AtOnce,
@@ -441,6 +464,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
             Some((&Place::Delayed((due, _)), failures)) => KeyState::Delayed { due, failures },
             Some((Place::Running { again, .. }, _)) => KeyState::Running { again: *again != Again::No },
             Some((Place::Parked { .. }, _)) => KeyState::Parked,
+            Some((Place::Cancelled, _)) => KeyState::Cancelled,
         }
     }
 
@@ -536,15 +560,24 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
 
     /// Takes an item that does not run out of the queue.
     fn remove(&mut self, slot: u32) {
+        self.lift(slot);
+        self.remove_running(slot);
+    }
+
+    /// Takes an item that does not run out of its place. The next one is set next.
+    fn lift(&mut self, slot: u32) {
         match self.item_mut(slot).place {
-            Place::Ready { .. } => self.ready_count -= 1,
+            Place::Ready { .. } => {
+                self.ready_count -= 1;
+                let place = &mut self.items[slot as usize];
+                place.generation = place.generation.wrapping_add(1);
+            }
             Place::Delayed(plan) => {
                 self.delayed.remove(&plan);
             }
             Place::Parked { .. } => self.parked -= 1,
-            Place::Running { .. } => {}
+            Place::Running { .. } | Place::Cancelled => {}
         }
-        self.remove_running(slot);
         // What was cancelled stays in line until its turn; not for ever when nothing is taken.
         if self.ready.len() > 2 * self.ready_count + STALE {
             let items = &self.items;

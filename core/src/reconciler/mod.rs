@@ -66,7 +66,8 @@ pub enum Source {
     /// The locks that became free: their full names. At the start every free lock that the store remembers, and again
     /// after an interruption. One that goes from a holder to a waiter was not free.
     ReleasedLocks {
-        /// What their full names begin with; empty for all of the client's namespace.
+        /// What their names begin with, of which the client fills in namespace and scope as of every name: `order-`,
+        /// `scope/`, `scope/order-`, `namespace/scope/`. Empty for all of the client's namespace.
         prefix: String,
     },
     /// Keys that are added by hand: [`Reconciler::add`].
@@ -114,7 +115,7 @@ pub struct ReconcileOptions {
     pub backoff: Backoff,
     /// How many runs may begin in a second; as many as can by default.
     pub rate: Option<Rate>,
-    /// How often every key is run although nothing has changed; never by default. Keys that wait after an error keep
+    /// How often every key is run although nothing has changed, at least a second apart; never by default. Keys that wait after an error keep
     /// waiting, and parked ones stay parked.
     pub resync: Option<Duration>,
     /// How long a run may go on when its shard is to move to another replica, before it is asked to stop; 10 s by default.
@@ -243,7 +244,7 @@ impl Client {
     /// reconciler, and matters only in the modes [`Mode::Leader`] and [`Mode::Sharded`].
     ///
     /// # Errors
-    /// `InvalidArgument` for the name and the options, for another client's table, for another number of shards than this
+    /// `InvalidArgument` for the name and the options, for a prefix that no name begins with, for another client's table, for another number of shards than this
     /// reconciler began with, and for [`Source::Manual`] in another mode than [`Mode::All`] (nobody else knows its keys);
     /// `Unsupported` if the store cannot watch; `Closed`; those of the store.
     pub async fn reconcile(&self, name: &str, source: Source, options: ReconcileOptions) -> Result<Reconciler> {
@@ -257,7 +258,7 @@ impl Client {
             }
             Source::Table { table, filter } => Origin::Table { table: table.table_name().clone(), filter },
             Source::Observer(pattern) => Origin::Observer(self.observe(&pattern, ObserveOptions::default()).await?),
-            Source::ReleasedLocks { prefix } => Origin::ReleasedLocks { prefix: self.lock_prefix(&prefix) },
+            Source::ReleasedLocks { prefix } => Origin::ReleasedLocks { prefix: self.name_prefix(&prefix)? },
             Source::Manual if options.mode == Mode::All => Origin::Manual,
             Source::Manual => {
                 return Err(Error::invalid(
@@ -436,7 +437,8 @@ impl Reconciler {
     }
 
     /// Forgets what is planned for a key, its errors included, and asks its run to stop. The key is run again when it
-    /// changes. Returns whether there was anything.
+    /// changes; until then who waits for it is told ([`Reconciler::wait_until_reconciled`]). Returns whether there was
+    /// anything.
     ///
     /// # Errors
     /// `InvalidArgument` for the key; `Closed`.
@@ -490,7 +492,8 @@ impl Reconciler {
     /// been run, the last time without an error.
     ///
     /// # Errors
-    /// `Timeout`; `Conflict` if the key is parked; `NotHeld` if another replica runs it; `Closed`; what ended the source.
+    /// `Timeout`; `Conflict` if the key is parked, or was cancelled before that and has neither changed nor been added since;
+    /// `NotHeld` if another replica runs it; `Closed`; what ended the source.
     pub async fn wait_until_reconciled(
         &self,
         key: impl Given<Key>,

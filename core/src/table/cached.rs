@@ -31,7 +31,8 @@ pub struct CacheOptions {
     /// The most that the documents may take, in bytes of BSON; 256 MiB by default. While a snapshot is read anew there
     /// may be as much again.
     pub max_bytes: usize,
-    /// Whether a write through the cached table returns only when the copy shows it.
+    /// Whether a write through the cached table returns only when the copy shows it. When the copy has ended, a write
+    /// returns as that of the table itself; only reads of the copy fail.
     pub read_your_writes: bool,
 }
 
@@ -337,18 +338,21 @@ impl CachedTable {
     }
 
     async fn all_shown(&self, written: ManyWritten) -> Result<ManyWritten> {
-        if self.shared.read_your_writes {
-            self.wait_until(written.position).await?;
-        }
+        self.wait_for_write(written.position).await;
         Ok(written)
     }
 
-    /// The write is done; with `read_your_writes`, returns when the copy shows it.
     async fn shown(&self, written: Written) -> Result<Written> {
-        if self.shared.read_your_writes {
-            self.wait_until(written.position).await?;
-        }
+        self.wait_for_write(written.position).await;
         Ok(written)
+    }
+
+    /// The write is done; with `read_your_writes`, returns when the copy shows it, or has ended. That is no error of the
+    /// write, which a caller would do again: the reads say it.
+    async fn wait_for_write(&self, position: Position) {
+        if self.shared.read_your_writes {
+            let _ = self.wait_until(position).await;
+        }
     }
 
     fn read<T>(&self, read: impl FnOnce(&Documents) -> T) -> Result<T> {
@@ -402,8 +406,9 @@ impl Copy {
         }
         if documents.bytes.max(documents.filling) > self.options.max_bytes {
             return Err(Error::invalid(format!(
-                "the documents of table '{}' take more than the {} bytes that may be kept in memory; allow more by \
-                 max_bytes, or keep a part of them by a filter",
+                "the documents of table '{}' take more than the {} bytes of max_bytes, so its copy in memory has ended, \
+                 and only the table itself goes on; open a copy anew with more max_bytes, or with a filter for a part \
+                 of them",
                 self.table, self.options.max_bytes
             )));
         }

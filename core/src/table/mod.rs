@@ -107,8 +107,9 @@ impl Client {
     /// A plain name is kept under the client's `coord.prefix`, and does not depend on namespace and scope.
     ///
     /// # Errors
-    /// `InvalidArgument` if the name is not valid; `Unsupported` if the store has no tables.
+    /// `InvalidArgument` if the name is not valid; `Unsupported` if the store has no tables; `Closed`.
     pub fn table(&self, name: &str) -> Result<Table> {
+        self.core().check_open()?;
         documents(&*self.core().setup().store)?;
         Ok(Table { client: self.clone(), name: TableName::parse(name)? })
     }

@@ -148,3 +148,22 @@ fn updates_and_lists_are_read_in_both_formats() {
     let other = doc! { "stages": [] }.to_vec().unwrap();
     assert_eq!(Format::Bson.list(lent(&other), "pipeline").unwrap_err().code(), Code::InvalidArgument);
 }
+
+#[test]
+fn what_json_would_change_silently_is_refused() {
+    for (text, said) in [
+        (r#"{"a":99999999999999999999}"#, "99999999999999999999"),
+        (r#"{"a":[-9223372036854775809]}"#, "-9223372036854775809"),
+        (r#"{"a":9223372036854775808}"#, "9223372036854775808"),
+        (r#"{"a":1,"b":{},"a":2}"#, "'a' twice"),
+        (r#"[{"x":{"\u0061\"":1,"b":[],"a\"":2}}]"#, "'a\"' twice"),
+    ] {
+        let refused = Format::Json.list(lent(text.as_bytes()), "list").err();
+        let refused = refused.or_else(|| Format::Json.document(lent(text.as_bytes()), "document").err());
+        let refused = Format::Json.update(lent(text.as_bytes()), "update").err().or(refused).expect(text);
+        assert!(refused.code() == Code::InvalidArgument && refused.message().contains(said), "{refused}");
+    }
+    let fine = r#"{"a": {"a": [{"a": "a", "b": "99999999999999999999\\"}, {"a": "{\"a\": 1, "}]}, "b": 1e300,
+        "c": -9223372036854775808, "d": 99999999999999999999.0, "\\": "a", "e": [{}, "b", "b"]}"#;
+    Format::Json.document(lent(fine.as_bytes()), "document").unwrap();
+}

@@ -132,7 +132,7 @@ class Reconciler(ReconcilerBase):
 
         Raises:
             Timeout: That is not so in time.
-            Conflict: The key is parked.
+            Conflict: The key is parked; or it was cancelled before that, and has neither changed nor been added since.
             NotHeld: Another replica runs it.
             Closed: The reconciler or the client is closed.
         """

@@ -280,7 +280,8 @@ class Table(TableBase[_V]):
             The watch, an asynchronous iterable of deliveries and context manager that closes it.
 
         Raises:
-            InvalidArgument: The filter or the position.
+            InvalidArgument: The filter or the position; one that is still to come is refused by the first wait, in
+                memory and on SQLite. On MongoDB the watch waits for it.
             Unsupported: The store cannot watch, or not by this filter; raised by the first wait.
             Closed: The client is closed.
         """
@@ -299,7 +300,8 @@ class Table(TableBase[_V]):
         Raises:
             Compacted: The store no longer has it so far back.
             Unsupported: It keeps none.
-            InvalidArgument: The date has no time zone.
+            InvalidArgument: The date has no time zone; or the position is still to come, in memory and on SQLite. On
+                MongoDB the log waits for it.
         """
         return TableLog(await bridge().run(self._log(from_position, from_time)), f"the log of table {self._name!r}")
 
@@ -312,7 +314,7 @@ class CachedTable(CachedBase[_V], Table[_V]):
     the copy, the last two by looking at each document; everything else asks the store. It is an asynchronous context
     manager that ends the copy.
 
-    When the documents become more than `max_bytes`, every read raises `InvalidArgument`.
+    When the documents become more than `max_bytes`, every read of the copy raises `InvalidArgument`; writes go on.
     """
 
     async def get(self, key: Key, *, fresh: bool = False) -> Stored[_V]:

@@ -100,7 +100,7 @@ class Outbox(OutboxBase):
         return _mail_or_none(await bridge().run(self._native.get_mail(mail_id)))
 
     async def list(self, state: MailState | str | None = None, limit: int = 100) -> builtins.list[Mail]:
-        """Mails in this state (None: in any), oldest first, at most so many."""
+        """Mails in this state (None: in any), oldest first, at most so many; see `coord.mail.Outbox.list`."""
         return [_mail(json.loads(text)) for text in await bridge().run(self._list(state, limit))]
 
     async def stats(self) -> dict[MailState, int]:
@@ -142,7 +142,12 @@ class Senders:
         self._outbox = outbox
 
     async def stop(self) -> None:
-        """Begins nothing new, and waits until what has begun is finished and recorded."""
+        """Begins nothing new, and waits until what has begun is finished and recorded.
+
+        Raises:
+            Closed: The mailer was closed before: then they had ended without it, and the mails wait in the outbox for
+                other senders.
+        """
         await bridge().run(self._native.stop())
 
     async def __aenter__(self) -> Self:

@@ -287,9 +287,10 @@ impl Outbox {
     /// may do the same: each mail is sent by one of them.
     ///
     /// # Errors
-    /// `InvalidArgument` for a number that is not from 1 to 32; `Closed`.
+    /// `InvalidArgument` for a number that is not from 1 to 32; `Closed`, also if the mailer is.
     pub fn start(&self, senders: usize) -> Result<Senders> {
         self.inner.core.check_open()?;
+        self.inner.mailer.check_open()?;
         if !(1..=sender::MOST).contains(&senders) {
             return Err(Error::invalid(format!("senders: an outbox has 1 to {} of them", sender::MOST)));
         }

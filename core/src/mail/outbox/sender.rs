@@ -66,7 +66,8 @@ impl Senders {
     /// Begins nothing new, and waits until what has begun is finished and recorded.
     ///
     /// # Errors
-    /// `Forked`.
+    /// `Closed` if the mailer was closed before: then they had ended without it, and the mails wait in the outbox for other
+    /// senders. They have ended also then. `Forked`.
     pub async fn stop(&self) -> Result<()> {
         self.shared.stop();
         let shared = self.shared.clone();
@@ -75,7 +76,7 @@ impl Senders {
             .core
             .drive(async move {
                 shared.ended.wait_for(|ended| *ended).await;
-                Ok(())
+                shared.inner.mailer.check_open()
             })
             .await
     }
@@ -140,6 +141,10 @@ async fn work(shared: &Shared, senders: usize) {
     let mut sweep_at = Timestamp::ZERO;
     let mut claims = 0;
     while !shared.stopping.load(SeqCst) {
+        if let Err(error) = inner.mailer.check_open() {
+            tracing::warn!(outbox = %inner.name, %error, "the senders of an outbox end; its mails wait for others");
+            break;
+        }
         let Ok(session) = inner.core.live_session().await else { break };
         if !indexed {
             indexed = logged("an index of the outbox", inner.ensure_indexes().await).is_some();
@@ -286,6 +291,9 @@ impl Inner {
             .message
             .as_deref()
             .ok_or_else(|| Error::new(Code::CorruptState, "the mail's message is gone from the outbox"))?;
+        if let Err(error) = self.mailer.check_open() {
+            return Ok(Attempted::unsent(record, &error));
+        }
         let wire = self.mailer.prepare(Message::from_json(text)?)?;
         let mut ledger = Ledger::new(wire.recipients.len());
         settle(&mut ledger, &wire, record);
@@ -312,6 +320,11 @@ impl Inner {
         if let Some(error) = failure {
             // Nothing was sent, since the gate stayed shut.
             return Ok(later(&error));
+        }
+        if let Err(error) = &outcome
+            && error.code() == Code::Closed
+        {
+            return Ok(Attempted::unsent(record, error));
         }
         let recipients: Vec<Recipient> = wire
             .recipients
@@ -446,6 +459,13 @@ enum Attempted {
         attempts: u32,
         text: String,
     },
+}
+
+impl Attempted {
+    /// The mailer is closed, so that another's senders are to send it: it is due as before.
+    fn unsent(record: &Record, error: &Error) -> Self {
+        Self::Later { due: Some(record.mail.due_ms), why: error.message().to_owned() }
+    }
 }
 
 /// What becomes of a mail whose time is over.

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -157,6 +157,10 @@ fn what_is_cancelled_does_not_run() {
     assert!(q.cancel(&3) && q.is_cancelled(&taken.ticket));
     assert_eq!(q.finish(taken.ticket, failed(), at(10), 0.0), Next::Idle);
     assert_eq!((q.take(at(99)), q.next_wake(at(99))), (None, None));
+    let states = [1, 2, 3, 4].map(|key| q.state(&key));
+    let expected = [KeyState::Cancelled, KeyState::Idle, KeyState::Cancelled, KeyState::Idle];
+    assert_eq!(states, expected, "what was to be run is not taken for done; 2 was only planned");
+    assert!(!q.cancel(&1), "nothing is left of it");
 
     q.add(3, at(100));
     let ticket = take(&mut q, 3, at(100));
@@ -250,6 +254,7 @@ struct Naive {
     due: Vec<(u8, Timestamp)>,
     running: BTreeMap<u8, Run>,
     parked: Vec<u8>,
+    cancelled: BTreeSet<u8>,
     failures: BTreeMap<u8, u32>,
 }
 
@@ -279,6 +284,7 @@ impl Naive {
             return;
         }
         self.parked.retain(|parked| *parked != key);
+        self.cancelled.remove(&key);
         match self.planned(key) {
             Some(planned) if planned <= due => return,
             _ => self.due.retain(|(planned, _)| *planned != key),
@@ -299,13 +305,20 @@ impl Naive {
     }
 
     fn cancel(&mut self, key: u8) {
+        if matches!(self.state(key), KeyState::Ready | KeyState::Delayed { failures: 1.., .. } | KeyState::Parked) {
+            self.cancelled.insert(key);
+        }
+        self.remove(key);
+        if let Some(run) = self.running.get_mut(&key) {
+            *run = Run { again: None, cancelled: true };
+        }
+    }
+
+    fn remove(&mut self, key: u8) {
         self.ready.retain(|ready| *ready != key);
         self.due.retain(|(planned, _)| *planned != key);
         self.parked.retain(|parked| *parked != key);
         self.failures.remove(&key);
-        if let Some(run) = self.running.get_mut(&key) {
-            *run = Run { again: None, cancelled: true };
-        }
     }
 
     fn take(&mut self, now: Timestamp) -> Option<(u8, u32)> {
@@ -343,6 +356,8 @@ impl Naive {
         }
         if let Some(due) = due {
             self.put(key, due, now);
+        } else if run.cancelled && *verdict != Verdict::Forgotten {
+            self.cancelled.insert(key);
         }
     }
 
@@ -355,6 +370,8 @@ impl Naive {
             KeyState::Delayed { due, failures: self.failures.get(&key).copied().unwrap_or(0) }
         } else if self.parked.contains(&key) {
             KeyState::Parked
+        } else if self.cancelled.contains(&key) {
+            KeyState::Cancelled
         } else {
             KeyState::Idle
         }
@@ -435,7 +452,10 @@ fn compare(actions: Vec<Action>, workers: usize) -> Result<(), TestCaseError> {
                 queue.retain(|key| *key != one);
                 match naive.running.get_mut(&one) {
                     Some(run) => run.again = None,
-                    None => naive.cancel(one),
+                    None => {
+                        naive.remove(one);
+                        naive.cancelled.remove(&one);
+                    }
                 }
             }
             Action::Take => {

@@ -443,6 +443,10 @@ impl Engine {
                 let reason = reason.unwrap_or_default();
                 Some(Err(Error::new(Code::Conflict, format!("{key} is parked and will not be run again: {reason}"))))
             }
+            KeyState::Cancelled => {
+                let message = format!("{key} was cancelled and will not be run before it changes or is added again");
+                Some(Err(Error::new(Code::Conflict, message)))
+            }
             KeyState::Ready | KeyState::Delayed { .. } | KeyState::Running { .. } => None,
         }
     }

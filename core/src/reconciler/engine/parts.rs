@@ -62,7 +62,8 @@ impl Engine {
                 rights.graves.iter().map(|(_, key)| key.clone()).collect()
             };
             let queue = engine.queue();
-            let open = |key: &Arc<Key>| !matches!(queue.state(key), KeyState::Idle | KeyState::Parked);
+            let open =
+                |key: &Arc<Key>| !matches!(queue.state(key), KeyState::Idle | KeyState::Parked | KeyState::Cancelled);
             (!graves.iter().any(|key| engine.part_of(key) == part && open(key))).then_some(())
         };
         self.settled(run).await;

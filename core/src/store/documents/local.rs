@@ -260,10 +260,9 @@ fn value_at<'a>(document: &'a Document, path: &str) -> Option<&'a Bson> {
     })
 }
 
-/// The end of a write to many of which some were left out.
-pub(in crate::store) fn partly_fenced(written: u64, left_out: u64) -> Error {
-    Error::new(
-        Code::Fenced,
-        format!("a later holder has written {left_out} of the documents already; the other {written} were written"),
-    )
+/// The end of a write to many of which some were left out, one of them by this refusal.
+pub(in crate::store) fn partly_fenced(written: u64, left_out: u64, refusal: &Error) -> Error {
+    let message =
+        format!("{left_out} of the documents were left out, the other {written} written: {}", refusal.message());
+    Error::new(Code::Fenced, message)
 }

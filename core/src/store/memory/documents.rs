@@ -205,7 +205,7 @@ impl Records {
         };
         local::require_shared_action(&action)?;
         many.filter.require_shared()?;
-        let (mut written, mut left_out) = (0, 0);
+        let (mut written, mut left_out, mut refusal) = (0, 0, None);
         for key in self.tables.table(name).matching(&many.filter)? {
             let write = Write {
                 key,
@@ -216,12 +216,15 @@ impl Records {
             };
             match self.write_document(name, &write, at) {
                 Ok(_) => written += 1,
-                Err(error) if error.code() == Code::Fenced => left_out += 1,
+                Err(error) if error.code() == Code::Fenced => {
+                    left_out += 1;
+                    refusal = Some(error);
+                }
                 Err(error) => return Err(error),
             }
         }
-        if left_out > 0 {
-            return Err(local::partly_fenced(written, left_out));
+        if let Some(refusal) = refusal {
+            return Err(local::partly_fenced(written, left_out, &refusal));
         }
         Ok(ManyWritten { count: written, position: self.tables.last })
     }
@@ -421,7 +424,7 @@ impl Watch {
                 From::After(place) if place < history.forgotten => return Err(crate::store::documents::compacted()),
                 From::After(place) if place > last => {
                     return Err(Error::invalid(format!(
-                        "the place {place} lies beyond the end of the history, {last}"
+                        "the position {place} lies beyond the end of the history, {last}"
                     )));
                 }
                 From::After(place) => (place, VecDeque::new(), changed),

@@ -164,6 +164,9 @@ async fn many_are_fenced_one_by_one(bench: &Bench) {
     };
     let done = unwrap("update", many(doc! { "n": { "$lt": 2 } }, by("current"), &current).await);
     assert_eq!(done.count, 2);
+    let strict = Fence { strict: true, ..stale.clone() };
+    let ended = many(doc! { "n": 3 }, by("stale"), &strict).await.unwrap_err();
+    assert!(ended.code() == Code::Fenced && ended.message().contains("the hold has ended"), "{ended}");
     refused(many(doc! {}, by("stale"), &stale).await, Code::Fenced);
     refused(many(doc! {}, ManyAction::Delete, &stale).await, Code::Fenced);
     for n in 0..2_i64 {

@@ -23,6 +23,14 @@ pub(super) fn explain(error: &mongodb::error::Error, doing: Doing, namespace: &s
     match code {
         DUPLICATE_KEY => Error::new(Code::AlreadyExists, message),
         code if WRONG.contains(&code) => Error::invalid(message),
+        NO_REPLICA_SET => Error::new(Code::Unsupported, format!("{message}; coord needs a replica set to watch")),
+        IS_A_VIEW => Error::new(
+            Code::Unsupported,
+            format!(
+                "cannot {} in {namespace}: it is a view, which can only be read; take the collection behind it",
+                doing.what
+            ),
+        ),
         code if UNSUPPORTED.contains(&code) => Error::new(Code::Unsupported, message),
         code if HISTORY_LOST.contains(&code) => {
             Error::with_source(Code::Compacted, crate::store::documents::compacted().message(), error.clone())
@@ -91,7 +99,13 @@ const WRONG: [i32; 36] = [
 ];
 
 /// What this server cannot do.
-const UNSUPPORTED: [i32; 6] = [20, 115, 166, 224, 238, 40_573];
+const UNSUPPORTED: [i32; 4] = [20, 115, 224, 238];
+
+/// A command that a view does not have: to write, and to watch.
+const IS_A_VIEW: i32 = 166;
+
+/// A change stream on a server that stands alone.
+const NO_REPLICA_SET: i32 = 40_573;
 
 const HISTORY_LOST: [i32; 2] = [136, 286];
 

@@ -7,7 +7,7 @@ use futures::TryStreamExt;
 use super::transaction::is_fenced;
 use super::write::{fenced_pipeline, modifications};
 use super::{QUERY_LIMIT, READ, Table, WRITE_MANY, position_of};
-use crate::error::{Code, Result};
+use crate::error::{Code, Error, Result};
 use crate::protocol::document::update::Form;
 use crate::protocol::document::write::{Action, Condition};
 use crate::protocol::document::{FENCES, Fence, Key, Position, Update, Write};
@@ -34,7 +34,7 @@ impl Table {
             }
             (ManyAction::Delete, Some(_)) => {
                 let done = self.one_by_one(filter.clone(), &filter, &Action::Delete, &many).await?;
-                finished(done.written, done.left_out)
+                done.finished()
             }
         }
     }
@@ -66,7 +66,7 @@ impl Table {
         let action = Action::Update(update.clone());
         if fence.strict {
             let done = self.one_by_one(filter.clone(), &filter, &action, many).await?;
-            return finished(done.written, done.left_out);
+            return done.finished();
         }
         let field = format!("{FENCES}.{}", fence.key().as_str());
         // First those that know the hold, else the others would be written twice.
@@ -75,10 +75,16 @@ impl Table {
         let keys = self.keys(new).await?;
         let by = self.written_by(many.source.as_deref());
         let written = self.update_in_one(known, update, by, Some((field.clone(), fence.token.into()))).await?;
-        let rest = self.each(keys, &filter, &action, many).await?;
+        let mut rest = self.each(keys, &filter, &action, many).await?;
         let newer = doc! { "$and": [filter, { &field: { "$gt": fence.token } }] };
-        let left_out = self.count_matching(newer).await?.max(rest.left_out);
-        finished(added(written, rest.written), left_out)
+        rest.left_out = self.count_matching(newer).await?.max(rest.left_out);
+        rest.written = added(written, rest.written);
+        if rest.left_out > 0 && rest.refusal.is_none() {
+            let message =
+                format!("a later holder of '{}' than that with token {} has written", fence.lock, fence.token);
+            rest.refusal = Some(Error::new(Code::Fenced, message));
+        }
+        rest.finished()
     }
 
     async fn update_in_one(
@@ -125,7 +131,10 @@ impl Table {
                     done.written.count += 1;
                     done.written.position = done.written.position.max(written.position);
                 }
-                Err(error) if is_fenced(&error) => done.left_out += 1,
+                Err(error) if is_fenced(&error) => {
+                    done.left_out += 1;
+                    done.refusal = Some(error);
+                }
                 Err(error) if error.code() == Code::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -151,18 +160,25 @@ impl Table {
 struct OneByOne {
     written: ManyWritten,
     left_out: u64,
+    /// Why one of those was left out.
+    refusal: Option<Error>,
+}
+
+impl OneByOne {
+    fn finished(self) -> Result<ManyWritten> {
+        match self.refusal {
+            Some(refusal) => Err(local::partly_fenced(self.written.count, self.left_out, &refusal)),
+            None => Ok(self.written),
+        }
+    }
 }
 
 impl Default for OneByOne {
     fn default() -> Self {
-        Self { written: ManyWritten { count: 0, position: Position(0) }, left_out: 0 }
+        Self { written: ManyWritten { count: 0, position: Position(0) }, left_out: 0, refusal: None }
     }
 }
 
 fn added(left: ManyWritten, right: ManyWritten) -> ManyWritten {
     ManyWritten { count: left.count + right.count, position: left.position.max(right.position) }
-}
-
-fn finished(written: ManyWritten, left_out: u64) -> Result<ManyWritten> {
-    if left_out > 0 { Err(local::partly_fenced(written.count, left_out)) } else { Ok(written) }
 }

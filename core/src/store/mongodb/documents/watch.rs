@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use super::super::errors::history_is_lost;
 use super::super::feed::spawn_pump;
 use super::{Table, WATCH, faults, no_previous, position_of, revision_of, source_of, timestamp_of, visible};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Result};
 use crate::protocol::document::{Key, Position, RESERVED, WRITTEN_BY};
 use crate::store::documents::{Change, Changes, Event, From, Operation, WatchOptions};
 use crate::time::WallTime;
@@ -89,7 +89,6 @@ async fn watch(table: &Table, previous: bool, place: Place) -> Result<Stream> {
     let opened = table.run(table.inner.limits.operation, WATCH, request).await;
     opened.map_err(|error| match error.code() {
         Code::InvalidArgument if previous => no_previous(),
-        Code::Unsupported => Error::new(Code::Unsupported, format!("{error}; coord needs a replica set to watch")),
         _ => error,
     })
 }

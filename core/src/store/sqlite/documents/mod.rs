@@ -93,7 +93,7 @@ impl Open {
         local::require_shared_action(&action)?;
         many.filter.require_shared()?;
         let mut keys = self.matching(&name, many.filter.clone()).await?;
-        let (mut total, mut left_out) = (ManyWritten { count: 0, position: Position(0) }, 0);
+        let (mut total, mut left_out, mut refusal) = (ManyWritten { count: 0, position: Position(0) }, 0, None);
         while !keys.is_empty() {
             let mut later = keys.split_off(keys.len().min(MOST));
             let work = DocumentWork::Many(name.clone(), keys, Box::new(many.clone()));
@@ -101,13 +101,14 @@ impl Open {
             total.count += done.written;
             total.position = total.position.max(done.position);
             left_out += done.left_out;
+            refusal = done.refusal.or(refusal);
             if let Some(error) = done.error {
                 return Err(error);
             }
             keys = done.rest;
             keys.append(&mut later);
         }
-        if left_out > 0 { Err(local::partly_fenced(total.count, left_out)) } else { Ok(total) }
+        refusal.map_or(Ok(total), |refusal| Err(local::partly_fenced(total.count, left_out, &refusal)))
     }
 
     async fn find(&self, name: &TableName, query: Query) -> Result<Vec<Stored>> {

@@ -51,7 +51,7 @@ pub(super) async fn open(
                         return Err(compacted().into());
                     }
                     if place > last {
-                        let message = format!("the place {place} lies beyond the end of the history, {last}");
+                        let message = format!("the position {place} lies beyond the end of the history, {last}");
                         return Err(Error::invalid(message).into());
                     }
                     (place, VecDeque::new())

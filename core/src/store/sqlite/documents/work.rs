@@ -62,6 +62,8 @@ pub(in crate::store::sqlite) enum DocumentDone {
 pub(in crate::store::sqlite) struct Progress {
     pub(super) written: u64,
     pub(super) left_out: u64,
+    /// Why one of those was left out.
+    pub(super) refusal: Option<Error>,
     pub(super) position: Position,
     /// Those that are still to be written.
     pub(super) rest: Vec<Key>,
@@ -179,7 +181,8 @@ fn some(
         ManyAction::Update(update) => Action::Update(update.clone()),
         ManyAction::Delete => Action::Delete,
     };
-    let mut done = Progress { written: 0, left_out: 0, position: Position(0), rest: Vec::new(), error: None };
+    let (rest, position) = (Vec::new(), Position(0));
+    let mut done = Progress { written: 0, left_out: 0, refusal: None, position, rest, error: None };
     let table = Table::make(db, name)?;
     for (place, key) in keys.iter().enumerate() {
         if place > 0 && !more() {
@@ -202,7 +205,10 @@ fn some(
                 done.written += 1;
                 done.position = written.position;
             }
-            Err(error) if error.code() == Code::Fenced => done.left_out += 1,
+            Err(error) if error.code() == Code::Fenced => {
+                done.left_out += 1;
+                done.refusal = Some(error);
+            }
             Err(error) => {
                 done.error = Some(error);
                 break;
