@@ -48,6 +48,8 @@ def test_a_clock_is_moved() -> None:
         held = client.lock("a").acquire()
         control.advance(3600)
         held.check()
+        # It is the keeper by now, which is no hold of the user's.
+        assert client.stats().held == 1
         assert 3600 <= (control.date - begin).total_seconds() < 7200
         control.jump(3600)
         assert held.lost.is_set()

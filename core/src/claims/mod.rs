@@ -109,7 +109,7 @@ pub(crate) struct WaitingAttempt {
     pub(crate) max_queue: u32,
 }
 
-/// How many attempts there are, for statistics.
+/// How many attempts of the user's there are, for statistics.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) held: usize,
@@ -343,7 +343,8 @@ impl Claims {
 
     pub(crate) fn counts(&self) -> Counts {
         let mut counts = Counts::default();
-        for attempt in self.lock().attempts.values() {
+        // The keeper's place is not the user's doing.
+        for attempt in self.lock().attempts.values().filter(|attempt| attempt.key.as_str() != KEEPER) {
             match attempt.phase {
                 Phase::Held { .. } => counts.held += 1,
                 Phase::Waiting { queued_since: Some(_), .. } | Phase::Pending { .. } => counts.waiting += 1,
@@ -405,6 +406,9 @@ impl Claims {
         }
     }
 }
+
+/// The key of the keeper's claim. Its namespace cannot clash with a user's: the kind is not one of theirs.
+pub(crate) const KEEPER: &str = "keeper/coord/coord/keeper";
 
 /// How many notices may be late at a time before one is taken for news.
 const MAX_UNNOTICED: usize = 4096;

@@ -18,15 +18,12 @@ use crate::protocol::claim::{ClaimKey, ClaimRecord, Priority};
 use crate::protocol::session::{Nonce, SessionId};
 use crate::store::{ClaimQuery, SessionQuery, Store};
 
-/// The claim's key. Its namespace cannot clash with a user's: the kind is not one of theirs.
-const KEY: &str = "keeper/coord/coord/keeper";
-
 /// How many may wait for the keeper's place.
 const STAND_BYS: u32 = 4;
 
 /// Takes the keeper's turn, when it comes, until it is aborted.
 pub(super) async fn run(session: &Arc<Session>) {
-    let key = ClaimKey::new(KEY);
+    let key = ClaimKey::new(claims::KEEPER);
     let mut suspects = Suspects::default();
     loop {
         // Short-lived clients never get here, so they cost the store nothing.
