@@ -294,6 +294,7 @@ func TestAStaleHolderIsFenced(t *testing.T) {
 			t.Fatal(err)
 		}
 		wrote(table.Delete(ctx, "a", Fenced(again)))
+		runtime.KeepAlive(again)
 		_, err = table.Upsert(ctx, "a", bson.M{"$set": bson.M{"age": 0}}, Fenced(term))
 		wants(t, err, ErrNotHeld)
 		held := acquire(t, lock(t, client, "l"))

@@ -42,7 +42,7 @@ def test_ctrl_c_ends_an_acquire_and_leaves_no_waiter(shared_url: str) -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        'client.lock("free").acquire().lost.wait()',
+        '(held := client.lock("free").acquire()).lost.wait()',
         "next(client.session_changes())",
         'client.lock("a").run(lambda held: held.lost.wait())',
         'client.election("a").run(lambda term: term.lost.wait())',

@@ -203,8 +203,7 @@ def test_only_the_leader_runs_keys_and_hands_over(client: coord.Client, other: c
     second.close()
     with other.reconcile("r", other.table(name), write, mode="leader"):
         eventually(lambda: table.get("k").document["by"] == "second", "it writes")
-        # Its leadership was given up.
-        with pytest.raises(coord.NotHeld):
+        with pytest.raises(coord.Fenced):
             table.put("k", {"by": "late"}, fence=work)
 
 

@@ -306,10 +306,11 @@ int main(void) {
     }
     expect_no_event(queue);
     coord_queue_destroy(queue);
-    OK(coord_client_close(client, WAIT_MS, &err));
     table = table_of("late", COORD_FORMAT_JSON);
+    OK(coord_client_close(client, WAIT_MS, &err));
     FAILS(COORD_E_CLOSED, coord_table_health(table, WAIT_MS, NULL, &err));
     coord_table_destroy(table);
+    FAILS(COORD_E_CLOSED, coord_table_new(client, "later", COORD_NUL, COORD_FORMAT_JSON, &table, &err));
     coord_client_destroy(client);
     return 0;
 }

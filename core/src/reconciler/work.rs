@@ -98,11 +98,12 @@ impl Work {
     /// The shard or the leadership as the condition of writes to tables.
     ///
     /// # Errors
-    /// `InvalidArgument` in mode [`All`](super::Mode::All), in which a run is under neither; `NotHeld` when it is given
-    /// up, after the run.
+    /// `InvalidArgument` in mode [`All`](super::Mode::All), in which a run is under neither; `Fenced` when it is lost or
+    /// given up, as from [`Work::check`].
     pub fn fence(&self) -> Result<Fence> {
         let right = self.right.as_ref();
-        right.ok_or_else(|| Error::invalid("a run in mode 'all' has no hold to write under"))?.fence()
+        let right = right.ok_or_else(|| Error::invalid("a run in mode 'all' has no hold to write under"))?;
+        if right.is_lost() { Err(right.fenced(&self.key)) } else { right.fence() }
     }
 
     /// Checks that the key is still this replica's to work on. Reads a clock, no I/O: call it before each effect.

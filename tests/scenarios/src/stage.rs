@@ -29,7 +29,7 @@ impl Store {
     /// How often a story that is about races has one. More where a step costs less.
     pub fn races(self) -> u32 {
         match self {
-            Self::Memory => 10_000,
+            Self::Memory => 4_000,
             Self::Sqlite => 1_000,
             Self::Mongodb => 100,
         }
