@@ -185,6 +185,8 @@ impl Walk {
                 (Some(Ok((_, truth, _))), Err(error)) if error.code() == Code::Unsupported => {
                     documents.write(table, Write::new(key.clone(), Action::Put(truth.clone()))).await.unwrap();
                 }
+                // Where such a sum is not all that is wrong, either may be told.
+                (Some(Err(_)), Err(error)) if error.code() == Code::Unsupported => {}
                 (Some(Err(truth)), Err(error)) => {
                     assert_eq!(truth.code(), error.code(), "{name}\n{truth}\n{error}\n{text}\n{before:?}");
                 }
