@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
@@ -256,9 +255,8 @@ func called(
 func readable(text string) string {
 	const most = 1 << 14
 	text = strings.ToValidUTF8(text, "\uFFFD")
-	for len(text) > most {
-		_, size := utf8.DecodeLastRuneInString(text[:most])
-		text = text[:most-size]
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") // without the half of its last letter
 	}
 	return text
 }

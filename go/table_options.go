@@ -40,7 +40,7 @@ type writeSettings struct {
 
 // Fenced has a write done under a hold: after it no write with an older hold of the same lock touches that document,
 // deletions and new insertions included; a stale holder gets ErrFenced, and one
-// that has given up the hold itself ErrNotHeld.
+// that has given up the hold itself ErrNotHeld; work whose shard or leadership is lost or given up, ErrFenced at once.
 func Fenced(by Fencer) WriteOption { return func(s *writeSettings) { s.fencer = by } }
 
 // Strict also refuses a fenced write when the hold has ended although nobody has written since. Free on memory and SQLite,

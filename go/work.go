@@ -113,7 +113,7 @@ func (w *Work) Attempt() int { return int(w.info.Attempt) }
 func (w *Work) Token() int64 { return w.info.Token }
 
 // Check checks that the key is still this replica's to work on: call it before each effect. It reads a clock, and does
-// not wait. It fails with ErrFenced when the shard or the leadership is lost, with ErrCancelled when the run is asked to
+// not wait. It fails with ErrFenced when the shard or the leadership is lost or given up, with ErrCancelled when the run is asked to
 // stop for another reason, and with ErrNotHeld when the function has returned.
 func (w *Work) Check() error {
 	if failed := w.work.Check(); failed != nil {

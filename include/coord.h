@@ -6215,7 +6215,8 @@ coord_status_t coord_reconciler_add_after(coord_reconciler_t *reconciler,
 
 /**
  * Forgets what is planned for a key, its errors included, and asks its run to stop. The key is run again when it changes;
- * until then coord_reconciler_wait_until_reconciled says that it was cancelled. `*was`, if it is not NULL, is 1 if there was anything, else 0.
+ * until then coord_reconciler_wait_until_reconciled says that it was cancelled. `*was`, if it is not NULL, is 1 if there
+ * was anything, else 0.
  *
  * @threadsafe yes
  * @blocks no
@@ -6418,7 +6419,7 @@ int32_t coord_work_is_cancelled(const coord_work_t *work);
 
 /**
  * Checks that the key is still this replica's to work on: call it before each effect. Reads a clock and nothing else.
- * COORD_E_FENCED when the shard or the leadership is lost, COORD_E_CANCELLED when the run is asked to stop for another
+ * COORD_E_FENCED when the shard or the leadership is lost or given up, COORD_E_CANCELLED when the run is asked to stop for another
  * reason.
  *
  * @threadsafe yes
@@ -6427,12 +6428,13 @@ int32_t coord_work_is_cancelled(const coord_work_t *work);
  * @owns nothing
  * @since 0.1
  */
-coord_status_t coord_work_check(const coord_work_t *work, coord_error_t **err);
+coord_status_t coord_work_check(const coord_work_t *work,
+                                coord_error_t **err);
 
 /**
  * The shard or the leadership as the condition of writes to tables. `strict` is as of coord_held_fence.
- * COORD_E_INVALID_ARGUMENT also in the mode "all", in which a run is under neither; COORD_E_NOT_HELD when it is
- * given up, after the run.
+ * COORD_E_INVALID_ARGUMENT also in the mode "all", in which a run is under neither; COORD_E_FENCED when it is lost
+ * or given up, as from coord_work_check.
  *
  * @threadsafe yes
  * @blocks no

@@ -442,3 +442,6 @@ fn describe_waiter(entry: &Entry, sessions: &[SessionRecord]) -> Waiter {
     let info = info_of(entry, sessions);
     Waiter { name: info.name, session: entry.session.to_string(), host: info.host, pid: info.pid }
 }
+
+#[cfg(test)]
+mod tests;

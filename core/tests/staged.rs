@@ -262,6 +262,7 @@ async fn until(outbox: &Outbox, id: &str, so: impl Fn(&Mail) -> bool) -> Mail {
             if so(&mail) {
                 return mail;
             }
+            // The stage tells no changes of the outbox, so there is no event to wait for.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })

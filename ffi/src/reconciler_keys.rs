@@ -68,7 +68,8 @@ pub unsafe extern "C" fn coord_reconciler_add_after(
 }
 
 /// Forgets what is planned for a key, its errors included, and asks its run to stop. The key is run again when it changes;
-/// until then coord_reconciler_wait_until_reconciled says that it was cancelled. `*was`, if it is not NULL, is 1 if there was anything, else 0.
+/// until then coord_reconciler_wait_until_reconciled says that it was cancelled. `*was`, if it is not NULL, is 1 if there
+/// was anything, else 0.
 ///
 /// @threadsafe yes
 /// @blocks no

@@ -222,7 +222,7 @@ fn read<T>(work: *const coord_work_t, neutral: T, body: impl FnOnce(&WorkObject)
 }
 
 /// Checks that the key is still this replica's to work on: call it before each effect. Reads a clock and nothing else.
-/// COORD_E_FENCED when the shard or the leadership is lost, COORD_E_CANCELLED when the run is asked to stop for another
+/// COORD_E_FENCED when the shard or the leadership is lost or given up, COORD_E_CANCELLED when the run is asked to stop for another
 /// reason.
 ///
 /// @threadsafe yes
@@ -238,8 +238,8 @@ pub unsafe extern "C" fn coord_work_check(work: *const coord_work_t, err: *mut *
 }
 
 /// The shard or the leadership as the condition of writes to tables. `strict` is as of coord_held_fence.
-/// COORD_E_INVALID_ARGUMENT also in the mode "all", in which a run is under neither; COORD_E_NOT_HELD when it is
-/// given up, after the run.
+/// COORD_E_INVALID_ARGUMENT also in the mode "all", in which a run is under neither; COORD_E_FENCED when it is lost
+/// or given up, as from coord_work_check.
 ///
 /// @threadsafe yes
 /// @blocks no

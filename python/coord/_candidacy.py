@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from coord import _native
 from coord._errors import Closed, CoordError, Forked, LossReason
 from coord._lock import ProcessBound, _qualified
+from coord._work import _text
 
 if TYPE_CHECKING:
     from coord._election import Election, ElectionBase, Term
@@ -178,4 +179,4 @@ def tell_trouble(name: str) -> None:
 def failed(elected: _native.Elected, error: BaseException, name: str) -> None:
     """Answers that the function has failed, and logs the traceback."""
     _logger.error("a function that ran as leader of election %r has failed", name, exc_info=error)
-    elected.complete(f"{type(error).__name__}: {error}")
+    elected.complete(f"{type(error).__name__}: {_text(error)}")

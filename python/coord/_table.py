@@ -63,7 +63,7 @@ class Table(TableBase[_V]):
             AlreadyExists: There is a document, or a unique index would be broken.
             InvalidArgument: The key or the document; the message names the place. A document has at most 16 MiB.
             Fenced: A later holder has written, or the hold has ended otherwise than by its release.
-            NotHeld: The hold was released.
+            NotHeld: The lock or the term was released.
             OutcomeUnknown: The store went away before it answered.
             Unavailable: The store cannot be reached.
             Closed: The client is closed.
@@ -89,7 +89,7 @@ class Table(TableBase[_V]):
             Unsupported: Only MongoDB knows what the update means.
             AlreadyExists: A unique index would be broken.
             Fenced: A later holder has written, or the hold has ended otherwise than by its release.
-            NotHeld: The hold was released.
+            NotHeld: The lock or the term was released.
         """
         return self._written(self._write("update", key, update, fence, strict).wait())
 
@@ -128,7 +128,7 @@ class Table(TableBase[_V]):
             InvalidArgument: The key or the document; or the revision is None, as that of a document that was read with
                 a projection on MongoDB.
             Fenced: A later holder has written, or the hold has ended otherwise than by its release.
-            NotHeld: The hold was released.
+            NotHeld: The lock or the term was released.
         """
         return self._written(self._write("replace", key, value, fence, strict, revision).wait())
 
@@ -144,7 +144,7 @@ class Table(TableBase[_V]):
             NotFound: There is no document.
             Conflict: It has changed since.
             Fenced: A later holder has written, or the hold has ended otherwise than by its release.
-            NotHeld: The hold was released.
+            NotHeld: The lock or the term was released.
         """
         return self._written(self._write("delete", key, None, fence, strict, revision).wait())
 

@@ -15,6 +15,7 @@ from coord._model import Model, value_of
 from coord._table_types import LogEntry, LogOperation, TableEventKind
 from coord._types import _utc
 from coord._watch import Waiting, Watch, WatchBase
+from coord._work import _text
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -102,7 +103,8 @@ class Delivery(ProcessBound, Generic[_V]):
         Raises:
             NotHeld: It was acknowledged before.
         """
-        text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+        named = not isinstance(error, str)
+        text = f"{type(error).__name__}: {_text(error)}" if named else _text(error)
         self._say(text or "no reason was given")
 
     def _say(self, error: str | None) -> None:

@@ -162,7 +162,7 @@ class WorkBase(ProcessBound):
         """Checks that the key is still this process's to work on. Reads a clock, no I/O: call it before each effect.
 
         Raises:
-            Fenced: The shard or the leadership is lost.
+            Fenced: The shard or the leadership is lost or given up.
             Cancelled: The run is asked to stop.
         """
         self._native.check()
@@ -203,7 +203,8 @@ class Work(WorkBase):
     """What a reconciler's function is to work on.
 
     In the modes "leader" and "sharded" it can be given as the fence of a write to a table, `fence=work`: the write is
-    refused when a later holder of the key's shard, or a later leader, has written.
+    refused when a later holder of the key's shard, or a later leader, has written, and as soon as this process knows
+    that it has lost or given up the shard or the leadership.
     """
 
     def __init__(self, native: _native.Work, model: Model = None) -> None:
@@ -298,8 +299,8 @@ _UNCOUNTED = (Fenced, NotHeld, Closed, Forked)
 """Why an answer that is one is not taken."""
 
 
-def _text(error: BaseException) -> str:
-    """What an exception says, as text that is valid. One that cannot be shown is no reason to fail, too."""
+def _text(error: BaseException | str) -> str:
+    """What an exception or a text says, as text that is valid. One that cannot be shown is no reason to fail, too."""
     try:
         return str(error).encode("utf-8", "replace").decode()
     except Exception as failure:

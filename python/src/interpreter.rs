@@ -94,10 +94,10 @@ pub(crate) fn finish(py: Python<'_>) {
     });
 }
 
-/// After a fork, in the child: it has none of the threads that were inside.
+/// After a fork, in the child: of the threads that were inside it has at most this one.
 #[pyfunction]
 pub(crate) fn in_child() {
-    INSIDE.store(0, Ordering::SeqCst);
+    INSIDE.store(usize::from(DEPTH.get() > 0), Ordering::SeqCst);
 }
 
 /// Whether this is Python's main thread.

@@ -19,22 +19,17 @@ struct Sender(Child);
 
 impl Sender {
     fn start(place: &Place, server: &Smtp, on_doubt: &str) -> Self {
-        Self::start_with(place, server, on_doubt, "", "")
-    }
-
-    /// One that waits for a reply no longer than this.
-    fn start_hasty(place: &Place, server: &Smtp, step_timeout: &str) -> Self {
-        Self::start_with(place, server, "send", "", &format!("&step_timeout={step_timeout}"))
+        Self::start_with(place, server, on_doubt, "")
     }
 
     /// One that stops itself, as by a signal, when it has looked a last time and before the final dot leaves.
     fn start_to_stop(place: &Place, server: &Smtp, on_doubt: &str) -> Self {
-        Self::start_with(place, server, on_doubt, "stop-before-the-dot", "")
+        Self::start_with(place, server, on_doubt, "stop-before-the-dot")
     }
 
-    fn start_with(place: &Place, server: &Smtp, on_doubt: &str, how: &str, more: &str) -> Self {
+    fn start_with(place: &Place, server: &Smtp, on_doubt: &str, how: &str) -> Self {
         let store = place.with_ttl("2s");
-        let mail = format!("smtp://127.0.0.1:{}?tls=none&sender=shop@example.org{more}", server.port());
+        let mail = format!("smtp://127.0.0.1:{}?tls=none&sender=shop@example.org", server.port());
         let mut command = Command::new(env!("CARGO_BIN_EXE_mail-sender"));
         command.args([&store, &mail, "letters", on_doubt, how]).stdout(Stdio::piped());
         let mut child = process::spawn(command, Signal::KILL).unwrap();
@@ -129,6 +124,26 @@ fn a_killed_sender_whose_record_is_missing_is_case_a() {
             let got = server.messages();
             assert_eq!((got.len(), &got[0]["message_id"]), (2, &got[1]["message_id"]));
             senders.stop().await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_mail_whose_senders_die_is_parked_when_it_was_tried_as_often_as_may_be() {
+    for place in places(true) {
+        with_server(|server| async move {
+            let client = connect(&place).await;
+            let outbox = open(&client, &mailer(&server, ""), quick().with("attempts", "1").unwrap());
+            server.rule("dot", "taken stall", Some(1));
+            let id = put(&outbox, "ann@example.org", "a").await;
+            let sender = Sender::start(&place, &server, "send");
+            arrived(&server, 1).await;
+            sender.signal(Signal::KILL);
+            let senders = outbox.start(1).unwrap();
+            let parked = until_state(&outbox, &id, MailState::Parked).await;
+            assert!(parked.maybe_sent && parked.attempts == 1, "{parked:?}");
+            senders.stop().await.unwrap();
+            assert_eq!(server.messages().len(), 1);
         });
     }
 }
@@ -252,9 +267,11 @@ fn a_sender_that_was_stopped_before_the_dot_does_not_send_it_any_more() {
             // Who looks after others does so by a ttl of his own.
             let client = coord_core::connect(&place.with_ttl("5s")).await.unwrap();
             let outbox = open(&client, &mailer(&server, ""), quick());
-            server.rule("data", "stall", Some(1));
-            let id = put(&outbox, "ann@example.org", "a").await;
-            let sender = Sender::start_hasty(&place, &server, "5s");
+            // It is so large that its end waits for the server, which does not read.
+            server.rule("content", "stall", Some(1));
+            let large = letter("ann@example.org").text(format!("{}\n", "x".repeat(900)).repeat(9_000));
+            let id = outbox.enqueue(&large, key("a")).await.unwrap().id;
+            let sender = Sender::start(&place, &server, "send");
             // In the midst of it, or the stall would be for who takes over.
             asked(&server, "data").await;
             sender.signal(Signal::STOP);
@@ -262,7 +279,8 @@ fn a_sender_that_was_stopped_before_the_dot_does_not_send_it_any_more() {
             let sent = until_state(&outbox, &id, MailState::Sent).await;
             assert_eq!(sent.attempts, 2, "the first one was in the midst of it");
             sender.signal(Signal::CONT);
-            // It gives the connection up, and sends the next one: nothing of the first came twice.
+            // It gives the connection up long before a step's time is over, since the mail is not its any more, and sends
+            // the next one: nothing of the first came twice.
             senders.stop().await.unwrap();
             let next = put(&outbox, "bob@example.org", "b").await;
             until_state(&outbox, &next, MailState::Sent).await;

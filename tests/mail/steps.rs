@@ -10,7 +10,7 @@ use crate::security::{LOGIN, World, with_tls};
 use crate::support::{PATIENCE, hello, mailer, with_server};
 
 /// Options that make all that is waited for short: one more try, at once.
-const QUICK: &str = "&step_timeout=200ms&connect_timeout=5s&retries=1&retry_min=10ms";
+const QUICK: &str = "&step_timeout=1s&connect_timeout=5s&retries=1&retry_min=10ms";
 
 /// One message by a mailer of its own, beside one rule: what became of it, and how many connections that took.
 async fn sent(world: &World, more: &str, at: &str, action: &str, times: Option<u32>) -> (Result<Report, Error>, u64) {
@@ -53,7 +53,7 @@ fn the_greeting_and_what_comes_before_the_login() {
         }
         for at in ["starttls", "tls"] {
             is_temporary(&world, "", at, "drop", "STARTTLS").await;
-            is_temporary(&world, "", at, "stall", "0.2 s: STARTTLS").await;
+            is_temporary(&world, "", at, "stall", "1 s: STARTTLS").await;
             assert!(!world.server.log().iter().any(|(_, command)| command.starts_with("auth")), "{at}");
         }
     });
@@ -65,7 +65,7 @@ fn the_login() {
         for (at, auth) in [("auth", "plain"), ("auth", "login"), ("auth", "xoauth2"), ("challenge", "login")] {
             let more = format!("&auth={auth}");
             is_temporary(&world, &more, at, "drop", "the login").await;
-            is_temporary(&world, &more, at, "stall", "0.2 s: the login").await;
+            is_temporary(&world, &more, at, "stall", "1 s: the login").await;
             is_temporary(&world, &more, at, "454 4.7.0 later", "454 4.7.0 later").await;
             is_temporary(&world, &more, at, "421 4.3.2 closing", "421 4.3.2 closing").await;
             is_permanent(&world, &more, at, "535 5.7.8 no", Code::Unauthorized, "535 5.7.8 no").await;
@@ -104,7 +104,7 @@ fn a_reset_that_goes_wrong_costs_a_connection_and_no_message() {
     with_server(|server| async move {
         server.rule_for("rcpt", "bob@", "550 5.1.1 no such user", None);
         for action in WRONG {
-            let mailer = mailer(&server, "&step_timeout=200ms");
+            let mailer = mailer(&server, "&step_timeout=1s");
             let (before, resets, arrived) = (server.connections(), commands(&server, "rset"), server.messages().len());
             server.rule("rset", action, Some(1));
             let refused = tokio::time::timeout(PATIENCE, mailer.send(&Message::new().to("bob@example.org"))).await;
@@ -125,7 +125,7 @@ fn a_reset_that_goes_wrong_costs_a_connection_and_no_message() {
 fn a_goodbye_that_goes_wrong_is_nobody_s_loss() {
     with_server(|server| async move {
         for action in WRONG {
-            let mailer = mailer(&server, "&step_timeout=200ms");
+            let mailer = mailer(&server, "&step_timeout=1s");
             let (quits, arrived) = (commands(&server, "quit"), server.messages().len());
             server.rule("quit", action, Some(2));
             let all = async {

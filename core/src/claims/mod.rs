@@ -141,7 +141,7 @@ impl Claims {
     /// The store says that `entry` holds `key` with this token. Returns whether the entry is known.
     ///
     /// A newer token than that of its hold says that the hold was broken, and that this attempt was asked for again
-    /// before it was known to have been granted: the hold is lost, and what nobody waits for is given up.
+    /// before it was known to have been granted: the hold is lost and, with what was granted since, given up.
     pub(crate) fn on_granted(&self, session: &Arc<Session>, key: &ClaimKey, entry: &Entry, token: i64) -> bool {
         let mut table = self.lock();
         let Some(attempt) = table.attempts.get_mut(&entry.attempt).filter(|a| a.entry == *entry && a.key == *key)
@@ -169,8 +169,7 @@ impl Claims {
         };
         drop(table);
         if let Some(hold) = broken {
-            hold.lose(LossReason::Broken);
-            hold.give_up(session);
+            hold.end(session, LossReason::Broken);
         }
         true
     }

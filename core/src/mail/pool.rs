@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ pub(super) struct Pool {
     options: Arc<MailerOptions>,
     env: Env,
     permits: Arc<Semaphore>,
+    /// No more is begun; what has asked before is still served.
+    closing: AtomicBool,
     /// Oldest first. Not dropped by itself: in a forked child the connections are the parent's.
     idle: ManuallyDrop<Mutex<VecDeque<Connection>>>,
 }
@@ -28,7 +31,7 @@ pub(super) struct Permit(#[allow(dead_code, reason = "given back when it is drop
 impl Pool {
     pub(super) fn new(options: Arc<MailerOptions>, env: Env) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(options.pool as usize));
-        Arc::new(Self { options, env, permits, idle: ManuallyDrop::default() })
+        Arc::new(Self { options, env, permits, closing: AtomicBool::new(false), idle: ManuallyDrop::default() })
     }
 
     fn idle(&self) -> MutexGuard<'_, VecDeque<Connection>> {
@@ -89,6 +92,7 @@ impl Pool {
 
     /// Gives out no more permits, waits until all connections are back, and says goodbye on them.
     pub(super) async fn close(&self) {
+        self.closing.store(true, SeqCst);
         let all = self.options.pool;
         // Whoever has asked before is served first.
         let last = self.permits.acquire_many(all).await;
@@ -99,7 +103,7 @@ impl Pool {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.permits.is_closed()
+        self.closing.load(SeqCst)
     }
 }
 

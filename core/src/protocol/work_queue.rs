@@ -279,8 +279,9 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
         }
     }
 
-    /// Forgets what is planned for the key, errors included, but that it was cancelled: [`KeyState::Cancelled`]. A run that goes on is not stopped, but leads to nothing
-    /// more; [`WorkQueue::is_cancelled`] tells it. Returns whether there was anything.
+    /// Forgets what is planned for the key, errors included, but not that it was cancelled: [`KeyState::Cancelled`]. A run
+    /// that goes on is not stopped, but leads to nothing more; [`WorkQueue::is_cancelled`] tells it. Returns whether there
+    /// was anything.
     pub fn cancel(&mut self, key: &K) -> bool {
         let Some(&slot) = self.index.get(key) else { return false };
         let item = self.item_mut(slot);

@@ -115,8 +115,8 @@ pub struct ReconcileOptions {
     pub backoff: Backoff,
     /// How many runs may begin in a second; as many as can by default.
     pub rate: Option<Rate>,
-    /// How often every key is run although nothing has changed, at least a second apart; never by default. Keys that wait after an error keep
-    /// waiting, and parked ones stay parked.
+    /// How often every key is run although nothing has changed, at least a second apart; never by default. Keys that wait
+    /// after an error keep waiting, and parked ones stay parked.
     pub resync: Option<Duration>,
     /// How long a run may go on when its shard is to move to another replica, before it is asked to stop; 10 s by default.
     /// However long it takes, the shard moves after its end.
@@ -244,8 +244,8 @@ impl Client {
     /// reconciler, and matters only in the modes [`Mode::Leader`] and [`Mode::Sharded`].
     ///
     /// # Errors
-    /// `InvalidArgument` for the name and the options, for a prefix that no name begins with, for another client's table, for another number of shards than this
-    /// reconciler began with, and for [`Source::Manual`] in another mode than [`Mode::All`] (nobody else knows its keys);
+    /// `InvalidArgument` for the name and the options, for a prefix that no name begins with, for another client's table, for
+    /// another number of shards than this reconciler began with, and for [`Source::Manual`] in another mode than [`Mode::All`] (nobody else knows its keys);
     /// `Unsupported` if the store cannot watch; `Closed`; those of the store.
     pub async fn reconcile(&self, name: &str, source: Source, options: ReconcileOptions) -> Result<Reconciler> {
         let name = self.name(name)?;

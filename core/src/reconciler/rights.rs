@@ -44,7 +44,7 @@ impl Right {
     }
 
     /// # Errors
-    /// `NotHeld` when it is given up.
+    /// `NotHeld` when it is given up: [`Right::is_lost`] says so before.
     pub(super) fn fence(&self) -> Result<Fence> {
         self.hold.fence()
     }

@@ -109,7 +109,7 @@ impl Work {
     /// Checks that the key is still this replica's to work on. Reads a clock, no I/O: call it before each effect.
     ///
     /// # Errors
-    /// `Fenced` when the shard or the leadership is lost; `Cancelled` when the run is asked to stop.
+    /// `Fenced` when the shard or the leadership is lost or given up; `Cancelled` when the run is asked to stop.
     pub fn check(&self) -> Result<()> {
         if let Some(right) = self.right.as_ref().filter(|right| right.is_lost()) {
             return Err(right.fenced(&self.key));

@@ -45,20 +45,21 @@ pub struct Senders {
 
 struct Shared {
     stopping: AtomicBool,
-    ended: Watched<bool>,
+    /// How they have ended.
+    ended: Watched<Option<Result<()>>>,
     inner: Arc<Inner>,
 }
 
 impl Senders {
     pub(super) fn start(outbox: Outbox, inner: Arc<Inner>, senders: usize) -> Self {
-        let shared = Arc::new(Shared { stopping: AtomicBool::new(false), ended: Watched::new(false), inner });
+        let shared = Arc::new(Shared { stopping: AtomicBool::new(false), ended: Watched::new(None), inner });
         let env = shared.inner.core.setup().env.clone();
         let listening = env.spawn(listen(shared.inner.clone()));
         let working = shared.clone();
         env.spawn(async move {
             work(&working, senders).await;
             listening.abort();
-            working.ended.replace(true);
+            working.ended.replace(Some(working.inner.mailer.check_open()));
         });
         Self { outbox, shared }
     }
@@ -75,8 +76,8 @@ impl Senders {
             .inner
             .core
             .drive(async move {
-                shared.ended.wait_for(|ended| *ended).await;
-                shared.inner.mailer.check_open()
+                shared.ended.wait_for(Option::is_some).await;
+                shared.ended.get().unwrap_or(Ok(()))
             })
             .await
     }
@@ -433,15 +434,19 @@ impl Inner {
 
     async fn take_over(&self, sender: &str) -> Result<()> {
         self.give_back(doc! { "box": self.name.as_str(), "sid": sender }).await?;
-        let state = match self.options.on_doubt {
-            OnDoubt::Send => MailState::Queued,
-            OnDoubt::Park => MailState::Parked,
-        };
+        let due = self.now().await?;
         let last = "its sender died, and may have sent it";
-        let doubt = doc! { "$set": {
-            "st": state.name(), "by": "", "sid": "", "maybe": true, "due": self.now().await?, "last": last,
-        } };
-        self.update(doc! { "box": self.name.as_str(), "sid": sender, "st": SENDING }, doubt).await.map(|_| ())
+        let doubt = |state: MailState| {
+            doc! { "$set": { "st": state.name(), "by": "", "sid": "", "maybe": true, "due": due, "last": last } }
+        };
+        let in_doubt = doc! { "box": self.name.as_str(), "sid": sender, "st": SENDING };
+        if self.options.on_doubt == OnDoubt::Send {
+            let mut again = in_doubt.clone();
+            again.insert("att", doc! { "$lt": i64::from(self.options.attempts) });
+            self.update(again, doubt(MailState::Queued)).await?;
+        }
+        // Also what was tried as often as may be: a mail whose senders die of it is not sent for ever.
+        self.update(in_doubt, doubt(MailState::Parked)).await.map(|_| ())
     }
 }
 
@@ -501,6 +506,12 @@ impl Marking<'_> {
     async fn mark(&self) -> Result<()> {
         if !self.session.is_live() {
             return Err(Error::unavailable("the session that sends could not be renewed in time"));
+        }
+        // Its turn at the mailer may have come late.
+        if let Some(expires) = self.record.mail.expires_ms
+            && expires <= self.inner.now().await?
+        {
+            return Err(Error::new(Code::Timeout, "its time was over when its turn came"));
         }
         let mine = doc! { "_id": &self.record.document_id, "by": &self.record.by, "st": CLAIMED };
         let mark = doc! { "$set": { "st": SENDING, "att": i64::from(self.attempts) } };
