@@ -39,6 +39,8 @@ impl Date {
             ("FAKETIME_TIMESTAMP_FILE", &*self.0.to_string_lossy()),
             ("FAKETIME_CACHE_DURATION", "1"),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+            // Its repair of waits by the monotonic clock ends them at once where glibc has that clock's waits right.
+            ("FAKETIME_FORCE_MONOTONIC_FIX", "0"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec()
