@@ -79,7 +79,14 @@ where
     results
 }
 
-async fn execute(database: &Database, mut command: Document, wall: WallTime, cluster_s: u32) -> Option<Document> {
+async fn execute(database: &Database, command: Document, wall: WallTime, cluster_s: u32) -> Option<Document> {
+    match run_command(database, command, wall, cluster_s).await.get("value") {
+        Some(Bson::Document(document)) => Some(document.clone()),
+        _ => None,
+    }
+}
+
+async fn run_command(database: &Database, mut command: Document, wall: WallTime, cluster_s: u32) -> Document {
     command.insert(
         "runtimeConstants",
         doc! {
@@ -88,11 +95,7 @@ async fn execute(database: &Database, mut command: Document, wall: WallTime, clu
         },
     );
     command.insert("writeConcern", doc! { "w": 1, "j": false });
-    let reply = database.run_command(command.clone()).await.unwrap_or_else(|error| panic!("{error}\n{command}"));
-    match reply.get("value") {
-        Some(Bson::Document(document)) => Some(document.clone()),
-        _ => None,
-    }
+    database.run_command(command.clone()).await.unwrap_or_else(|error| panic!("{error}\n{command}"))
 }
 
 /// SplitMix64: small, and the same everywhere.
@@ -146,8 +149,20 @@ impl Clocks {
 struct Case;
 
 impl Case {
-    const NAMES: [&str; 8] =
-        ["granted", "waiting", "refused", "collected", "break announced", "published", "transferred", "swept"];
+    const NAMES: [&str; 12] = [
+        "granted",
+        "waiting",
+        "refused",
+        "collected",
+        "break announced",
+        "published",
+        "transferred",
+        "swept",
+        "taken by the short form",
+        "given up by the short form",
+        "remembered wrongly",
+        "voided",
+    ];
 }
 
 struct ClaimWalk {
@@ -155,7 +170,9 @@ struct ClaimWalk {
     clocks: Clocks,
     key: ClaimKey,
     record: Option<ClaimRecord>,
-    done: [u64; 8],
+    /// What somebody remembers of it.
+    remembered: Option<ClaimRecord>,
+    done: [u64; 12],
 }
 
 impl ClaimWalk {
@@ -165,7 +182,8 @@ impl ClaimWalk {
             clocks: Clocks::new(),
             key: ClaimKey::new(format!("lock/a/b/{seed}")),
             record: None,
-            done: [0; 8],
+            remembered: None,
+            done: [0; 12],
         }
     }
 
@@ -178,6 +196,12 @@ impl ClaimWalk {
             ClaimStep::Collect => (self.clocks.cluster_ms() - testing::COLLECT_MARGIN) * TOKENS_PER_MS,
             _ => token_floor(wall, WallTime(self.clocks.cluster_ms())),
         };
+        if !self.random.one_in(3) {
+            self.remembered = self.record.clone();
+        }
+        if self.random.one_in(2) && self.short_step(database, collection, &step, StoreNow { wall, floor }).await {
+            return;
+        }
         let before = self.record.take();
         let expected = claim::apply(&self.key, before.clone(), &step, StoreNow { wall, floor });
         let command = testing::claim_command(collection, &self.key, &step);
@@ -201,6 +225,54 @@ impl ClaimWalk {
             }
         }
         self.count(&step, before.as_ref(), &expected);
+    }
+
+    /// The step by its short form, if there is one for what is remembered; whether it applied.
+    async fn short_step(&mut self, database: &Database, collection: &str, step: &ClaimStep, now: StoreNow) -> bool {
+        let Some(before) = self.remembered.clone() else { return false };
+        let short = testing::short_command(collection, &self.key, step, &before.view(None));
+        let Some((command, void)) = short else { return false };
+        let is_so = |record: &Option<ClaimRecord>| {
+            record.as_ref().is_some_and(|now| {
+                (now.holder, now.token, now.waiters.is_empty()) == (before.holder, before.token, true)
+            })
+        };
+        let as_remembered = is_so(&self.record);
+        let voided = match void {
+            Some(void) if self.random.one_in(4) => {
+                let reply = run_command(database, void, now.wall, self.clocks.cluster_s).await;
+                assert_eq!(reply.get_i32("n").unwrap(), i32::from(as_remembered));
+                if as_remembered {
+                    self.record.as_mut().expect("a record").token += 1;
+                }
+                true
+            }
+            _ => false,
+        };
+        let reply = run_command(database, command, now.wall, self.clocks.cluster_s).await;
+        let applied = reply.get_document("value").is_ok() || reply.get_i32("n").is_ok_and(|n| n == 1);
+        assert_eq!(applied, as_remembered && !voided, "step {step:?}\nremembered {before:?}\nis {:?}", self.record);
+        if !applied {
+            self.done[if voided && as_remembered { 11 } else { 10 }] += 1;
+            return false;
+        }
+        let Stepped::Written(mut expected) = claim::apply(&self.key, self.record.clone(), step, now) else {
+            panic!("the whole step would have refused it: {step:?}\nbefore {before:?}");
+        };
+        let document = database.collection::<Document>(collection).find_one(doc! { "_id": self.key.as_str() }).await;
+        let document = document.unwrap().expect("a document");
+        let after = testing::claim(&document).unwrap();
+        if expected.token > before.token {
+            // One more is enough for the order of tokens; the date is the server's own.
+            assert!(after.granted_at.0 > 1_600_000_000_000);
+            (expected.token, expected.granted_at) = (before.token + 1, after.granted_at);
+            self.done[8] += 1;
+        } else {
+            self.done[9] += 1;
+        }
+        assert_eq!(after, expected, "step {step:?}\nbefore {before:?}");
+        self.record = Some(after);
+        true
     }
 
     fn count(&mut self, step: &ClaimStep, before: Option<&ClaimRecord>, after: &Stepped) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use coord_core::error::Code;
 use coord_core::protocol::claim::{ClaimStep, Step};
 use coord_core::protocol::session::{Nonce, SessionStep};
-use coord_core::store::mongodb::MongoStore;
+use coord_core::store::mongodb::{MongoStore, testing};
 use coord_core::store::{ClaimQuery, Notice, Store};
 use coord_tests::servers::ReplicaSet;
 use futures::TryStreamExt;
@@ -90,29 +90,95 @@ fn a_cancel_is_never_overtaken_by_its_acquire() {
     run(async {
         // Requests are waited for one second.
         let store = MongoStore::open(&uri(set), &prefix(), 20, Duration::from_secs(3), env()).await.unwrap();
-        let (key, me) = (key("a"), entry(session(), 1));
-        let hang = doc! { "failCommands": ["findAndModify"], "appName": "faulty", "blockConnection": true,
-        "blockTimeMS": 2_500 };
-        fail(set, times(1), hang);
-        let acquire = ClaimStep::Step(Step::acquire(me, true, 256, Vec::new()));
-        let error = store.apply_claim(key.clone(), acquire).await.unwrap_err();
-        assert_eq!(error.code(), Code::Unavailable, "its outcome is unknown");
-        // The acquire hangs on the server still, and a cancel alone would get past it.
-        until("an acknowledged cancel", async || {
-            let cancel = ClaimStep::Step(Step::remove(me, Vec::new()));
-            store.apply_claim(key.clone(), cancel).await.ok()
-        })
-        .await;
-        // Only time tells that the acquire will not come any more: the server held it for 2.5 s.
-        let end = tokio::time::Instant::now() + Duration::from_secs(4);
-        while tokio::time::Instant::now() < end {
-            // A busy machine may not answer within this ttl's limits.
-            let claims = store.claims(ClaimQuery::Of(me.session)).await.unwrap_or_default();
-            assert_eq!(claims, [], "the claim belongs to an entry that nobody knows any more");
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        let (key, session) = (key("a"), session());
+        // The whole step, and then the short form of one that was seen free.
+        for attempt in 1..=2 {
+            let me = entry(session, attempt);
+            let hang = doc! { "failCommands": ["findAndModify"], "appName": "faulty", "blockConnection": true,
+            "blockTimeMS": 2_500 };
+            fail(set, times(1), hang);
+            let acquire = ClaimStep::Step(Step::acquire(me, true, 256, Vec::new()));
+            let error = store.apply_claim(key.clone(), acquire).await.unwrap_err();
+            assert_eq!(error.code(), Code::Unavailable, "its outcome is unknown");
+            // The acquire hangs on the server still, and a cancel alone would get past it.
+            until("an acknowledged cancel", async || {
+                let cancel = ClaimStep::Step(Step::remove(me, Vec::new()));
+                store.apply_claim(key.clone(), cancel).await.ok()
+            })
+            .await;
+            // Only time tells that the acquire will not come any more: the server held it for 2.5 s.
+            let end = tokio::time::Instant::now() + Duration::from_secs(4);
+            while tokio::time::Instant::now() < end {
+                // A busy machine may not answer within this ttl's limits.
+                let claims = store.claims(ClaimQuery::Of(me.session)).await.unwrap_or_default();
+                assert_eq!(claims, [], "the claim belongs to an entry that nobody knows any more");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            let claims = until("a read", async || store.claims(ClaimQuery::Of(me.session)).await.ok()).await;
+            assert_eq!(claims, []);
+            // Twice, since the first may have found that its memory was wrong.
+            let other = entry(session, 10 + attempt);
+            super::support::acquire(&store, &key, other).await;
+            release(&store, &key, other).await.unwrap();
         }
-        let claims = until("a read", async || store.claims(ClaimQuery::Of(me.session)).await.ok()).await;
-        assert_eq!(claims, []);
+        store.close().await;
+    });
+}
+
+/// A short acquire has no number by which the server could refuse it. Its cancel makes sure that it is too late.
+#[test]
+fn a_short_acquire_that_comes_after_its_cancel_takes_nothing() {
+    let Some((set, _turn)) = server() else { return };
+    run(async {
+        let prefix = prefix();
+        let store = MongoStore::open(&uri(set), &prefix, 20, TTL, env()).await.unwrap();
+        let client = Client::with_uri_str(set.uri()).await.unwrap();
+        let (database, name) = (client.database("coord"), format!("{prefix}locks"));
+        let (key, first, me) = (key("a"), entry(session(), 1), entry(session(), 1));
+        acquire(&store, &key, first).await;
+        let free = release(&store, &key, first).await.unwrap();
+        // The short form, the whole step, and the same once more by the driver: none of them arrives.
+        let drop = doc! { "failCommands": ["findAndModify"], "appName": "faulty", "closeConnection": true };
+        let before = fail(set, times(3), drop);
+        let acquire = ClaimStep::Step(Step::acquire(me, true, 256, Vec::new()));
+        store.apply_claim(key.clone(), acquire.clone()).await.unwrap_err();
+        struck(set, before + 3);
+        assert_eq!(release(&store, &key, me).await, None);
+        // The first one was held up, and arrives now.
+        let (late, void) = testing::short_command(&name, &key, &acquire, &free).expect("a short form");
+        assert_eq!(database.run_command(late).await.unwrap().get("value"), Some(&mongodb::bson::Bson::Null));
+        assert_eq!(database.run_command(void.unwrap()).await.unwrap().get_i32("n").unwrap(), 0, "it is so already");
+        let held = super::support::acquire(&store, &key, me).await;
+        assert_eq!(held.holder, Some(me));
+        assert!(held.token > free.token + 1);
+        store.close().await;
+    });
+}
+
+/// What breaks a short form, and what it has done nevertheless, is found out by the whole step.
+#[test]
+fn a_short_form_without_an_answer_is_followed_by_the_whole_step() {
+    let Some((set, _turn)) = server() else { return };
+    run(async {
+        let store = open(&uri(set)).await;
+        let (key, session) = (key("a"), session());
+        acquire(&store, &key, entry(session, 1)).await;
+        let free = release(&store, &key, entry(session, 1)).await.unwrap();
+        let unclear = doc! { "failCommands": ["findAndModify", "update"], "appName": "faulty",
+        "writeConcernError": { "code": 64, "errmsg": "waiting timed out" } };
+        fail(set, times(1), unclear.clone());
+        let held = acquire(&store, &key, entry(session, 2)).await;
+        assert_eq!((held.holder, held.token), (Some(entry(session, 2)), free.token + 1), "taken, and found");
+        for attempt in 3..40 {
+            release(&store, &key, entry(session, attempt - 1)).await.unwrap();
+            acquire(&store, &key, entry(session, attempt)).await;
+        }
+        fail(set, times(1), unclear);
+        let cancel = ClaimStep::Step(Step::remove(entry(session, 39), Vec::new()));
+        let error = store.apply_claim(key.clone(), cancel).await.unwrap_err();
+        assert_eq!(error.code(), Code::Unavailable, "given up by whom, nobody can tell: {error}");
+        assert_eq!(release(&store, &key, entry(session, 39)).await, None);
+        assert_eq!(store.claims(ClaimQuery::Of(session)).await.unwrap(), []);
         store.close().await;
     });
 }

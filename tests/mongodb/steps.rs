@@ -55,6 +55,52 @@ fn a_claim_goes_from_holder_to_waiter_and_both_are_told() {
     });
 }
 
+/// What a client remembers of a claim lets it try a shorter form of the step first. Others may have come in between.
+#[test]
+fn what_was_remembered_wrongly_changes_no_answer() {
+    let Some(uri) = servers::shared_uri() else { return };
+    run(async {
+        let prefix = prefix();
+        let open = async || coord_core::store::mongodb::MongoStore::open(&uri, &prefix, 20, TTL, env()).await.unwrap();
+        let (one, other) = (open().await, open().await);
+        let (me, you, key) = (session(), session(), key("a"));
+        let mut notices = other.notices(you).await.unwrap();
+        assert_eq!(next(&mut notices).await, Notice::Gap);
+        let mut token = 0;
+        for round in 0..40 {
+            // Nobody else: taken and given up as remembered, with tokens that grow and the whole view in each answer.
+            let mine = entry(me, 4 * round);
+            let held = acquire(&one, &key, mine).await;
+            assert_eq!((held.holder, held.waiting, held.queue_len), (Some(mine), false, 0));
+            let granted_at = held.granted_at;
+            assert!(held.token > token && granted_at.0 > 0);
+            token = held.token;
+            let free = release(&one, &key, mine).await.unwrap();
+            assert_eq!((free.holder, free.token, free.granted_at), (None, token, granted_at));
+            assert_eq!(release(&one, &key, mine).await, None);
+
+            // The other one has it: not taken. It is waited for, and handed over.
+            let yours = entry(you, 4 * round);
+            token = acquire(&other, &key, yours).await.token;
+            let refused = step(&one, &key, Step::acquire(entry(me, 4 * round + 1), false, 256, Vec::new())).await;
+            assert_eq!(refused.map(|view| view.holder), Some(Some(yours)));
+            assert!(release(&other, &key, yours).await.is_some());
+            let (mine, yours) = (entry(me, 4 * round + 2), entry(you, 4 * round + 2));
+            token = acquire(&one, &key, mine).await.token.max(token);
+            assert!(acquire(&other, &key, yours).await.waiting);
+            let handed = release(&one, &key, mine).await.unwrap();
+            assert_eq!(handed.holder, Some(yours));
+            let granted = Notice::Granted { key: key.clone(), entry: yours, token: handed.token };
+            while next_notice(&mut notices).await != granted {}
+            assert!(handed.token > token);
+            token = handed.token;
+            release(&other, &key, yours).await.unwrap();
+        }
+        one.close().await;
+        other.close().await;
+    });
+}
+
 #[test]
 fn the_answer_is_small_however_long_the_queue_is() {
     let Some(uri) = servers::shared_uri() else { return };

@@ -1,6 +1,7 @@
 //! The driver's errors in this library's terms. Nothing of a URI, a password or a command's arguments gets into a
 //! message.
 
+use mongodb::bson::{self, Document};
 use mongodb::error::{CommandError, ErrorKind, WriteFailure};
 
 use crate::error::{Code, Error};
@@ -55,6 +56,18 @@ pub(super) fn from_driver(error: &mongodb::error::Error, doing: Doing, namespace
         ErrorKind::Shutdown => Error::closed("the store"),
         other => Error::new(Code::Unknown, format!("cannot {what}: {}", short(&other.to_string()))),
     }
+}
+
+/// What the answer to a command that writes says of the write, which the driver leaves to whoever runs a command. What only
+/// one server has acknowledged may be undone, so that is an error, too.
+pub(super) fn of_a_write(answer: &Document) -> Option<mongodb::error::Error> {
+    let first = answer.get_array("writeErrors").ok().and_then(|errors| errors.first());
+    let failure = match (first, answer.get("writeConcernError")) {
+        (Some(write), _) => bson::deserialize_from_bson(write.clone()).map(WriteFailure::WriteError),
+        (None, Some(concern)) => bson::deserialize_from_bson(concern.clone()).map(WriteFailure::WriteConcernError),
+        (None, None) => return None,
+    };
+    Some(failure.map(ErrorKind::Write).unwrap_or_else(ErrorKind::Bson).into())
 }
 
 fn from_command(command: &CommandError, doing: Doing, namespace: &str) -> Error {

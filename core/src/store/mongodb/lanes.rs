@@ -12,13 +12,37 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mongodb::{Client, ClientSession};
+use mongodb::{Client, ClientSession, bson};
 
 use crate::protocol::claim::{ClaimStep, Entry};
 use crate::time::Timestamp;
 
-/// A driver session that at most one request uses at a time; none until the first.
-pub(super) type Lane = Arc<tokio::sync::Mutex<Option<ClientSession>>>;
+/// What at most one request uses at a time.
+pub(super) type Lane = Arc<tokio::sync::Mutex<Slot>>;
+
+/// What the requests of one entry share.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    /// None until the first request.
+    session: Option<ClientSession>,
+    /// A taking in its short form (see `quick`) that was not answered: the token that it asked for.
+    pub(super) unanswered: Option<i64>,
+}
+
+impl Slot {
+    /// The driver session, begun on its first use.
+    pub(super) async fn session(&mut self, client: &Client) -> mongodb::error::Result<&mut ClientSession> {
+        match &mut self.session {
+            Some(session) => Ok(session),
+            none => Ok(none.insert(client.start_session().await?)),
+        }
+    }
+
+    /// The operation time that the servers have told it.
+    pub(super) fn operation_time(&self) -> Option<bson::Timestamp> {
+        self.session.as_ref()?.operation_time()
+    }
+}
 
 /// The lanes of entries whose last request has no answer yet.
 #[derive(Debug, Default)]
@@ -63,17 +87,6 @@ impl Lanes {
     /// Gives every driver session back.
     pub(super) fn clear(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-}
-
-/// The driver session of a lane, begun on its first use.
-pub(super) async fn session_in<'a>(
-    slot: &'a mut Option<ClientSession>,
-    client: &Client,
-) -> mongodb::error::Result<&'a mut ClientSession> {
-    match slot {
-        Some(session) => Ok(session),
-        None => Ok(slot.insert(client.start_session().await?)),
     }
 }
 

@@ -5,14 +5,15 @@
 //! | collection | `_id` | fields | indexes |
 //! |---|---|---|---|
 //! | `<prefix>sessions` | session id | `st` live or dead, `n` nonce, `ttl` ms, `seen`, `died`, `clean`, `info`, `opened`, `prov` what it provides, `rv` its changes | `died` (removed after 24 h), `st` |
-//! | `<prefix>locks` | key of the claim | `own` holder, `q` waiters, `tok` token, `at` date of the grant, `val` value, `brk` and `brt` the holder asked to go and its token | `own`, `q` |
+//! | `<prefix>locks` | key of the claim | `own` holder, `q` waiters, `tok` token, `at` date of the grant, `val` value, `brk` and `brt` the holder asked to go and its token, `qt` the token of the last grant by the short form | `own`, `q` |
 //!
 //! Invariants:
-//! - a step is one `findAndModify` (see `pipeline`), acknowledged by a majority with its journal, or it is an error;
+//! - a step is one `findAndModify` (see `pipeline`), acknowledged by a majority with its journal, or it is an error; where a
+//!   short form of it was tried in vain (see `quick`), it is the second write;
 //! - reads are of what a majority has, from the primary; those of claims see every write that was acknowledged to
 //!   this store, also after a failover;
 //! - no request is interrupted half way, and none is waited for longer than its limit (see `tasks`);
-//! - an acquire cannot be applied after its own cancel (see `lanes`).
+//! - an acquire cannot be applied after its own cancel (see `lanes` and `quick`).
 //!
 //! Deliberately absent: transactions (a hot document would suffer, and one document holds all that a step needs),
 //! server clocks that decide anything, `exp` in a session (it follows from `seen` and `ttl`).
@@ -33,8 +34,9 @@ use mongodb::{ClientSession, Collection};
 use tokio::sync::watch;
 
 use self::errors::Doing;
-use self::lanes::{Lanes, session_in};
+use self::lanes::{Lanes, Slot};
 use self::pipeline::Write;
+use self::quick::Memory;
 use self::tasks::{Limits, Tasks};
 use super::changes::{Changes, Interest};
 use super::documents::Documents;
@@ -52,6 +54,7 @@ mod errors;
 mod feed;
 mod lanes;
 mod pipeline;
+mod quick;
 mod stream;
 mod tasks;
 #[cfg(feature = "testing")]
@@ -78,6 +81,7 @@ struct Inner {
     env: Env,
     tasks: Tasks,
     lanes: Lanes,
+    memory: Memory,
     /// The highest operation time that the server has told us, as one number.
     seen: AtomicU64,
     closing: watch::Sender<bool>,
@@ -116,6 +120,7 @@ impl MongoStore {
             env,
             tasks,
             lanes: Lanes::default(),
+            memory: Memory::default(),
             seen: AtomicU64::new(0),
             closing: watch::Sender::new(false),
             primary: connection.primary,
@@ -130,8 +135,8 @@ impl Inner {
         self.locks.namespace().to_string()
     }
 
-    fn saw(&self, session: &ClientSession) {
-        if let Some(Timestamp { time, increment }) = session.operation_time() {
+    fn saw(&self, operation: Option<Timestamp>) {
+        if let Some(Timestamp { time, increment }) = operation {
             self.seen.fetch_max(u64::from(time) << 32 | u64::from(increment), Ordering::Relaxed);
         }
     }
@@ -159,29 +164,84 @@ impl Inner {
         let request = async move {
             let lane = this.lanes.enter(&step, this.env.now());
             let mut slot = lane.lock().await;
-            let session = session_in(&mut slot, this.locks.client()).await?;
-            let added = match &step {
-                ClaimStep::Step(step) => step.add,
-                _ => None,
-            };
-            let written = write(
-                this.locks.clone(),
-                pipeline::claim(&key, &step, this.collect_margin_ms),
-                pipeline::view_of(added),
-                this.limits.operation,
-                Some(session),
-            )
-            .await;
-            if let Some(session) = slot.as_ref() {
-                this.saw(session);
-            }
+            let written = this.write_claim(&key, &step, &mut slot).await;
+            this.saw(slot.operation_time());
             if written.is_ok() {
                 this.lanes.leave(&step, &lane);
             }
             written
         };
-        let after = self.tasks.run(self.limits.operation, CHANGE_CLAIM, request, &self.locks_namespace()).await?;
-        after.as_ref().map(codec::view).transpose()
+        self.tasks.run(self.limits.operation, CHANGE_CLAIM, request, &self.locks_namespace()).await?
+    }
+
+    /// The step in its short form where that is promising, and in its whole form unless the short one has applied.
+    async fn write_claim(
+        &self,
+        key: &ClaimKey,
+        step: &ClaimStep,
+        slot: &mut Slot,
+    ) -> mongodb::error::Result<Result<Applied>> {
+        let added = if let ClaimStep::Step(step) = step { step.add } else { None };
+        if let (None, Some(last)) = (added, slot.unanswered) {
+            self.write_once(slot, |collection| quick::void(collection, key, last)).await?;
+        }
+        let suggested = if slot.unanswered.is_none() { self.memory.suggest(key, step, self.env.now()) } else { None };
+        let mut unknown = None;
+        if let Some(form) = suggested {
+            if let quick::Form::Take { last, .. } = form {
+                slot.unanswered = Some(last);
+            }
+            match self.write_once(slot, |collection| form.command(collection, key)).await {
+                Ok(answer) => {
+                    slot.unanswered = None;
+                    if let Some(view) = form.view(&answer) {
+                        self.memory.learn(key, step, Some(&view), self.env.now());
+                        return Ok(Ok(Some(view)));
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(claim = %key, %error, "changing a claim by the whole step after an unknown outcome");
+                    unknown = Some(error);
+                }
+            }
+            self.memory.was_wrong(key);
+        }
+        let after = write(
+            self.locks.clone(),
+            pipeline::claim(key, step, self.collect_margin_ms),
+            pipeline::view_of(added),
+            self.limits.operation,
+            Some(slot.session(self.locks.client()).await?),
+        )
+        .await?;
+        // Whatever it found, the claim is no longer free with the token that was asked for.
+        slot.unanswered = None;
+        let view = after.as_ref().map(codec::view).transpose();
+        match (unknown, &view) {
+            // Given up a moment ago, or never held: whoever asked cannot be told which, and asks again.
+            (Some(error), Ok(None)) if added.is_none() => return Err(error),
+            (_, Ok(view)) => self.memory.learn(key, step, view.as_ref(), self.env.now()),
+            (_, Err(_)) => {}
+        }
+        Ok(view)
+    }
+
+    /// A command that writes once, since the driver does not send it again.
+    async fn write_once(
+        &self,
+        slot: &mut Slot,
+        command: impl FnOnce(&str) -> Document,
+    ) -> mongodb::error::Result<Document> {
+        let namespace = self.locks.namespace();
+        let mut command = command(&namespace.coll);
+        command.extend(doc! {
+            "writeConcern": { "w": "majority", "j": true, "wtimeout": millis(self.limits.acknowledge) },
+            "maxTimeMS": millis(self.limits.operation),
+        });
+        let client = self.locks.client();
+        let session = slot.session(client).await?;
+        let answer = client.database(&namespace.db).run_command(command).session(session).await?;
+        errors::of_a_write(&answer).map_or(Ok(answer), Err)
     }
 
     async fn read_sessions(&self, query: SessionQuery) -> Result<Vec<SessionRecord>> {
@@ -291,6 +351,10 @@ async fn write(
         Some(session) => request.session(session).await,
         None => request.await,
     }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The records of those documents that can be read; the others are named in the log.

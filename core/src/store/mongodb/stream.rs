@@ -1,5 +1,6 @@
 //! The stream of what concerns one session: a change stream on the locks, filtered on the server to grants and
-//! requests to go that name the session's entries.
+//! requests to go that name the session's entries. Not to what an entry has taken by the short form (`qt`, see `quick`): its
+//! answer tells it, or the next question after an answer that was lost.
 //!
 //! Invariant: after every (re)opening there is a [`Notice::Gap`], so whoever reads then what it waits for misses
 //! nothing, whatever became of the old stream.
@@ -36,7 +37,7 @@ async fn watch(inner: &Inner, id: SessionId, after: Option<ResumeToken>) -> Resu
     let locks = inner.locks.clone();
     let ours = entries_of(id);
     let pipeline = [doc! { "$match": { "$or": [
-        { "updateDescription.updatedFields.own": ours.clone() },
+        { "updateDescription.updatedFields.own": ours.clone(), "updateDescription.updatedFields.qt": { "$exists": false } },
         { "fullDocument.own": ours.clone() },
         { "updateDescription.updatedFields.brk": ours.clone() },
         { "fullDocument.brk": ours },

@@ -4,9 +4,10 @@
 use mongodb::bson::{Document, doc};
 
 use super::pipeline::{self, Write};
+use super::quick::{self, Form};
 use super::{COLLECT_MARGIN_MS, codec};
 use crate::error::Result;
-use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep};
+use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep, ClaimView};
 use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
 
 /// How far cluster time must be beyond a token, in milliseconds, before the claim is collected.
@@ -15,6 +16,22 @@ pub const COLLECT_MARGIN: i64 = COLLECT_MARGIN_MS;
 /// The command that applies a claim's step and answers with the whole document.
 pub fn claim_command(collection: &str, key: &ClaimKey, step: &ClaimStep) -> Document {
     command(collection, pipeline::claim(key, step, COLLECT_MARGIN_MS))
+}
+
+/// The command that applies a claim's step in its short form, if it has one for a claim that looked like this, and the
+/// command after which it is not applied any more, if it takes the claim.
+pub fn short_command(
+    collection: &str,
+    key: &ClaimKey,
+    step: &ClaimStep,
+    seen: &ClaimView,
+) -> Option<(Document, Option<Document>)> {
+    let form = Form::of(step, seen)?;
+    let void = match form {
+        Form::Take { last, .. } => Some(quick::void(collection, key, last)),
+        Form::GiveUp { .. } => None,
+    };
+    Some((form.command(collection, key), void))
 }
 
 /// The command that applies a session's step and answers with the whole document.
