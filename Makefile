@@ -24,7 +24,7 @@ export PKG_CONFIG_PATH := $(STAGE)/lib/pkgconfig$(if $(PKG_CONFIG_PATH),:$(PKG_C
 IN_STAGE := LD_LIBRARY_PATH=$(STAGE)/lib$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}
 
 # The suites of `make test`: those that take longest first, since they run side by side.
-SUITES := test-rust test-faults test-fuzz test-mutants test-models \
+SUITES := test-rust test-mongodb test-faults test-fuzz test-mutants test-models \
   $(if $(wildcard tests/c/run),test-c) \
   $(if $(wildcard go/go.mod),test-go) \
   $(if $(wildcard python/pyproject.toml),test-python) \
@@ -33,6 +33,10 @@ SUITES := test-rust test-faults test-fuzz test-mutants test-models \
 
 # What runs beside Rust's own tests: models need speed, the Python extension has no main program, scenarios all languages.
 RUST_APART := coord-models coord-python coord-scenarios
+# The same for each suite, so that what is built for one is what the other needs.
+RUST_TESTED = --workspace $(addprefix --exclude ,$(RUST_APART)) --locked
+# Rust's tests mostly wait for servers: there are more at a time than cores.
+RUST_THREADS = $(if $(RUST_TEST_THREADS),$(RUST_TEST_THREADS),4)
 
 .PHONY: help
 help: ## Show this list
@@ -156,9 +160,12 @@ lint-python: $(if $(wildcard python/pyproject.toml),extension) ## Check Python's
 ##@ Parts of test: each starts the servers that it needs
 
 .PHONY: test-rust
-# Its tests mostly wait for servers: there are more at a time than cores.
-test-rust: ## Run Rust's suites: core, stores on real servers, ABI, simulation, the tree itself
-	RUST_TEST_THREADS=$(if $(RUST_TEST_THREADS),$(RUST_TEST_THREADS),4) $(WITH_MONGODB) cargo test --quiet --no-fail-fast --workspace $(addprefix --exclude ,$(RUST_APART)) --locked
+test-rust: ## Run Rust's other suites: core, ABI, mail, simulation, the tree itself
+	RUST_TEST_THREADS=$(RUST_THREADS) $(WITH_MONGODB) cargo test --quiet --no-fail-fast $(RUST_TESTED)
+
+.PHONY: test-mongodb
+test-mongodb: ## Run the suite of Rust's store on a real replica set: steps, faults, failovers, tables
+	RUST_TEST_THREADS=$(RUST_THREADS) $(WITH_MONGODB) cargo test --quiet $(RUST_TESTED) --test mongodb
 
 .PHONY: test-models
 test-models: ## Check the models of the protocol, and that they refute its mutants

@@ -202,14 +202,7 @@ mod tests {
     }
 
     fn view(holder: Option<Entry>, queue_len: u32) -> ClaimView {
-        ClaimView {
-            holder,
-            token: 5,
-            granted_at: WallTime::default(),
-            waiting: false,
-            head: Vec::new(),
-            queue_len,
-        }
+        ClaimView { holder, token: 5, granted_at: WallTime::default(), waiting: false, head: Vec::new(), queue_len }
     }
 
     fn acquire(attempt: u64) -> ClaimStep {
