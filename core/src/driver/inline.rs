@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use tokio::runtime::Handle;
@@ -20,8 +21,8 @@ pub(crate) enum Begun<F: Future + ?Sized> {
     GoesOn(Pin<Box<F>>),
 }
 
-/// Polls a future once on this thread, in the context of a runtime, with signals blocked: its first step may write
-/// to a connection.
+/// Polls a future once on this thread, in the context of a runtime, with signals blocked if there are connections: its
+/// first step may write to one.
 pub(crate) fn begin<F: Future + ?Sized>(handle: &Handle, mut future: Pin<Box<F>>) -> Begun<F> {
     // A thread whose end has begun has no context any more, and tokio panics; the runtime's own threads have.
     let Ok(_context) = catch_unwind(|| handle.enter()) else { return Begun::GoesOn(future) };
@@ -64,10 +65,21 @@ thread_local! {
     static BLOCKED: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Whether this process has ever opened what may break under a write, see [`connections_may_break`].
+static CONNECTIONS: AtomicBool = AtomicBool::new(false);
+
+/// From now on whoever calls is kept from the signal that writing to a broken connection raises. To be called before the
+/// first connection is opened, which is done by a task: the step that runs now is not protected yet.
+#[cfg(any(feature = "mongodb", feature = "mail", test))]
+pub(crate) fn connections_may_break() {
+    CONNECTIONS.store(true, Ordering::Relaxed);
+}
+
 /// Threads of ours have their signals blocked for good, and a call within another has them blocked already: each
-/// block costs three system calls, as much as a whole acquire in memory.
+/// block costs three system calls, as much as a whole acquire in memory, where there is no connection.
 fn block_foreign() -> Option<Blocked> {
-    let needed = !runtime::on_runtime_thread() && !BLOCKED.replace(true);
+    let needed =
+        CONNECTIONS.load(Ordering::Relaxed) && !runtime::on_runtime_thread() && !BLOCKED.replace(true);
     needed.then(|| Blocked { _signals: sys::SignalsBlocked::new() })
 }
 

@@ -30,6 +30,8 @@ use std::sync;
 pub(crate) use background::Background;
 pub use cancel::CancelToken;
 pub use drive::Driven;
+#[cfg(any(feature = "mongodb", feature = "mail", test))]
+pub(crate) use inline::connections_may_break;
 pub(crate) use inline::{Begun, begin};
 pub use operation::Op;
 pub use queue::EventQueue;

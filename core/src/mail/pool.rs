@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::options::MailerOptions;
 use super::smtp::{self, Connection, Failure};
-use crate::driver::Runtime;
+use crate::driver::{self, Runtime};
 use crate::env::Env;
 use crate::error::{Error, Result};
 
@@ -30,6 +30,7 @@ pub(super) struct Permit(#[allow(dead_code, reason = "given back when it is drop
 
 impl Pool {
     pub(super) fn new(options: Arc<MailerOptions>, env: Env) -> Arc<Self> {
+        driver::connections_may_break();
         let permits = Arc::new(Semaphore::new(options.pool as usize));
         Arc::new(Self { options, env, permits, closing: AtomicBool::new(false), idle: ManuallyDrop::default() })
     }

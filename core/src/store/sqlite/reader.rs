@@ -48,6 +48,15 @@ impl Reader {
         self.read(few, move |db| find_claims(db, &query)).await
     }
 
+    /// A claim without its waiters, of which there may be many.
+    pub(super) async fn hold(self: &Arc<Self>, key: ClaimKey) -> Result<Option<ClaimRecord>> {
+        self.read(true, move |db| {
+            let record = db.prepare_cached(CLAIM)?.query_row([key.as_str()], |row| claim(&key, row)).optional();
+            Ok(intact(key.as_str(), record)?.flatten().map(|(record, _)| record))
+        })
+        .await
+    }
+
     /// Waits for the read that runs, and closes the connection. Blocks.
     pub(super) fn close(&self) {
         drop(self.db.lock().unwrap_or_else(PoisonError::into_inner).take());

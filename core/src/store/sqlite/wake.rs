@@ -22,7 +22,7 @@ use crate::env::Env;
 use crate::error::{Code, Error, Result};
 use crate::protocol::claim::{ClaimKey, ClaimRecord, Entry};
 use crate::protocol::session::SessionId;
-use crate::store::{ClaimQuery, Notice, Notices};
+use crate::store::{Notice, Notices};
 
 /// How many hints wait for receivers whose sockets are full. Beyond it the oldest are dropped.
 const MAX_UNSENT: usize = 4_096;
@@ -359,8 +359,8 @@ impl Hint {
         if self.entry.session != session {
             return None;
         }
-        match reader.claims(ClaimQuery::Keys(vec![self.key.clone()])).await {
-            Ok(found) => found.first().and_then(|record| self.confirmed_by(record)),
+        match reader.hold(self.key.clone()).await {
+            Ok(found) => found.and_then(|record| self.confirmed_by(&record)),
             // It may be true; the session has to look.
             Err(_) => Some(Notice::Gap),
         }
