@@ -78,8 +78,7 @@ pub(crate) fn connections_may_break() {
 /// Threads of ours have their signals blocked for good, and a call within another has them blocked already: each
 /// block costs three system calls, as much as a whole acquire in memory, where there is no connection.
 fn block_foreign() -> Option<Blocked> {
-    let needed =
-        CONNECTIONS.load(Ordering::Relaxed) && !runtime::on_runtime_thread() && !BLOCKED.replace(true);
+    let needed = CONNECTIONS.load(Ordering::Relaxed) && !runtime::on_runtime_thread() && !BLOCKED.replace(true);
     needed.then(|| Blocked { _signals: sys::SignalsBlocked::new() })
 }
 

@@ -11,6 +11,7 @@
 //! - [`lease`]: a holder that may be paused, and an observer that kills: never two holders.
 //! - [`failover`]: a replica set that loses what was not acknowledged.
 //! - [`zombie`]: an acquire that comes after its own cancel, and the audit.
+//! - [`short_form`]: taking a free claim by a request that cannot be told from a late copy of it.
 //! - [`queue`]: three waiters, some of them dead, and one who only tries.
 //! - [`collect`]: tokens across garbage collection and dates that jump.
 //! - [`kernel_lock`]: the proof of death by a kernel lock and the ring of nonces.
@@ -29,6 +30,7 @@ pub mod kernel_lock;
 pub mod lease;
 pub mod providers;
 pub mod queue;
+pub mod short_form;
 pub mod tombstone;
 mod world;
 pub mod zombie;
