@@ -55,7 +55,12 @@ pub(crate) const ROWS: [Row; 10] = [
         title: "Write until an observer, a watch or a reconciler in another process is called",
         measure: told::told,
     },
-    Row { number: 11, word: "idle", title: "Idle process with one session", measure: idle::idle },
+    Row {
+        number: 11,
+        word: "idle",
+        title: "Idle process with one session, one election, one observer",
+        measure: idle::idle,
+    },
     Row { number: 12, word: "growth", title: "Growth", measure: growth::growth },
 ];
 
