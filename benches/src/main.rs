@@ -14,6 +14,7 @@ use coord_core::election::{LeaderWatch, Term};
 
 mod book;
 mod floors;
+mod languages;
 mod plot;
 mod proc;
 mod process;
@@ -28,7 +29,8 @@ use rows::{ROWS, Round, Row};
 use stage::Stage;
 
 const USAGE: &str = "usage: coord-bench [ONLY=word,…] [ROUNDS=n] [MINUTES=n]
-words: pair parallel contended handover waiters killed holding told idle growth; lock and all are all of them";
+words: pair parallel contended handover waiters killed holding told queue calls idle growth;
+lock and all are all of them";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

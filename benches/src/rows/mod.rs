@@ -5,6 +5,7 @@ mod growth;
 mod holding;
 mod idle;
 mod killed;
+mod languages;
 mod pairs;
 mod told;
 mod waiters;
@@ -35,8 +36,8 @@ pub(crate) struct Row {
     pub(crate) measure: fn(&mut Round<'_>) -> Result<()>,
 }
 
-/// All rows that are measured from processes. Those of calls inside one process are micro-benchmarks.
-pub(crate) const ROWS: [Row; 10] = [
+/// All rows. The micro-benchmarks take calls apart.
+pub(crate) const ROWS: [Row; 12] = [
     Row { number: 1, word: "pair", title: "Uncontended acquire + release", measure: pairs::one_at_a_time },
     Row { number: 2, word: "parallel", title: "64 different locks at once, one process", measure: pairs::many_at_once },
     Row {
@@ -55,6 +56,8 @@ pub(crate) const ROWS: [Row; 10] = [
         title: "Write until an observer, a watch or a reconciler in another process is called",
         measure: told::told,
     },
+    Row { number: 9, word: "queue", title: "Reconcile queue, 8 workers", measure: languages::queue },
+    Row { number: 10, word: "calls", title: "Calls without I/O", measure: languages::calls },
     Row {
         number: 11,
         word: "idle",
@@ -76,8 +79,7 @@ impl Round<'_> {
     ) -> Figures {
         let mut figures = Figures::new();
         for player in players {
-            if Instant::now() >= self.until {
-                self.book.absent("what was to follow when the time for all rows was over");
+            if self.is_over() {
                 break;
             }
             match measure(self, *player) {
@@ -89,5 +91,14 @@ impl Round<'_> {
             }
         }
         figures
+    }
+
+    /// Whether the time for all rows is over; then that is told.
+    fn is_over(&mut self) -> bool {
+        let over = Instant::now() >= self.until;
+        if over {
+            self.book.absent("what was to follow when the time for all rows was over");
+        }
+        over
     }
 }
