@@ -29,7 +29,7 @@ use rows::{ROWS, Round, Row};
 use stage::Stage;
 
 const USAGE: &str = "usage: coord-bench [ONLY=word,…] [ROUNDS=n] [MINUTES=n]
-words: pair parallel contended handover waiters killed holding told queue calls idle growth;
+words: pair parallel contended handover waiters killed holding told queue calls idle growth size;
 lock and all are all of them";
 
 fn main() -> ExitCode {

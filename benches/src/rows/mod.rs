@@ -7,6 +7,7 @@ mod idle;
 mod killed;
 mod languages;
 mod pairs;
+mod size;
 mod told;
 mod waiters;
 
@@ -37,7 +38,7 @@ pub(crate) struct Row {
 }
 
 /// All rows. The micro-benchmarks take calls apart.
-pub(crate) const ROWS: [Row; 12] = [
+pub(crate) const ROWS: [Row; 13] = [
     Row { number: 1, word: "pair", title: "Uncontended acquire + release", measure: pairs::one_at_a_time },
     Row { number: 2, word: "parallel", title: "64 different locks at once, one process", measure: pairs::many_at_once },
     Row {
@@ -65,6 +66,7 @@ pub(crate) const ROWS: [Row; 12] = [
         measure: idle::idle,
     },
     Row { number: 12, word: "growth", title: "Growth", measure: growth::growth },
+    Row { number: 13, word: "size", title: "Size", measure: size::size },
 ];
 
 /// Figures of this round by player, for ratios.
