@@ -9,9 +9,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use coord_bench_worker::Result;
+use coord_core::client::{self, Client};
+use coord_core::election::{LeaderWatch, Term};
 
 mod book;
 mod floors;
+mod languages;
 mod plot;
 mod proc;
 mod process;
@@ -26,7 +29,8 @@ use rows::{ROWS, Round, Row};
 use stage::Stage;
 
 const USAGE: &str = "usage: coord-bench [ONLY=word,…] [ROUNDS=n] [MINUTES=n]
-words: pair parallel contended handover waiters killed holding told idle growth; lock and all are all of them";
+words: pair parallel contended handover waiters killed holding told queue calls idle growth size;
+lock and all are all of them";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -100,7 +104,7 @@ fn only(words: &str) -> Result<Vec<&'static Row>> {
 fn calls(url: &str, count: &str) -> Result<()> {
     let count: u64 = count.parse()?;
     let took = futures::executor::block_on(async {
-        let client = coord_core::client::connect(url).await?;
+        let client = client::connect(url).await?;
         let lock = client.lock("profiled")?;
         let begun = Instant::now();
         for _ in 0..count {
@@ -112,13 +116,23 @@ fn calls(url: &str, count: &str) -> Result<()> {
     Ok(())
 }
 
-/// A process that does nothing, connected or not, until its standard input ends. It brings no runtime of its own.
+/// A process that does nothing until its standard input ends. With a store it has a session, leads an election and
+/// observes it. It brings no runtime of its own.
 fn idle(url: Option<&str>) -> Result<()> {
-    let client = url.map(|url| futures::executor::block_on(coord_core::client::connect(url))).transpose()?;
+    let present = url.map(|url| futures::executor::block_on(present(url))).transpose()?;
     let mut out = std::io::stdout();
     writeln!(out, "ready")?;
     out.flush()?;
     std::io::stdin().read_to_end(&mut Vec::new())?;
-    drop(client);
+    drop(present);
     Ok(())
+}
+
+async fn present(url: &str) -> Result<(LeaderWatch, Term, Client)> {
+    let client = client::connect(url).await?;
+    let election = client.election("idle")?;
+    let term = election.campaign("").await?;
+    let observer = election.observe().await?;
+    observer.next().await?;
+    Ok((observer, term, client))
 }

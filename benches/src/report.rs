@@ -122,6 +122,8 @@ fn machine() -> String {
         ("redis-server", &["--version"]),
         ("python", &["--version"]),
         ("rustc", &["--version"]),
+        ("cc", &["--version"]),
+        ("go", &["version"]),
     ] {
         if let Some(first) = first_line(program, arguments) {
             text.push_str(&format!(" {first}."));

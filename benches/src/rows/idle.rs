@@ -1,4 +1,4 @@
-//! Row 11: what a process costs that is connected and does nothing. The host is an empty process of the same program.
+//! Row 11: what a process costs that leads, observes and does nothing. The host is an empty process of the same program.
 
 use std::process::Command;
 use std::time::Duration;

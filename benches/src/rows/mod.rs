@@ -5,7 +5,9 @@ mod growth;
 mod holding;
 mod idle;
 mod killed;
+mod languages;
 mod pairs;
+mod size;
 mod told;
 mod waiters;
 
@@ -35,8 +37,8 @@ pub(crate) struct Row {
     pub(crate) measure: fn(&mut Round<'_>) -> Result<()>,
 }
 
-/// All rows that are measured from processes. Those of calls inside one process are micro-benchmarks.
-pub(crate) const ROWS: [Row; 10] = [
+/// All rows. The micro-benchmarks take calls apart.
+pub(crate) const ROWS: [Row; 13] = [
     Row { number: 1, word: "pair", title: "Uncontended acquire + release", measure: pairs::one_at_a_time },
     Row { number: 2, word: "parallel", title: "64 different locks at once, one process", measure: pairs::many_at_once },
     Row {
@@ -55,8 +57,16 @@ pub(crate) const ROWS: [Row; 10] = [
         title: "Write until an observer, a watch or a reconciler in another process is called",
         measure: told::told,
     },
-    Row { number: 11, word: "idle", title: "Idle process with one session", measure: idle::idle },
+    Row { number: 9, word: "queue", title: "Reconcile queue, 8 workers", measure: languages::queue },
+    Row { number: 10, word: "calls", title: "Calls without I/O", measure: languages::calls },
+    Row {
+        number: 11,
+        word: "idle",
+        title: "Idle process with one session, one election, one observer",
+        measure: idle::idle,
+    },
     Row { number: 12, word: "growth", title: "Growth", measure: growth::growth },
+    Row { number: 13, word: "size", title: "Size", measure: size::size },
 ];
 
 /// Figures of this round by player, for ratios.
@@ -71,8 +81,7 @@ impl Round<'_> {
     ) -> Figures {
         let mut figures = Figures::new();
         for player in players {
-            if Instant::now() >= self.until {
-                self.book.absent("what was to follow when the time for all rows was over");
+            if self.is_over() {
                 break;
             }
             match measure(self, *player) {
@@ -84,5 +93,14 @@ impl Round<'_> {
             }
         }
         figures
+    }
+
+    /// Whether the time for all rows is over; then that is told.
+    fn is_over(&mut self) -> bool {
+        let over = Instant::now() >= self.until;
+        if over {
+            self.book.absent("what was to follow when the time for all rows was over");
+        }
+        over
     }
 }
