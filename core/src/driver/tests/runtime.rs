@@ -70,7 +70,7 @@ fn threads_get_no_signals_and_callers_keep_their_mask() {
     let runtime = Runtime::shared().expect("a runtime");
     let inside = runtime.wait(async { Ok(own_mask()) }, None, None);
     assert_eq!(inside, Ok(before), "without connections nothing has to be blocked");
-    crate::driver::connections_may_break();
+    connections_may_break();
     let inside = runtime.wait(async { Ok(own_mask()) }, None, None).expect("inline");
     let blocking = runtime.wait(async { Ok(tokio::task::spawn_blocking(own_mask).await.expect("runs")) }, None, None);
     assert_eq!(own_mask(), before, "the caller's mask is as it was");
@@ -94,7 +94,7 @@ fn a_broken_connection_kills_no_host() {
         return;
     }
     let_sigpipe_kill();
-    crate::driver::connections_may_break();
+    connections_may_break();
     let runtime = Runtime::shared().expect("a runtime");
     let write = async { Ok(write_to_broken_pipe().kind()) };
     assert_eq!(runtime.wait(write, None, None), Ok(std::io::ErrorKind::BrokenPipe));
