@@ -576,6 +576,7 @@ async fn open_store(options: &Options, env: &Env) -> Result<SharedStore> {
         #[cfg(feature = "mongodb")]
         Location::MongoDb { uri } => {
             let (prefix, pool, ttl) = (&options.prefix, options.pool, options.timing()?.ttl);
+            crate::driver::connections_may_break();
             let store = crate::store::mongodb::MongoStore::open(uri, prefix, pool, ttl, env.clone()).await?;
             Ok(Arc::new(store))
         }

@@ -41,7 +41,6 @@ use self::tasks::{Limits, Tasks};
 use super::changes::{Changes, Interest};
 use super::documents::Documents;
 use super::{Applied, Capabilities, ClaimQuery, Notices, SessionQuery, Store};
-use crate::driver;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep};
@@ -108,7 +107,6 @@ impl MongoStore {
                 ttl.as_secs_f64()
             );
         }
-        driver::connections_may_break();
         let limits = Limits::of(ttl);
         let tasks = Tasks::new(env.clone());
         let connection = connect::connect(uri, prefix, pool, limits, &env, &tasks).await?;
