@@ -602,6 +602,7 @@ pub(crate) async fn views_are_the_stores_at_quiet_moments(place: Place) {
         }
         // Quiet: every client has a session that lives, and everything that is wanted is there again.
         let providers = providers.lock().await;
+        let mut seen = String::new();
         let quiet = async {
             loop {
                 let found = truth(&store).await;
@@ -617,11 +618,15 @@ pub(crate) async fn views_are_the_stores_at_quiet_moments(place: Place) {
                 if all_live && found.len() == providers.len() && ours(&found) {
                     return found;
                 }
+                let wanted: Vec<_> = providers.iter().map(|p| (p.instance_id().to_owned(), p.metadata())).collect();
+                seen = format!("sessions {sessions:?} of which live {live:?}\nproviders {found:?}\nwanted {wanted:?}");
                 // Not by an event: it is the events that are compared with what the store says by itself.
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        let found = bounded("a quiet moment", quiet).await;
+        let Ok(found) = tokio::time::timeout(BOUND, quiet).await else {
+            panic!("round {round}: no quiet moment within {BOUND:?}: {seen}");
+        };
         for told in &mut told {
             told.catch_up(&found).await;
             let shown: BTreeSet<String> = told.observer.services().unwrap().into_iter().collect();
