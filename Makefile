@@ -24,12 +24,14 @@ export PKG_CONFIG_PATH := $(STAGE)/lib/pkgconfig$(if $(PKG_CONFIG_PATH),:$(PKG_C
 IN_STAGE := LD_LIBRARY_PATH=$(STAGE)/lib$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}
 
 # The suites of `make test`: those that take longest first, since they run side by side.
-SUITES := test-rust test-mongodb test-faults test-fuzz test-mutants test-models \
+SUITES := test-rust test-mongodb \
+  $(if $(wildcard tests/scenarios/run),test-scenarios) \
   $(if $(wildcard tests/c/run),test-c) \
   $(if $(wildcard go/go.mod),test-go) \
   $(if $(wildcard python/pyproject.toml),test-python) \
-  $(if $(wildcard tests/scenarios/run),test-scenarios) \
-  $(if $(and $(wildcard ffi/install.sh),$(wildcard go/go.mod),$(wildcard python/pyproject.toml)),test-readme)
+  test-models test-mutants \
+  $(if $(and $(wildcard ffi/install.sh),$(wildcard go/go.mod),$(wildcard python/pyproject.toml)),test-readme) \
+  test-faults test-fuzz
 
 # What runs beside Rust's own tests: models need speed, the Python extension has no main program, scenarios all languages.
 RUST_APART := coord-models coord-python coord-scenarios
