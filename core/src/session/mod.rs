@@ -235,6 +235,11 @@ impl Session {
         self.state.changed()
     }
 
+    /// Whether the session is known to be over: before it is, it has no successor.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.state.get(), SessionState::Lost(_))
+    }
+
     /// Waits until the session is over.
     pub(crate) async fn over(&self) {
         self.state.wait_for(|state| matches!(state, SessionState::Lost(_))).await;

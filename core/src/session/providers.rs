@@ -17,7 +17,7 @@ use crate::driver::Watched;
 use crate::error::{Code, Error, LossReason, Result};
 use crate::mutants::{self, Mutant};
 use crate::protocol::roster::{self, MAX_PROVIDERS, MAX_TOGETHER, ProviderRecord};
-use crate::protocol::session::{SessionId, SessionState, SessionStep};
+use crate::protocol::session::{SessionId, SessionStep};
 use crate::store::Store;
 
 /// What has happened to a provider. Kept for as long as nobody takes it, but not without limit.
@@ -324,24 +324,29 @@ impl Providers {
     }
 
     /// The next thing in which the record of this session is not as wanted.
-    fn next_difference(&self, session: SessionId) -> Option<Difference> {
-        self.tell_loss_before(session);
+    fn next_difference(&self, session: &Session) -> Option<Difference> {
+        let id = session.id();
+        self.tell_loss_before(id);
         let mut table = self.table();
+        // Looked at under the lock: from now on the successor's record is what counts, and may be written already.
+        if session.is_over() {
+            return None;
+        }
         // Withdrawn before it came to this session's record: nothing has to be done.
         table.retain(|_, offer| {
             let state = offer.state.get();
-            let keep = state.wanted || state.written == Some(session);
+            let keep = state.wanted || state.written == Some(id);
             if !keep {
                 offer.end();
             }
             keep
         });
-        let offer = table.values().find(|offer| !offer.state.get().agrees(session))?.clone();
+        let offer = table.values().find(|offer| !offer.state.get().agrees(id))?.clone();
         let state = offer.state.get();
         let revision = self.revision.fetch_add(1, Relaxed) + 1;
         let step = if state.wanted {
             // Before it is sent: from now on it may be there.
-            offer.state.modify(|state| state.written = Some(session));
+            offer.state.modify(|state| state.written = Some(id));
             let provider = ProviderRecord::new(&offer.service, &offer.instance, &state.metadata);
             SessionStep::Provide { provider, revision }
         } else {
@@ -362,7 +367,7 @@ impl Providers {
             return;
         }
         // After a loss, `on_lost` has been here already, and nothing of this session counts any more.
-        if matches!(session.state(), SessionState::Lost(_)) || offer.state.get().over {
+        if session.is_over() || offer.state.get().over {
             return;
         }
         let before = offer.state.get();
@@ -389,7 +394,12 @@ pub(super) async fn keep(session: Arc<Session>) {
     let mut pause = FIRST_PAUSE;
     loop {
         let wanted = providers.wanted.notified();
-        let Some(difference) = providers.next_difference(session.id()) else {
+        let Some(difference) = providers.next_difference(&session) else {
+            if session.is_over() {
+                // What has woken this task was meant for its successor.
+                providers.wanted.notify_one();
+                return;
+            }
             wanted.await;
             continue;
         };
@@ -436,3 +446,6 @@ fn check_limits(table: &Table, record: &ProviderRecord) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
