@@ -213,7 +213,7 @@ pub(crate) async fn what_a_dead_session_refuses_its_successor_has(place: Place) 
     let store = (place.open)().await;
     let mut clients = Vec::new();
     for number in 0..8 {
-        clients.push(place.connect_with(&format!("c{number}"), "1").await);
+        clients.push(place.connect_with(&format!("c{number}"), "3").await);
     }
     for round in 0..4 {
         let mut offers = Vec::new();
