@@ -12,8 +12,7 @@ import (
 )
 
 // pump brings the outcomes of a client's operations to those who wait for them. Its one goroutine is parked in Go's
-// network poller on the queue's descriptor, so waiting operations cost no thread. Who begins an operation looks into the
-// queue once itself.
+// network poller on the queue's descriptor, so waiting operations cost no thread.
 //
 // Every operation that was started ends with exactly one event, also after a cancel and a close. So a waiter always
 // takes its event, and nothing that an event carries can get lost.
@@ -57,8 +56,7 @@ func pollable(fd int) (*os.File, error) {
 // begin starts one operation of the library.
 type begin func(ccoord.Report) (ccoord.Op, *ccoord.Error)
 
-// start begins an operation whose event goes to done, on the pump's goroutine or on that of somebody who awaits another
-// event; done owns the event and must not wait.
+// start begins an operation whose event goes to done, on the pump's goroutine; done owns the event and must not wait.
 func (p *pump) start(cancellable bool, done func(ccoord.Event), begin begin) (ccoord.Op, *ccoord.Error) {
 	return p.register(false, cancellable, done, begin)
 }
@@ -107,10 +105,6 @@ func (p *pump) await(ctx context.Context, op string, grants bool, begin begin) (
 		return ccoord.Event{}, newError(op, failed)
 	}
 	defer handle.Destroy()
-	// What has ended at once is in the queue already, and is spared the way by the poller and the pump's goroutine.
-	if p.deliver() {
-		p.stop()
-	}
 	var event ccoord.Event
 	select {
 	case event = <-outcome:
@@ -188,7 +182,7 @@ func (p *pump) deliver() (last bool) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.stopped = p.stopped || p.draining && len(p.waiting) == 0
+	p.stopped = p.draining && len(p.waiting) == 0
 	return p.stopped
 }
 

@@ -65,7 +65,6 @@ on_both![
     all_who_look_on_share_one_stream,
     what_ends_takes_its_providers_along,
     a_lost_session_registers_again,
-    what_a_dead_session_refuses_its_successor_has,
     a_grace_hides_a_short_absence,
     owners_come_and_go,
     who_looks_on_buries_the_dead,

@@ -207,46 +207,6 @@ pub(crate) async fn what_ends_takes_its_providers_along(place: Place) {
     watcher.close(BOUND).await.unwrap();
 }
 
-/// What a client still writes into the record of a session that has died gets into its successor's record, and what is
-/// withdrawn then leaves it.
-pub(crate) async fn what_a_dead_session_refuses_its_successor_has(place: Place) {
-    let store = (place.open)().await;
-    let mut clients = Vec::new();
-    for number in 0..8 {
-        clients.push(place.connect_with(&format!("c{number}"), "3").await);
-    }
-    for round in 0..4 {
-        let mut offers = Vec::new();
-        for client in &clients {
-            let before = provide(client, "before", "").await;
-            kill(&store, client.session().id).await;
-            // Not waited for: the dead session refuses the first, and nothing is refused to its successor.
-            let more = ["a", "b", "c"].map(|service| client.provide(service, "", ProvideOptions::default()));
-            offers.push(async move {
-                let more = bounded("providers", futures::future::join_all(more)).await;
-                (before, more.into_iter().map(Result::unwrap).collect::<Vec<_>>())
-            });
-        }
-        let offers = futures::future::join_all(offers).await;
-        let settled = async |count: usize| {
-            let all_here = async {
-                while truth(&store).await.len() != count {
-                    // Not by an event: it is the store that is asked.
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-            };
-            bounded(&format!("round {round}: {count} providers"), all_here).await;
-        };
-        settled(clients.len() * 4).await;
-        drop(offers);
-        settled(0).await;
-    }
-    for client in clients {
-        client.close(BOUND).await.unwrap();
-    }
-    store.close().await;
-}
-
 pub(crate) async fn a_lost_session_registers_again(place: Place) {
     let (client, watcher) = (place.connect_with("a", "3").await, place.connect("w").await);
     let store = (place.open)().await;

@@ -8,8 +8,9 @@
 //! A taking is sent once, without the number by which a server knows a request again: remembering numbers is dear, too.
 //! Held up on its way it could be applied after its own cancel. But it asks for the token that was seen, and every grant
 //! raises that; so a cancel first raises the token of a claim that is still free (see [`void`]), and what comes later
-//! finds another one. Tokens are one higher than the last: that keeps their order, and the clock's floor under them is for
-//! records that were lost, which are made anew by the whole step.
+//! finds another one. Tokens are one higher than the last, which keeps their order. The clock's floor under them, which is for
+//! what a store has lost, is left to the whole step: hence nothing is remembered for longer than [`SOON`], in which no store
+//! loses grants and is there again.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -45,12 +46,11 @@ impl Form {
     /// The short form of a step, for a claim that looked like this.
     pub(super) fn of(step: &ClaimStep, seen: &ClaimView) -> Option<Self> {
         let ClaimStep::Step(step) = step else { return None };
-        if seen.queue_len > 0 || !step.dead.is_empty() {
+        // A token that cannot grow is for the whole step to refuse.
+        if seen.queue_len > 0 || !step.dead.is_empty() || seen.token == i64::MAX {
             return None;
         }
         match (step, seen.holder) {
-            // One more is no number any more: the whole step says so.
-            _ if seen.token == i64::MAX => None,
             (Step { when: When::Always, add: Some(entry), remove, wait, max_queue, .. }, None)
                 if remove.is_empty() && (!wait || *max_queue > 0) =>
             {
@@ -143,10 +143,7 @@ impl Memory {
             return None;
         }
         let (view, since) = seen.last.as_ref()?;
-        let form = Form::of(step, view)?;
-        // In a longer time somebody may have come, and the next holder is not to wait for two round trips.
-        let stale = matches!(form, Form::GiveUp { .. }) && now.since(*since) >= SOON;
-        (!stale).then_some(form)
+        if now.since(*since) < SOON { Form::of(step, view) } else { None }
     }
 
     /// What was suggested did not apply.
@@ -182,7 +179,8 @@ impl Memory {
     }
 }
 
-/// How long nobody is likely to come to a claim that nobody wanted when it was taken.
+/// For so long what was seen is believed. It is also how long nobody is likely to come to a claim that nobody wanted when it
+/// was taken: the next holder is not to wait for two round trips.
 const SOON: Duration = Duration::from_secs(1);
 
 /// How many steps of a claim are not tried after one that was tried in vain.
@@ -224,7 +222,8 @@ mod tests {
         assert_eq!(memory.suggest(&key, &release(1), now), Some(give_up));
         assert_eq!(memory.suggest(&key, &release(1), now + SOON), None, "somebody may have come");
         memory.learn(&key, &release(1), Some(&view(None, 0)), now);
-        assert_eq!(memory.suggest(&key, &acquire(2), now + SOON), Some(Form::Take { entry: entry(2), last: 5 }));
+        assert_eq!(memory.suggest(&key, &acquire(2), now), Some(Form::Take { entry: entry(2), last: 5 }));
+        assert_eq!(memory.suggest(&key, &acquire(2), now + SOON), None, "the store may have lost something");
         assert_eq!(memory.suggest(&key, &release(1), now), None);
         memory.learn(&key, &acquire(2), Some(&view(Some(entry(1)), 1)), now);
         assert_eq!(memory.suggest(&key, &acquire(3), now), None);
