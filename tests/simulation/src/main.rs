@@ -93,15 +93,20 @@ fn many(seeds: impl Iterator<Item = u64>, minutes: Option<u64>) -> bool {
         bad += u64::from(!report.seen.violations.is_empty());
         print_if_bad(&report);
         if played.is_multiple_of(500) {
-            println!("{played} seeds, {:.1} simulated hours …", simulated.as_secs_f64() / 3600.0);
+            println!("{}", told(played, simulated, grants, faults, bad, begin));
         }
     }
-    println!(
+    println!("{}", told(played, simulated, grants, faults, bad, begin));
+    bad == 0
+}
+
+/// What was played so far: the same line while it goes on and at its end, so that a long run that is stopped has told all.
+fn told(played: u64, simulated: Duration, grants: u64, faults: u64, bad: u64, begin: Instant) -> String {
+    format!(
         "{played} seeds: {:.1} simulated hours, {grants} grants, {faults} faults, {bad} seeds with violations, in {:.0} s",
         simulated.as_secs_f64() / 3600.0,
         begin.elapsed().as_secs_f64()
-    );
-    bad == 0
+    )
 }
 
 fn print_if_bad(report: &Report) {
