@@ -1,5 +1,5 @@
-//! A store whose streams of changes break off and repeat what they told, as MongoDB's do, and whose date cannot be had now
-//! and then: one in memory behind a stage.
+//! A store whose streams of changes break off and repeat what they told, as MongoDB's do, whose date cannot be had now and
+//! then, and to which a step comes late: one in memory behind a stage.
 #![allow(clippy::disallowed_methods, reason = "a test is a program of its own")]
 
 use std::collections::VecDeque;
@@ -28,6 +28,7 @@ use coord_core::table::{Key, LogFrom, Operation, Position, WatchOptions, WriteOp
 use coord_core::time::WallTime;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
+use tokio::sync::{Notify, oneshot};
 
 const BOUND: Duration = Duration::from_secs(30);
 
@@ -56,6 +57,10 @@ struct Staged {
     date: AtomicI64,
     /// How many writes of single documents fail, after a long time.
     slow: AtomicI64,
+    /// The next attempt that would wait is kept until after its withdrawal.
+    overtaken: Mutex<Option<oneshot::Sender<(ClaimKey, ClaimStep)>>>,
+    /// Told when a step was refused.
+    refused: Notify,
 }
 
 impl Staged {
@@ -69,6 +74,8 @@ impl Staged {
             dates_then: Mutex::default(),
             date: DATE.into(),
             slow: 0.into(),
+            overtaken: Mutex::default(),
+            refused: Notify::new(),
         })
     }
 
@@ -87,7 +94,21 @@ impl Store for Staged {
         self.inner.apply_session(id, step)
     }
     fn apply_claim(&self, key: ClaimKey, step: ClaimStep) -> BoxFuture<'_, Result<Applied>> {
-        self.inner.apply_claim(key, step)
+        async move {
+            if matches!(&step, ClaimStep::Step(step) if step.wait && !key.as_str().starts_with("keeper/")) {
+                let kept = self.overtaken.lock().unwrap().take();
+                if let Some(kept) = kept {
+                    kept.send((key, step)).unwrap();
+                    return std::future::pending().await;
+                }
+            }
+            let applied = self.inner.apply_claim(key, step).await;
+            if matches!(applied, Ok(None)) {
+                self.refused.notify_one();
+            }
+            applied
+        }
+        .boxed()
     }
     fn sessions(&self, query: SessionQuery) -> BoxFuture<'_, Result<Vec<SessionRecord>>> {
         self.inner.sessions(query)
@@ -309,4 +330,29 @@ async fn a_mail_that_could_not_be_tried_comes_again_a_while_after_that_was_known
     assert!((MailState::Queued, mail.attempts) == (mail.state, 0), "{mail:?}");
     assert!(mail.due_ms > DATE + LONG, "{mail:?}");
     bounded(senders.stop()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_acquire_that_comes_after_its_withdrawal_waits_for_nothing() {
+    let store = Staged::new("staged-overtaken", Vec::new());
+    let client = store.client().await;
+    let lock = client.lock("l").unwrap();
+    let held = lock.acquire().await.unwrap();
+    let (sender, kept) = oneshot::channel();
+    *store.overtaken.lock().unwrap() = Some(sender);
+    let (key, step) = tokio::select! {
+        _ = lock.acquire() => panic!("it is held"),
+        kept = kept => kept.unwrap(),
+    };
+    bounded(store.refused.notified()).await;
+    let view = store.inner.apply_claim(key, step).await.unwrap().unwrap();
+    assert!(view.waiting, "{view:?}");
+    bounded(async {
+        while !client.lock_info("l").await.unwrap().unwrap().waiters.is_empty() {
+            // Nobody is told of what becomes of an attempt that nobody knows.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    held.release().await.unwrap();
 }

@@ -78,6 +78,26 @@ async fn withdraw(session: Arc<Session>, key: ClaimKey, entry: Entry, to: Option
     if overtaken {
         // The acquire may come after its withdrawal, and its grant may have been heard of while the entry was known.
         session.request_audit();
+        let chased = chase(session.clone(), key, entry);
+        session.env().spawn(chased);
     }
     outcome
+}
+
+/// Takes an entry out once more that came into the store after its withdrawal. When it only waits there, no audit finds
+/// it, and when it is granted and the notice is lost, nobody would know for the third of a ttl.
+async fn chase(session: Arc<Session>, key: ClaimKey, entry: Entry) {
+    session.env().sleep(session.env().jittered(LONGEST_PAUSE)).await;
+    if matches!(session.state(), SessionState::Lost(_)) {
+        return;
+    }
+    let step = Step::remove(entry, session.known_dead());
+    match session.store().apply_claim(key.clone(), ClaimStep::Step(step)).await {
+        Ok(None) => {}
+        Ok(Some(_)) => tracing::debug!(claim = %key, "an acquire came after its own withdrawal, and was taken out"),
+        Err(error) => {
+            session.request_audit();
+            tracing::debug!(claim = %key, %error, "whether an acquire came after its own withdrawal is not known");
+        }
+    }
 }

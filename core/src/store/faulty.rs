@@ -117,16 +117,22 @@ impl FaultyStore {
             if fate.lose_request || network.cut.load(Relaxed) {
                 return;
             }
-            let result = request(inner.clone()).await;
-            network.env.sleep(fate.reply).await;
-            if !fate.lose_reply && !network.cut.load(Relaxed) {
-                // A caller that has given up does not hear it.
-                let _ = reply.send(result);
-            }
-            if let Some(delay) = fate.again_after {
-                network.env.sleep(delay).await;
-                let _ = request(inner).await;
-            }
+            let once = async {
+                let result = request(inner.clone()).await;
+                network.env.sleep(fate.reply).await;
+                if !fate.lose_reply && !network.cut.load(Relaxed) {
+                    // A caller that has given up does not hear it.
+                    let _ = reply.send(result);
+                }
+            };
+            // However long the store takes for its answer, which can be for ever while it has no majority.
+            let again = async {
+                if let Some(delay) = fate.again_after {
+                    network.env.sleep(delay).await;
+                    let _ = request(inner.clone()).await;
+                }
+            };
+            futures::future::join(once, again).await;
         });
         let network = self.network.clone();
         async move {

@@ -108,6 +108,7 @@ impl Inner {
             }
             let late = now - since.1 > within;
             if late && !self.delivered.contains(&(lock.clone(), token)) {
+                tracing::warn!(lock, token, "nobody was told of a grant");
                 self.violations.push(format!("{lock} was granted {:?} ago, and nobody was told", now - since.1));
             }
         }

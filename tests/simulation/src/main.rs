@@ -7,7 +7,11 @@
 
 #![expect(clippy::print_stdout, reason = "this program's output")]
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 
 use coord_simulation::{Mode, Report, run};
 
@@ -64,13 +68,26 @@ fn mode_of(word: &str) -> Option<Mode> {
 
 fn one(seed: u64, mode: Mode) -> bool {
     if std::env::var_os("COORD_SIM_LOG").is_some() {
-        let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).without_time().finish();
+        let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_timer(Virtual).finish();
         // Nobody else sets one in this program.
         let _ = tracing::subscriber::set_global_default(subscriber);
     }
     let report = run(seed, mode, LENGTH);
     println!("{report:#?}");
     report.seen.violations.is_empty()
+}
+
+/// The time of the simulation, which the lines of its log bear.
+struct Virtual;
+
+impl FormatTime for Virtual {
+    fn format_time(&self, line: &mut Writer<'_>) -> std::fmt::Result {
+        static BEGIN: OnceLock<tokio::time::Instant> = OnceLock::new();
+        // Nothing is told outside of the runtime whose time is virtual but what nobody needs a time for.
+        let Ok(_runtime) = tokio::runtime::Handle::try_current() else { return Ok(()) };
+        let now = tokio::time::Instant::now();
+        write!(line, "{:10.4}", (now - *BEGIN.get_or_init(|| now)).as_secs_f64())
+    }
 }
 
 fn many(seeds: impl Iterator<Item = u64>, minutes: Option<u64>) -> bool {

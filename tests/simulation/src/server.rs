@@ -107,6 +107,7 @@ impl Server {
     /// Another node becomes primary: uncommitted writes are gone, and the date is that of its clock.
     pub fn fail_over(&self, wall_offset_ms: i64) {
         let mut state = self.lock();
+        tracing::trace!(lost = state.uncommitted.len(), "another primary");
         state.applied = state.committed.clone();
         state.uncommitted.clear();
         self.clock.set_wall_offset(wall_offset_ms);
@@ -232,7 +233,9 @@ impl State {
             }
             _ => now,
         };
-        match claim::apply(key, before, step, now) {
+        let stepped = claim::apply(key, before, step, now);
+        tracing::trace!(%key, ?step, ?stepped, "a step");
+        match stepped {
             Stepped::Refused => (None, None),
             Stepped::Collected => (self.applied.claims.remove(key).map(|r| r.view(None)), None),
             Stepped::Written(record) => {
@@ -269,6 +272,7 @@ impl Store for Server {
         self.write(move |server, state| {
             let now = server.store_now(state);
             let after = session::apply(id, state.applied.sessions.get(&id).cloned(), &step, now.wall);
+            tracing::trace!(%id, ?step, after = ?after.as_ref().map(|after| after.vitality), "a session's step");
             if let Some(record) = &after {
                 state.applied.sessions.insert(id, record.clone());
             }

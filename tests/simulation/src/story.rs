@@ -331,8 +331,7 @@ impl Story {
             let held = match self.random.below(10) {
                 0 | 1 => lock.try_acquire().await,
                 2 | 3 => lock.acquire_timeout(self.random.up_to(self.ttl() * 2)).await,
-                // Where streams are silent, only an audit finds what a request does that its withdrawal has overtaken.
-                4 if self.mode != Mode::Quiet || !self.silent() => {
+                4 => {
                     // Changes its mind at a random moment: the future is dropped.
                     let patience = self.random.up_to(Duration::from_millis(60));
                     match tokio::time::timeout(patience, lock.acquire()).await {

@@ -39,7 +39,8 @@ fn fixed_seeds_are_prompt() {
     // 1004: an operator breaks a grant of which its holder has not heard.
     // 1164: an acquire that its own withdrawal has overtaken is granted, and heard of before the withdrawal's answer.
     // 501346: a grant whose notice is late is broken, and the attempt, asked for again, is granted anew.
-    for seed in (300..305).chain([1004, 1164, 501_346]) {
+    // 900334: an acquire is applied after its withdrawal, and only waits when that is looked for.
+    for seed in (300..305).chain([1004, 1164, 501_346, 900_334]) {
         play(seed, Mode::Quiet);
     }
 }

@@ -148,7 +148,8 @@ impl Story {
         let longest = if self.random.chance(0.3) { self.ttl() * 2 } else { Duration::from_millis(300) };
         let pause = Duration::from_millis(if self.random.chance(0.3) { 3000 } else { 200 });
         let until = Instant::now() + self.random.up_to(longest);
-        while Instant::now() < until && term.check().is_ok() {
+        // Once everything has healed, whoever waits does so for the core alone.
+        while Instant::now() < until && term.check().is_ok() && !self.healed() {
             tokio::time::sleep(self.random.up_to(pause)).await;
             if self.random.chance(0.1) {
                 self.expect_over(&term, term.proclaim("another value").await);
