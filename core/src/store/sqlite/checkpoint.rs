@@ -17,16 +17,18 @@ use super::{fault, schema};
 use crate::env::Env;
 use crate::time::Timestamp;
 
-/// A checkpoint is due after this many commits; some three pages each, so the log grows to a few MB per process.
-const MANY: u32 = 1_000;
+/// A checkpoint is due after this many commits, of some four pages each: as often as SQLite makes one by itself.
+const MANY: u32 = 256;
 
 /// It is also due after this many, if the last one was this long ago, so that many processes that write little do
 /// not let the log grow together.
 const SOME: u32 = 64;
 const LONG: Duration = Duration::from_secs(5);
 
-/// With this many pages the log is long: 16 MB.
-const LONG_LOG: i64 = 16_000;
+/// With this many pages the log is long: 4 MB. SQLite finds a page in it by its hash, and the few pages that every
+/// step writes are there hundreds of times, one behind the other: with 16,000 pages, looking for them was a third of
+/// what sixteen processes do that hand over a lock.
+const LONG_LOG: i64 = 4_000;
 
 /// How long the second checkpoint tries to have its turn, and, when it has it, waits for those who read.
 const TURN_PATIENCE: Duration = Duration::from_secs(2);
