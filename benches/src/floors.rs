@@ -39,13 +39,14 @@ pub(crate) fn change_event(round: &mut Round<'_>, members: usize) -> Result<Vec<
     samples
 }
 
-/// From before one commit until a thread that sleeps has been told of it by a datagram and has read the row.
-pub(crate) fn sqlite_wake(round: &mut Round<'_>) -> Result<Vec<u64>> {
+/// From before one commit until a thread that sleeps has been told of it by a datagram and has read the row. With
+/// `synchronous` as SQLite calls it: what users write is synced always.
+pub(crate) fn sqlite_wake(round: &mut Round<'_>, synchronous: &str) -> Result<Vec<u64>> {
     let file = round.stage.folder().join("wake.db");
     let open = || -> Result<Connection> {
         let connection = Connection::open(&file)?;
         connection.pragma_update(None, "journal_mode", "wal")?;
-        connection.pragma_update(None, "synchronous", "normal")?;
+        connection.pragma_update(None, "synchronous", synchronous)?;
         connection.busy_timeout(PATIENCE)?;
         Ok(connection)
     };

@@ -90,8 +90,8 @@ const HANDING_OVER: [Player; 10] =
 
 /// Row 4: two processes; the one that waits is asleep when the other releases.
 pub(super) fn handed_over(round: &mut Round<'_>) -> Result<()> {
-    let floors = [(OursSqlite, floors::sqlite_wake as fn(&mut Round<'_>) -> _)]
-        .map(|(player, floor)| (player, note_floor(round, player, "SQLite commit + datagram", floor)));
+    let sqlite = |round: &mut Round<'_>| floors::sqlite_wake(round, "normal");
+    let floors = [(OursSqlite, note_floor(round, OursSqlite, "SQLite commit + datagram", sqlite))];
     let mongo = [1, 3].map(|n| (OursMongo(n), note_mongo_floor(round, n)));
     round.each(&HANDING_OVER, |round, player| {
         let hold_micros = if matches!(player, OursSqlite | FileLock | Fasteners) { 3_000 } else { 8_000 };

@@ -12,7 +12,7 @@
 //! | `many PREFIX COUNT` | `many ELAPSED`: holds that many locks, until the process ends |
 //! | `sessions COUNT` | `sessions ELAPSED`: opens that many further sessions |
 //! | `listen KIND NAME` | `listening`: who listens is told of what others write to this name |
-//! | `write KIND NAME COUNT MICROS` | `wrote MOMENT…`: so many times, with a pause; the moments before each |
+//! | `write KIND NAME COUNT MICROS` | `wrote BEFORE:DONE…`: so many times, with a pause; the moments before and after each |
 //! | `heard COUNT` | `heard NUMBER MOMENT…`: which writes who listens was told of, and when; of some, perhaps, only with a later one |
 //! | `stats` | `stats SESSION_STEPS CLAIM_STEPS READS WAITING` |
 //!
@@ -177,7 +177,7 @@ impl<S: Subject> Worker<S> {
                 for number in 0..count.parse()? {
                     let before = now();
                     self.subject.write(kind, name, number).await?;
-                    write!(answer, " {before}")?;
+                    write!(answer, " {before}:{}", now())?;
                     tokio::time::sleep(pause).await;
                 }
                 Ok(answer)

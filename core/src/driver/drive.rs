@@ -9,13 +9,13 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::task::JoinHandle;
 
-use super::inline::{Begun, begin, drop_here, panicked};
+use super::inline::{Begun, begin, drop_here, is_within, panicked, poll_caught};
 use super::runtime::{Runtime, shut_down};
 use crate::error::Result;
 
 impl Runtime {
     /// Awaits `future` on any executor. Its first poll happens on the awaiting thread; what is not ready then goes
-    /// on as a task of the runtime.
+    /// on as a task of the runtime. Within another future that is driven so it is polled as a part of that one.
     ///
     /// Dropping the returned future drops `future` on the runtime, or the result that was not fetched. A panic of
     /// `future` is `Panic`, a forked child gets `Forked`.
@@ -32,6 +32,7 @@ pub struct Driven<T: Send + 'static> {
 }
 
 enum State<T> {
+    /// Not polled yet, or only within others.
     New(BoxFuture<'static, Result<T>>),
     Running(JoinHandle<Result<T>>),
     Done,
@@ -61,6 +62,13 @@ impl<T: Send + 'static> Driven<T> {
         })
     }
 
+    /// Drops what has ended.
+    fn end(&mut self) {
+        if let State::New(future) = std::mem::replace(&mut self.state, State::Done) {
+            drop_here(self.runtime.handle(), future);
+        }
+    }
+
     fn begin(&mut self, future: BoxFuture<'static, Result<T>>) -> Poll<Result<T>> {
         match begin(self.runtime.handle(), future) {
             Begun::Ended(outcome) => Poll::Ready(outcome.flatten()),
@@ -77,7 +85,12 @@ impl<T: Send + 'static> Future for Driven<T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
         self.runtime.check()?;
-        if let State::New(_) = self.state {
+        if let State::New(future) = &mut self.state {
+            if is_within() {
+                let outcome = std::task::ready!(poll_caught(future, context));
+                self.end();
+                return Poll::Ready(outcome.flatten());
+            }
             let State::New(future) = std::mem::replace(&mut self.state, State::Done) else { unreachable!() };
             if let Poll::Ready(outcome) = self.begin(future) {
                 return Poll::Ready(outcome);

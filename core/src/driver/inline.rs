@@ -27,14 +27,34 @@ pub(crate) fn begin<F: Future + ?Sized>(handle: &Handle, mut future: Pin<Box<F>>
     // A thread whose end has begun has no context any more, and tokio panics; the runtime's own threads have.
     let Ok(_context) = catch_unwind(|| handle.enter()) else { return Begun::GoesOn(future) };
     let _blocked = block_foreign();
-    let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut Context::from_waker(Waker::noop()))));
-    let outcome = match polled {
-        Ok(Poll::Pending) => return Begun::GoesOn(future),
-        Ok(Poll::Ready(value)) => Ok(value),
-        Err(payload) => Err(panicked(&*payload)),
-    };
-    drop_caught(future);
-    Begun::Ended(outcome)
+    let within = WITHIN.replace(true);
+    let polled = poll_caught(&mut future, &mut Context::from_waker(Waker::noop()));
+    WITHIN.set(within);
+    match polled {
+        Poll::Pending => Begun::GoesOn(future),
+        Poll::Ready(outcome) => {
+            drop_caught(future);
+            Begun::Ended(outcome)
+        }
+    }
+}
+
+/// Polls a future in the context in which the caller is. A panic is an error.
+pub(crate) fn poll_caught<F: Future + ?Sized>(
+    future: &mut Pin<Box<F>>,
+    context: &mut Context<'_>,
+) -> Poll<Result<F::Output>> {
+    match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(polled) => polled.map(Ok),
+        Err(payload) => Poll::Ready(Err(panicked(&*payload))),
+    }
+}
+
+/// Whether this is the context of the runtime: a task of it, or what [`begin`] polls. A future of ours within another one
+/// needs no help of its own there.
+#[inline]
+pub(crate) fn is_within() -> bool {
+    WITHIN.get() || runtime::on_runtime_thread()
 }
 
 /// Drops on this thread what was polled here or made by the runtime. A panic in it is logged.
@@ -61,6 +81,9 @@ pub(crate) fn panicked(payload: &(dyn Any + Send)) -> Error {
 }
 
 thread_local! {
+    /// Whether [`begin`] polls a future further up the stack.
+    static WITHIN: Cell<bool> = const { Cell::new(false) };
+
     /// Whether signals are blocked by a call of this module further up the stack.
     static BLOCKED: Cell<bool> = const { Cell::new(false) };
 }

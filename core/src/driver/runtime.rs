@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::runtime::{Builder, Handle};
@@ -36,6 +36,9 @@ static CURRENT: Mutex<Current> = Mutex::new(Current { hooked: false, runtime: We
 /// midst of that never waits for a mutex whose holder it does not have.
 static STARTED_BY: AtomicU32 = AtomicU32::new(0);
 
+/// The hook is there that tells children of a fork what they are, so that nobody has to ask the kernel who he is.
+static HOOKED: AtomicBool = AtomicBool::new(false);
+
 pub(super) static THREADS: AtomicUsize = AtomicUsize::new(0);
 
 /// The shared runtime serves I/O and timers; what computes belongs elsewhere.
@@ -57,11 +60,7 @@ impl Runtime {
     /// `Forked` in a child of a process that had started a runtime (tokio cannot be used there, not even anew);
     /// `Unavailable` when the system gives no threads or descriptors.
     pub fn shared() -> Result<Self> {
-        let me = std::process::id();
-        match STARTED_BY.compare_exchange(0, me, Ordering::SeqCst, Ordering::SeqCst) {
-            Err(starter) if starter != me => return Err(Error::forked()),
-            _ => {}
-        }
+        check_starter()?;
         let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(runtime) = current.runtime.upgrade() {
             return Ok(Self(runtime));
@@ -71,6 +70,7 @@ impl Runtime {
         if !current.hooked {
             sys::install_fork_hook().map_err(cannot)?;
             current.hooked = true;
+            HOOKED.store(true, Ordering::Release);
         }
         let tokio = build().map_err(cannot)?;
         let handle = tokio.handle().clone();
@@ -126,6 +126,19 @@ pub(super) fn on_runtime_thread() -> bool {
 /// The error for a task that the runtime gave up because its last handle is gone.
 pub(super) fn shut_down() -> Error {
     Error::closed("the runtime of this library")
+}
+
+/// # Errors
+/// `Forked` in a child of the process that has started a runtime, or is about to.
+fn check_starter() -> Result<()> {
+    if HOOKED.load(Ordering::Acquire) {
+        return if Runtime::is_ours() { Ok(()) } else { Err(Error::forked()) };
+    }
+    let me = std::process::id();
+    match STARTED_BY.compare_exchange(0, me, Ordering::SeqCst, Ordering::SeqCst) {
+        Err(starter) if starter != me => Err(Error::forked()),
+        _ => Ok(()),
+    }
 }
 
 fn build() -> std::io::Result<tokio::runtime::Runtime> {

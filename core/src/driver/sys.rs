@@ -5,7 +5,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -26,22 +26,52 @@ const NEVER_BLOCKED: [libc::c_int; 8] = [
     libc::SIGPROF,
 ];
 
+/// A word that is zero in every child, other than here; null where the kernel does not know how.
+static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
+
 /// Whether this process was forked, at whatever distance, from the one that installed the hook.
 #[inline]
 pub(super) fn forked() -> bool {
-    FORKED.load(Ordering::Relaxed)
+    // SAFETY: the mark is null, or a word in a page that is mapped for good.
+    let wiped = unsafe { MARK.load(Ordering::Acquire).as_ref() }.is_some_and(|mark| mark.load(Ordering::Relaxed) == 0);
+    wiped || FORKED.load(Ordering::Relaxed)
 }
 
-/// From now on, [`forked`] is true in every child. Not seen: a raw `clone` system call, or `_Fork`, which run no hooks.
+/// From now on, [`forked`] is true in every child. A raw `clone` system call and `_Fork` run no hooks; the mark tells of
+/// those.
 pub(super) fn install_fork_hook() -> io::Result<()> {
     extern "C" fn in_child() {
         FORKED.store(true, Ordering::Relaxed);
+    }
+    if let Some(mark) = wiped_on_fork() {
+        MARK.store(mark, Ordering::Release);
     }
     // SAFETY: the hook is a plain function that lives as long as the process (the library is never unloaded), and an
     // atomic store is all that it does, which is allowed between fork and exec.
     match unsafe { libc::pthread_atfork(None, None, Some(in_child)) } {
         0 => Ok(()),
         code => Err(io::Error::from_raw_os_error(code)),
+    }
+}
+
+/// A word of one in a page that the kernel gives to children as zeroes; none before Linux 4.14.
+fn wiped_on_fork() -> Option<*mut AtomicU32> {
+    const BYTES: usize = size_of::<AtomicU32>();
+    // SAFETY: a new mapping at an address that the kernel chooses touches no memory that is in use, and it is aligned to
+    // a page. It is given back only here, where nobody else knows of it.
+    unsafe {
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        let at = libc::mmap(std::ptr::null_mut(), BYTES, access, kind, -1, 0);
+        if at == libc::MAP_FAILED {
+            return None;
+        }
+        if libc::madvise(at, BYTES, libc::MADV_WIPEONFORK) != 0 {
+            libc::munmap(at, BYTES);
+            return None;
+        }
+        let mark = at.cast::<AtomicU32>();
+        (*mark).store(1, Ordering::Relaxed);
+        Some(mark)
     }
 }
 
@@ -130,6 +160,23 @@ pub(crate) mod testing {
                 0 => libc::_exit(child()),
                 pid => {
                     let mut status = 0;
+                    assert_eq!(libc::waitpid(pid, &mut status, 0), pid);
+                    status
+                }
+            }
+        }
+    }
+
+    /// The same for a child that was made by the bare system call, for which no hooks run.
+    pub(crate) fn in_bare_child(child: impl FnOnce() -> i32) -> i32 {
+        // SAFETY: without flags and a stack of its own the call is a fork; the rest as above.
+        unsafe {
+            match libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) {
+                -1 => panic!("clone failed: {}", std::io::Error::last_os_error()),
+                0 => libc::_exit(child()),
+                pid => {
+                    let mut status = 0;
+                    let pid = libc::pid_t::try_from(pid).expect("a process id");
                     assert_eq!(libc::waitpid(pid, &mut status, 0), pid);
                     status
                 }

@@ -53,3 +53,40 @@ fn a_result_that_nobody_fetches_is_dropped() {
     drop(driven);
     until("its drop", || balance.dropped() == 1);
 }
+
+#[test]
+fn a_future_within_another_is_a_part_of_it() {
+    let runtime = Runtime::shared().expect("a runtime");
+    let inner = runtime.clone();
+    let parts = block_on(runtime.drive(async move {
+        let first = inner.drive(async {
+            tokio::task::yield_now().await;
+            Ok(tokio::task::id())
+        });
+        let panicking = inner.drive::<()>(async {
+            tokio::task::yield_now().await;
+            panic!("caught")
+        });
+        let at_once = inner.drive::<()>(async { panic!("caught") });
+        Ok((first.await?, tokio::task::id(), code(panicking.await), code(at_once.await)))
+    }));
+    let (first, outer, panicked, at_once) = parts.expect("it ends");
+    assert_eq!(first, outer, "one task");
+    assert_eq!([panicked, at_once], [Code::Panic; 2]);
+}
+
+#[test]
+fn a_future_that_began_within_another_goes_on_elsewhere() {
+    let runtime = Runtime::shared().expect("a runtime");
+    let inner = runtime.clone();
+    let begun = runtime.drive(async move {
+        let mut inner = inner.drive(async {
+            // A timer needs the runtime, wherever it is polled.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            Ok(7)
+        });
+        assert!(futures::poll!(&mut inner).is_pending());
+        Ok(inner)
+    });
+    assert_eq!(block_on(block_on(begun).expect("it ends")), Ok(7));
+}

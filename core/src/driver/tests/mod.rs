@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
-use super::sys::testing::{in_forked_child, let_sigpipe_kill, write_to_broken_pipe};
+use super::sys::testing::{in_bare_child, in_forked_child, let_sigpipe_kill, write_to_broken_pipe};
 use super::*;
 use crate::error::{Code, Error, Result};
 

@@ -148,6 +148,23 @@ fn a_forked_child_gets_errors_and_harms_nothing() {
 }
 
 #[test]
+fn a_child_that_runs_no_hooks_knows_what_it_is() {
+    if !alone("runtime::a_child_that_runs_no_hooks_knows_what_it_is") {
+        return;
+    }
+    let runtime = Runtime::shared().expect("a runtime");
+    let handle = runtime.clone();
+    let status = in_bare_child(move || {
+        let refused = [code(handle.check()), code(Runtime::shared()), code(handle.wait(async { Ok(()) }, None, None))];
+        drop(handle);
+        i32::from(refused != [Code::Forked; 3])
+    });
+    assert_eq!(status, 0, "the child's answer");
+    assert!(Runtime::is_ours());
+    assert_eq!(runtime.wait(async { Ok(1) }, None, None), Ok(1));
+}
+
+#[test]
 fn a_child_may_start_what_its_parent_never_had() {
     if !alone("runtime::a_child_may_start_what_its_parent_never_had") {
         return;
