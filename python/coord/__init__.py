@@ -11,7 +11,6 @@ default/default/a
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from coord._candidacy import Candidacy
@@ -74,12 +73,13 @@ from coord._types import (
 )
 from coord._watch import Watch
 from coord._work import Cancellation, RequeueAfter, RetryAfter, Terminal, Work, requeue_after
-from coord.mail import Mailer, Outbox, mailer
 
 if TYPE_CHECKING:
     from coord import aio as aio
     from coord import bson as bson
+    from coord import mail as mail
     from coord import testing as testing
+    from coord.mail import Mailer, Outbox, mailer
 
 __all__ = [
     "AlreadyExists",
@@ -193,8 +193,18 @@ def sanitize(text: str) -> str:
     return _native.sanitize(text)
 
 
-def __getattr__(name: str) -> ModuleType:
-    # asyncio and pymongo are not imported for those who do not use them.
-    if name in ("aio", "bson", "testing"):
-        return importlib.import_module(f"coord.{name}")
-    raise AttributeError(f"module 'coord' has no attribute {name!r}")
+_MODULES = ("aio", "bson", "mail", "testing")
+_OF_MAIL = ("Mailer", "Outbox", "mailer")
+
+if not TYPE_CHECKING:
+    # asyncio, pymongo and what only mail needs are not imported for those who do not use them.
+    def __getattr__(name: str) -> object:
+        if name in _MODULES:
+            return importlib.import_module(f"coord.{name}")
+        if name in _OF_MAIL:
+            return getattr(importlib.import_module("coord.mail"), name)
+        raise AttributeError(f"module 'coord' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES, *_OF_MAIL})

@@ -23,10 +23,11 @@ from coord._table_base import Document, cached_call, check_uncached
 from coord._types import LockInfo, Locks, Session, Stats, _html_table
 from coord._watch import Watch
 from coord._work import RequeueAfter, Work
-from coord.mail import Address, Mailer, Outbox, native_mailer, native_outbox
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from coord.mail import Address, Mailer, Outbox
 
 _Listener = TypeVar("_Listener", bound=Callable[[Session], object])
 _V = TypeVar("_V")
@@ -101,6 +102,7 @@ def native_connect(
             if not isinstance(key, str):
                 raise TypeError(f"the key of a label is a str, not {type(key).__name__}")
             texts.append((f"label.{key}", text))
+    _lifetime.start_log()
     return _native.connect(url, texts)
 
 
@@ -297,7 +299,9 @@ class Client(ClientBase):
             InvalidArgument: The URL or an option.
             Closed: The client is closed.
         """
-        return Mailer(native_mailer(self, url, options))
+        from coord import mail
+
+        return mail.Mailer(mail.native_mailer(self, url, options))
 
     def outbox(self, name: str, mailer: Mailer, **options: float | str) -> Outbox:
         """The outbox of this name, whose mails go through this mailer. No I/O; nothing is sent before `Outbox.start`.
@@ -312,7 +316,9 @@ class Client(ClientBase):
             InvalidArgument: The name or an option.
             Closed: The client is closed.
         """
-        return Outbox(native_outbox(self, name, mailer, options), self, mailer)
+        from coord import mail
+
+        return mail.Outbox(mail.native_outbox(self, name, mailer, options), self, mailer)
 
     def locks(self, prefix: str = "") -> Locks:
         """Every lock whose full name begins with `prefix`, with holders and waiters.

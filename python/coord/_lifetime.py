@@ -42,9 +42,8 @@ _exiting = False
 
 
 def opened(client: _HasNative) -> None:
-    """A client was connected: it is closed at exit, and the library's log is carried on."""
+    """A client was connected: it is closed at exit."""
     _open.add(client)
-    _start_log()
 
 
 def reconciling(reconciler: _Reconciler) -> None:
@@ -61,7 +60,8 @@ def snapshot(items: Iterable[_Item]) -> list[_Item]:
             continue
 
 
-def _start_log() -> None:
+def start_log() -> None:
+    """From now on the library's log is carried on. Before a client is connected, which is logged, too."""
     global _log_thread
     with _log_starting:
         if _log_thread is not None or _exiting:
@@ -78,12 +78,18 @@ def _start_log() -> None:
 
 def _carry_log() -> None:
     while not _exiting:
-        for level, name, text in _native.log_take():
-            try:
-                logging.getLogger(name).log(level, "%s", text)
-            except Exception:
-                # A filter of the user's that fails must not end the log.
-                traceback.print_exc()
+        _hand_over(_native.log_take(wait=True))
+    # What came while the one before was handed over.
+    _hand_over(_native.log_take(wait=False))
+
+
+def _hand_over(lines: list[tuple[int, str, str]]) -> None:
+    for level, name, text in lines:
+        try:
+            logging.getLogger(name).log(level, "%s", text)
+        except Exception:
+            # A filter of the user's that fails must not end the log.
+            traceback.print_exc()
 
 
 def _at_exit() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
@@ -15,6 +14,8 @@ from coord._table_types import Found, Stored, Written
 from coord._types import EPOCH, MILLISECOND, _html_table
 
 if TYPE_CHECKING:
+    import uuid
+
     from coord._client import ClientBase
 
 _V = TypeVar("_V")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import html
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -268,6 +267,9 @@ def _who(name: str, session: str, host: str, pid: int) -> str:
 
 
 def _html_table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    # For notebooks alone.
+    import html
+
     def line(tag: str, cells: Iterable[object]) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
 

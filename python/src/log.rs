@@ -3,6 +3,7 @@
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use coord_core::driver::EventQueue;
 use pyo3::prelude::*;
@@ -36,12 +37,13 @@ pub(crate) fn log_start(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// Waits for lines and takes them: level, logger, text. Nothing after `log_wake`.
+/// Takes lines: level, logger, text. Waits for one if it is to; nothing after `log_wake`.
 #[pyfunction]
-pub(crate) fn log_take(py: Python<'_>) -> PyResult<Vec<Line>> {
+pub(crate) fn log_take(py: Python<'_>, wait: bool) -> PyResult<Vec<Line>> {
     let mut lines = Vec::new();
+    let timeout = if wait { None } else { Some(Duration::ZERO) };
     if let Some(queue) = LINES.get() {
-        detached(py, || queue.poll_batch(CAPACITY, None, &mut lines));
+        detached(py, || queue.poll_batch(CAPACITY, timeout, &mut lines));
     }
     match DROPPED.swap(0, Ordering::Relaxed) {
         0 => {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 
 import pytest
 from support import eventually
@@ -58,3 +60,16 @@ def test_listeners_failures_are_logged(caplog: pytest.LogCaptureFixture) -> None
 
     _client._listen([1, 2], f)  # type: ignore[arg-type]
     assert [record.exc_info is not None for record in caplog.records if record.name == "coord"] == [True, True]
+
+
+def test_what_is_logged_last_at_exit_arrives() -> None:
+    program = """
+import coord, logging
+logging.basicConfig(format="%(message)s", level=logging.DEBUG)
+client = coord.connect("memory:")
+held = client.lock("a").acquire()
+"""
+    for _ in range(10):
+        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        states = [line for line in ran.stderr.splitlines() if line.startswith("session state")]
+        assert "state=Lost(Closed)" in states[-1]

@@ -302,8 +302,8 @@ impl Session {
     }
 
     /// This session waits for a claim: whoever is in the way is observed.
-    pub(crate) fn observe_queue(self: &Arc<Self>, entry: &Entry, view: &ClaimView) {
-        observer::observe_queue(self, entry, view);
+    pub(crate) fn observe_queue(self: &Arc<Self>, entry: &Entry, view: &ClaimView) -> bool {
+        observer::observe_queue(self, entry, view)
     }
 
     /// The same without I/O: what is known of it already.

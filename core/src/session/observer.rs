@@ -85,13 +85,31 @@ impl Observer {
     }
 }
 
-/// The session waits in this queue: if it is near the head, it looks after those before it.
-pub(super) fn observe_queue(session: &Arc<Session>, entry: &Entry, view: &ClaimView) {
+/// The session waits in this queue: if it is near the head, it looks after those before it. Says whether it does.
+pub(super) fn observe_queue(session: &Arc<Session>, entry: &Entry, view: &ClaimView) -> bool {
     let near = view.head.iter().take(OBSERVERS).any(|waiter| waiter == entry);
     if near {
-        let others = view.holder.iter().chain(&view.head).map(|entry| entry.session);
-        want(session, others);
+        want(session, before_all(view));
     }
+    near
+}
+
+/// The sessions of the holder and of those at the head.
+pub(super) fn before_all(view: &ClaimView) -> impl Iterator<Item = SessionId> + '_ {
+    view.holder.iter().chain(&view.head).map(|entry| entry.session)
+}
+
+/// Clears up after those of these sessions that are dead already.
+///
+/// Nobody else may be left who does: whoever declared them dead has died before that was done, and so have those who
+/// look after a queue's head, for they are its head.
+pub(super) async fn clear_up_after(session: &Arc<Session>, ids: Vec<SessionId>) -> Result<()> {
+    for record in session.store().sessions(SessionQuery::Ids(ids)).await? {
+        if record.vitality == Vitality::Dead {
+            clear_up(session, record.id).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Observes these sessions from now on, for as long as two ttls after the latest call.

@@ -1,18 +1,19 @@
 //! The safety net under the notices: a lost one costs a second, never a hang.
 //!
-//! *Poll*: reads every claim that this session waits for. *Audit*: compares what the store says this session holds
+//! *Poll*: reads every claim that this session waits for, and now and then who is before all others there. *Audit*: compares what the store says this session holds
 //! with what is known here, in both directions; a hold that the store no longer has is lost, an entry that nobody
 //! here knows is given back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Session, give_back, keeper};
+use super::{Session, give_back, keeper, observer};
 use crate::claims::{self, WaitingAttempt};
 use crate::error::Result;
 use crate::mutants::{self, Mutant};
 use crate::protocol::claim::{ClaimKey, ClaimRecord};
+use crate::protocol::session::SessionId;
 use crate::store::{ClaimQuery, Store};
 
 /// How many claims one read asks for.
@@ -24,20 +25,40 @@ pub(super) async fn run(session: Arc<Session>) {
 }
 
 async fn poll_for_ever(session: &Arc<Session>) {
-    let period = (session.timing().ttl / 6).max(Duration::from_secs(1));
+    let (ttl, env) = (session.timing().ttl, session.env());
+    let period = (ttl / 6).max(Duration::from_secs(1));
+    let mut next_look = env.now() + env.jittered(ttl);
     loop {
         tokio::select! {
             biased;
             () = session.poll_wanted.notified() => {}
-            () = session.env().sleep(session.env().jittered(period)) => {}
+            () = env.sleep(env.jittered(period)) => {}
         }
-        if let Err(error) = poll(session).await {
+        let mut unobserved = BTreeSet::new();
+        if let Err(error) = poll(session, &mut unobserved).await {
             tracing::debug!(%error, "the claims that are waited for could not be read");
+        }
+        if env.now() >= next_look {
+            next_look = env.now() + env.jittered(ttl);
+            if let Err(error) = look_past(session, &unobserved).await {
+                tracing::debug!(%error, "who is before others in a queue could not be read");
+            }
         }
     }
 }
 
-async fn poll(session: &Arc<Session>) -> Result<()> {
+/// Those at the head look after the sessions before them; whoever is behind makes sure, once per ttl, that the head is not
+/// one of dead sessions only.
+async fn look_past(session: &Arc<Session>, ids: &BTreeSet<SessionId>) -> Result<()> {
+    let ids: Vec<SessionId> = ids.iter().copied().filter(|id| *id != session.id()).collect();
+    for batch in ids.chunks(BATCH) {
+        observer::clear_up_after(session, batch.to_vec()).await?;
+    }
+    Ok(())
+}
+
+/// Collects the sessions at the heads of those queues in which this session is too far behind to observe them.
+async fn poll(session: &Arc<Session>, unobserved: &mut BTreeSet<SessionId>) -> Result<()> {
     if mutants::on(Mutant::NoPoll) {
         return Ok(());
     }
@@ -47,13 +68,18 @@ async fn poll(session: &Arc<Session>) -> Result<()> {
         let records = session.store().claims(ClaimQuery::Keys(keys)).await?;
         let records: BTreeMap<ClaimKey, ClaimRecord> = records.into_iter().map(|r| (r.key.clone(), r)).collect();
         for attempt in batch {
-            settle(session, attempt, records.get(&attempt.key)).await?;
+            settle(session, attempt, records.get(&attempt.key), unobserved).await?;
         }
     }
     Ok(())
 }
 
-async fn settle(session: &Arc<Session>, attempt: &WaitingAttempt, record: Option<&ClaimRecord>) -> Result<()> {
+async fn settle(
+    session: &Arc<Session>,
+    attempt: &WaitingAttempt,
+    record: Option<&ClaimRecord>,
+    unobserved: &mut BTreeSet<SessionId>,
+) -> Result<()> {
     match record {
         Some(record) if record.holder == Some(attempt.entry) => {
             session.claims().on_granted(session, &attempt.key, &attempt.entry, record.token);
@@ -65,7 +91,9 @@ async fn settle(session: &Arc<Session>, attempt: &WaitingAttempt, record: Option
         Some(record) if record.waiters.contains(&attempt.entry) => {
             let view = record.view(Some(&attempt.entry));
             session.claims().on_queued(&attempt.entry, session.env().now(), &view);
-            session.observe_queue(&attempt.entry, &view);
+            if !session.observe_queue(&attempt.entry, &view) {
+                unobserved.extend(observer::before_all(&view));
+            }
             Ok(())
         }
         // The read may be older than the queue's acknowledgement, or the record was lost: asking again is harmless.

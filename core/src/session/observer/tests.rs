@@ -1,4 +1,5 @@
-//! Death watches that cannot prove anything, and kills that fail: the session is observed instead.
+//! Death watches that cannot prove anything, and kills that fail: the session is observed instead. And a queue whose head
+//! is dead.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -12,7 +13,7 @@ use crate::client::Client;
 use crate::config::Options;
 use crate::env::Env;
 use crate::error::Error;
-use crate::protocol::claim::{ClaimKey, ClaimRecord};
+use crate::protocol::claim::{ClaimKey, ClaimRecord, Step};
 use crate::store::changes::{Changes, Interest};
 use crate::store::memory::MemoryStore;
 use crate::store::{Applied, Capabilities, Notices};
@@ -147,4 +148,32 @@ async fn a_lock_that_nobody_saw_held_is_no_watch() {
     let (client, _showing) = look_on(&store).await;
     store.read(1).await;
     assert_eq!((store.kills.load(SeqCst), client.core().current_session().watched()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_queue_whose_head_was_declared_dead_and_left_goes_on() {
+    let env = Env::system(tokio::runtime::Handle::current());
+    let store = Arc::new(MemoryStore::open("dead-head", env.clone()));
+    let key = ClaimKey::new("lock/default/default/l");
+    // The holder and the five behind it; whoever declared them dead did nothing else.
+    let dead: Vec<SessionId> = (1..=6).map(SessionId::from_random).collect();
+    for id in &dead {
+        let (nonce, ttl) = (Nonce(7), Duration::from_secs(600));
+        let open = SessionStep::Open { nonce, ttl, info: SessionInfo::default() };
+        store.apply_session(*id, open).await.expect("memory");
+        let entry = Entry { session: *id, attempt: 1, priority: Default::default() };
+        let step = Step::acquire(entry, true, 256, Vec::new());
+        store.apply_claim(key.clone(), ClaimStep::Step(step)).await.expect("memory");
+    }
+    for id in &dead {
+        let kill = SessionStep::Kill(KillProof::Observed(Some(Nonce(7))));
+        store.apply_session(*id, kill).await.expect("memory");
+    }
+    let record = store.claims(ClaimQuery::Keys(vec![key])).await.expect("memory").pop().expect("it is there");
+    assert_eq!((record.holder.map(|holder| holder.session), record.waiters.len()), (Some(dead[0]), 5), "{record:?}");
+
+    let mut options = Options::parse("memory:").expect("valid");
+    options.ttl = Some(Duration::from_secs(1));
+    let client = Client::with_store(store, options, env).await.expect("memory");
+    client.lock("l").expect("valid").acquire_timeout(PATIENCE).await.expect("nobody else lives");
 }
