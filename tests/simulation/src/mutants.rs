@@ -12,7 +12,7 @@ use crate::{Mode, run};
 const PATIENCE: Duration = Duration::from_secs(240);
 
 /// How many seeds the quick campaign plays for each mutant, and for none.
-const QUICK_SEEDS: u64 = 60;
+const QUICK_SEEDS: u64 = 160;
 
 /// Those that the quick campaign leaves out, since they need more seeds than it has.
 const SLOW: [&str; 2] = ["clear-once", "early-break-forgotten"];
