@@ -85,19 +85,23 @@ async fn withdraw(session: Arc<Session>, key: ClaimKey, entry: Entry, to: Option
 }
 
 /// Takes an entry out once more that came into the store after its withdrawal. When it only waits there, no audit finds
-/// it, and when it is granted and the notice is lost, nobody would know for the third of a ttl.
+/// it, and when it is granted and the notice is lost, nobody would know for the third of a ttl. Asks until it has an answer:
+/// where answers are lost, requests are late.
 async fn chase(session: Arc<Session>, key: ClaimKey, entry: Entry) {
-    session.env().sleep(session.env().jittered(LONGEST_PAUSE)).await;
-    if matches!(session.state(), SessionState::Lost(_)) {
-        return;
-    }
-    let step = Step::remove(entry, session.known_dead());
-    match session.store().apply_claim(key.clone(), ClaimStep::Step(step)).await {
-        Ok(None) => {}
-        Ok(Some(_)) => tracing::debug!(claim = %key, "an acquire came after its own withdrawal, and was taken out"),
-        Err(error) => {
-            session.request_audit();
-            tracing::debug!(claim = %key, %error, "whether an acquire came after its own withdrawal is not known");
+    loop {
+        session.env().sleep(session.env().jittered(LONGEST_PAUSE)).await;
+        if matches!(session.state(), SessionState::Lost(_)) {
+            return;
+        }
+        let step = Step::remove(entry, session.known_dead());
+        match session.store().apply_claim(key.clone(), ClaimStep::Step(step)).await {
+            Ok(None) => return,
+            Ok(Some(_)) => {
+                tracing::debug!(claim = %key, "an acquire came after its own withdrawal, and was taken out");
+                return;
+            }
+            Err(error) if error.code() == Code::Closed => return,
+            Err(error) => tracing::debug!(claim = %key, %error, "looking again for an acquire that may have come late"),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::runtime::{Builder, Handle};
@@ -36,9 +36,6 @@ static CURRENT: Mutex<Current> = Mutex::new(Current { hooked: false, runtime: We
 /// midst of that never waits for a mutex whose holder it does not have.
 static STARTED_BY: AtomicU32 = AtomicU32::new(0);
 
-/// The hook is there that tells children of a fork what they are, so that nobody has to ask the kernel who he is.
-static HOOKED: AtomicBool = AtomicBool::new(false);
-
 pub(super) static THREADS: AtomicUsize = AtomicUsize::new(0);
 
 /// The shared runtime serves I/O and timers; what computes belongs elsewhere.
@@ -70,7 +67,6 @@ impl Runtime {
         if !current.hooked {
             sys::install_fork_hook().map_err(cannot)?;
             current.hooked = true;
-            HOOKED.store(true, Ordering::Release);
         }
         let tokio = build().map_err(cannot)?;
         let handle = tokio.handle().clone();
@@ -131,7 +127,8 @@ pub(super) fn shut_down() -> Error {
 /// # Errors
 /// `Forked` in a child of the process that has started a runtime, or is about to.
 fn check_starter() -> Result<()> {
-    if HOOKED.load(Ordering::Acquire) {
+    // Every child knows what it is, and nobody has to ask the kernel who he is.
+    if sys::tells_every_child() {
         return if Runtime::is_ours() { Ok(()) } else { Err(Error::forked()) };
     }
     let me = std::process::id();

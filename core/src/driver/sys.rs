@@ -37,8 +37,14 @@ pub(super) fn forked() -> bool {
     wiped || FORKED.load(Ordering::Relaxed)
 }
 
+/// Whether [`forked`] is true in every child, also in one for which no hooks run.
+#[inline]
+pub(super) fn tells_every_child() -> bool {
+    !MARK.load(Ordering::Acquire).is_null()
+}
+
 /// From now on, [`forked`] is true in every child. A raw `clone` system call and `_Fork` run no hooks; the mark tells of
-/// those.
+/// those, where the kernel knows how.
 pub(super) fn install_fork_hook() -> io::Result<()> {
     extern "C" fn in_child() {
         FORKED.store(true, Ordering::Relaxed);

@@ -1,8 +1,8 @@
 //! The safety net under the notices: a lost one costs a second, never a hang.
 //!
-//! *Poll*: reads every claim that this session waits for, and now and then who is before all others there. *Audit*: compares what the store says this session holds
-//! with what is known here, in both directions; a hold that the store no longer has is lost, an entry that nobody
-//! here knows is given back.
+//! *Poll*: reads every claim that this session waits for, and now and then who is before all others there. *Audit*:
+//! compares what the store says this session holds with what is known here, in both directions; a hold that the store no
+//! longer has is lost, an entry that nobody here knows is given back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -34,33 +34,38 @@ async fn poll_for_ever(session: &Arc<Session>) {
             () = session.poll_wanted.notified() => {}
             () = env.sleep(env.jittered(period)) => {}
         }
-        let mut unobserved = BTreeSet::new();
-        if let Err(error) = poll(session, &mut unobserved).await {
-            tracing::debug!(%error, "the claims that are waited for could not be read");
-        }
-        if env.now() >= next_look {
-            next_look = env.now() + env.jittered(ttl);
-            if let Err(error) = look_past(session, &unobserved).await {
-                tracing::debug!(%error, "who is before others in a queue could not be read");
+        let unobserved = match poll(session).await {
+            Ok(unobserved) => unobserved,
+            Err(error) => {
+                tracing::debug!(%error, "the claims that are waited for could not be read");
+                continue;
             }
+        };
+        if env.now() < next_look {
+            continue;
+        }
+        match look_past(session, unobserved).await {
+            Ok(()) => next_look = env.now() + env.jittered(ttl),
+            Err(error) => tracing::debug!(%error, "who is before others in a queue could not be looked after"),
         }
     }
 }
 
 /// Those at the head look after the sessions before them; whoever is behind makes sure, once per ttl, that the head is not
 /// one of dead sessions only.
-async fn look_past(session: &Arc<Session>, ids: &BTreeSet<SessionId>) -> Result<()> {
-    let ids: Vec<SessionId> = ids.iter().copied().filter(|id| *id != session.id()).collect();
+async fn look_past(session: &Arc<Session>, ids: BTreeSet<SessionId>) -> Result<()> {
+    let ids: Vec<SessionId> = ids.into_iter().filter(|id| *id != session.id()).collect();
     for batch in ids.chunks(BATCH) {
         observer::clear_up_after(session, batch.to_vec()).await?;
     }
     Ok(())
 }
 
-/// Collects the sessions at the heads of those queues in which this session is too far behind to observe them.
-async fn poll(session: &Arc<Session>, unobserved: &mut BTreeSet<SessionId>) -> Result<()> {
+/// Returns the sessions at the heads of those queues in which this session is too far behind to observe them.
+async fn poll(session: &Arc<Session>) -> Result<BTreeSet<SessionId>> {
+    let mut unobserved = BTreeSet::new();
     if mutants::on(Mutant::NoPoll) {
-        return Ok(());
+        return Ok(unobserved);
     }
     let waiting = session.claims().waiting_since(session.env().now());
     for batch in waiting.chunks(BATCH) {
@@ -68,10 +73,10 @@ async fn poll(session: &Arc<Session>, unobserved: &mut BTreeSet<SessionId>) -> R
         let records = session.store().claims(ClaimQuery::Keys(keys)).await?;
         let records: BTreeMap<ClaimKey, ClaimRecord> = records.into_iter().map(|r| (r.key.clone(), r)).collect();
         for attempt in batch {
-            settle(session, attempt, records.get(&attempt.key), unobserved).await?;
+            settle(session, attempt, records.get(&attempt.key), &mut unobserved).await?;
         }
     }
-    Ok(())
+    Ok(unobserved)
 }
 
 async fn settle(
