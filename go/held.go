@@ -128,7 +128,7 @@ func (h *Held) watchForLoss(cancel context.CancelCauseFunc) {
 	}
 	if final := h.final.Load(); final != nil {
 		cancel(final)
-	} else if _, failed := h.client.inner().pump.start(false, done, h.held.WaitLost); failed != nil {
+	} else if failed := h.client.inner().pump.start(done, h.held.WaitLost); failed != nil {
 		cancel(h.newError("hold", failed))
 	}
 }

@@ -57,21 +57,22 @@ func pollable(fd int) (*os.File, error) {
 type begin func(ccoord.Report) (ccoord.Op, *ccoord.Error)
 
 // start begins an operation whose event goes to done, on the pump's goroutine; done owns the event and must not wait.
-func (p *pump) start(cancellable bool, done func(ccoord.Event), begin begin) (ccoord.Op, *ccoord.Error) {
-	return p.register(false, cancellable, done, begin)
+func (p *pump) start(done func(ccoord.Event), begin begin) *ccoord.Error {
+	_, _, err := p.register(false, false, done, begin)
+	return err
 }
 
 // startLast begins the operation with which a client ends: the pump ends with the last event that is still to come.
 func (p *pump) startLast(done func(ccoord.Event), begin begin) *ccoord.Error {
-	_, err := p.register(true, false, done, begin)
+	_, _, err := p.register(true, false, done, begin)
 	return err
 }
 
-func (p *pump) register(last, cancellable bool, done func(ccoord.Event), begin begin) (ccoord.Op, *ccoord.Error) {
+func (p *pump) register(last, cancellable bool, done func(ccoord.Event), begin begin) (ccoord.Op, uint64, *ccoord.Error) {
 	p.mu.Lock()
 	if p.stopped {
 		p.mu.Unlock()
-		return ccoord.Op{}, &ccoord.Error{Code: int32(ErrClosed), Message: "the client is closed"}
+		return ccoord.Op{}, 0, &ccoord.Error{Code: int32(ErrClosed), Message: "the client is closed"}
 	}
 	// Together with the tag: the pump must not find that nobody waits before the last one does.
 	p.draining = p.draining || last
@@ -81,16 +82,21 @@ func (p *pump) register(last, cancellable bool, done func(ccoord.Event), begin b
 	p.mu.Unlock()
 	op, err := begin(ccoord.Report{Queue: p.queue, Tag: tag, Cancellable: cancellable})
 	if err != nil {
-		p.mu.Lock()
-		delete(p.waiting, tag)
-		// The last event may have come while this one was waited for, and no other wakes the pump.
-		idle := p.draining && len(p.waiting) == 0
-		p.mu.Unlock()
-		if idle {
-			p.stop()
-		}
+		p.forget(tag)
 	}
-	return op, err
+	return op, tag, err
+}
+
+// forget ends the wait for an event that does not come to the queue.
+func (p *pump) forget(tag uint64) {
+	p.mu.Lock()
+	delete(p.waiting, tag)
+	// The last event may have come while this one was waited for, and no other wakes the pump.
+	idle := p.draining && len(p.waiting) == 0
+	p.mu.Unlock()
+	if idle {
+		p.stop()
+	}
 }
 
 // await starts an operation and waits for its event, also when ctx ends first. The caller owns the event of one that
@@ -100,20 +106,24 @@ func (p *pump) await(ctx context.Context, op string, grants bool, begin begin) (
 		return ccoord.Event{}, interrupted(ctx, op, "was not begun")
 	}
 	outcome := make(chan ccoord.Event, 1)
-	handle, failed := p.start(ctx.Done() != nil, func(event ccoord.Event) { outcome <- event }, begin)
+	handle, tag, failed := p.register(false, true, func(event ccoord.Event) { outcome <- event }, begin)
 	if failed != nil {
 		return ccoord.Event{}, newError(op, failed)
 	}
 	defer handle.Destroy()
-	var event ccoord.Event
-	select {
-	case event = <-outcome:
-	case <-ctx.Done():
-		handle.Cancel()
-		event = <-outcome
-		if grants && Code(event.Code) == 0 {
-			event.Destroy()
-			return ccoord.Event{}, interrupted(ctx, op, "was given up")
+	event, ended := handle.TakeEvent()
+	if ended {
+		p.forget(tag)
+	} else {
+		select {
+		case event = <-outcome:
+		case <-ctx.Done():
+			handle.Cancel()
+			event = <-outcome
+			if grants && Code(event.Code) == 0 {
+				event.Destroy()
+				return ccoord.Event{}, interrupted(ctx, op, "was given up")
+			}
 		}
 	}
 	failed = event.Err()

@@ -212,7 +212,7 @@ func (r *Reconciler) call(ctx context.Context, handle ccoord.Work, f func(contex
 		}
 		event.Destroy()
 	}
-	if _, failed := r.core.pump.start(false, done, handle.WaitCancelled); failed != nil {
+	if failed := r.core.pump.start(done, handle.WaitCancelled); failed != nil {
 		cancel(newError(r.op, failed))
 	}
 	// What it is when f ends its goroutine: then nothing below but this is run.

@@ -136,7 +136,7 @@ func (t *Term) watchForLoss(cancel context.CancelCauseFunc) {
 		}
 		cancel(&Error{Code: ErrLost, Op: op, Message: "the term is lost (" + loss.String() + ")", Loss: loss})
 	}
-	if _, failed := t.client.inner().pump.start(false, done, t.term.WaitLost); failed != nil {
+	if failed := t.client.inner().pump.start(done, t.term.WaitLost); failed != nil {
 		cancel(t.newError("hold", failed))
 	}
 }
@@ -169,7 +169,7 @@ func (t *Term) end(ctx context.Context, verb string, begin begin) error {
 	op, pump := t.op(verb), t.client.inner().pump
 	err := pump.finish(ctx, op, begin)
 	if ctx.Err() != nil && t.Loss() == LossNone {
-		_, _ = pump.start(false, ccoord.Event.Destroy, func(to ccoord.Report) (ccoord.Op, *ccoord.Error) {
+		_ = pump.start(ccoord.Event.Destroy, func(to ccoord.Report) (ccoord.Op, *ccoord.Error) {
 			return t.term.Resign(-1, to)
 		})
 	}

@@ -980,7 +980,7 @@ typedef struct coord_observer_event_t coord_observer_event_t;
 typedef struct coord_observer_t coord_observer_t;
 
 /**
- * An operation that was started. Needed only to cancel it.
+ * An operation that was started. Needed to cancel it, and on a queue of coord_queue_skip_ended to take its outcome.
  */
 typedef struct coord_op_t coord_op_t;
 
@@ -7273,6 +7273,20 @@ void coord_senders_destroy(coord_senders_t *senders);
 coord_status_t coord_queue_new(coord_queue_t **out, coord_error_t **err);
 
 /**
+ * From now on the event of an operation that has ended before its `_start` returns does not come to the queue, if the
+ * caller asked for the operation (`op` is not NULL): coord_op_take_event takes it. Whoever waits for the queue on another
+ * thread is not woken for it, which costs more than many an operation that needs no I/O. The idea is that of
+ * FILE_SKIP_COMPLETION_PORT_ON_SUCCESS in Windows.
+ *
+ * @threadsafe yes, before the first operation that reports to the queue
+ * @blocks no
+ * @callback_safe yes
+ * @owns nothing
+ * @since 0.1
+ */
+void coord_queue_skip_ended(coord_queue_t *queue);
+
+/**
  * A descriptor that is readable exactly when the queue is not empty, for poll, epoll and event loops; -1 if there is
  * no such queue. It belongs to the queue: do not read, write or close it.
  *
@@ -7348,7 +7362,21 @@ void coord_queue_destroy(coord_queue_t *queue);
 void coord_op_cancel(coord_op_t *op);
 
 /**
- * Forgets an operation, which goes on; it is not cancelled. NULL is allowed.
+ * Takes the outcome of an operation that had ended before its `_start` returned, on a queue of
+ * coord_queue_skip_ended; it never comes to that queue. COORD_E_NOT_FOUND if it had not, or if it was taken: then the
+ * event comes to the queue, or has.
+ *
+ * @threadsafe yes
+ * @blocks no
+ * @callback_safe yes
+ * @owns the caller owns `*out`, and ends it with coord_event_destroy
+ * @since 0.1
+ */
+coord_status_t coord_op_take_event(coord_op_t *op, coord_event_t **out, coord_error_t **err);
+
+/**
+ * Forgets an operation, which goes on; it is not cancelled. What it has kept for coord_op_take_event, and nobody took,
+ * is given back. NULL is allowed.
  *
  * @threadsafe yes
  * @blocks no

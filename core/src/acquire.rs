@@ -1,6 +1,6 @@
 //! How a client, whatever session it has at the moment, comes to hold a claim: what locks and elections have in common.
 
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +50,8 @@ fn granted(core: &Core, hold: Hold) -> Hold {
     hold
 }
 
-/// Gives `work`, which is to acquire this claim, so much time.
+/// Gives `work`, which is to acquire this claim, so much time. It stays where its owner has it: a future that is handed in
+/// takes its room twice in the one that awaits it.
 ///
 /// # Errors
 /// `Timeout`, with the holder where it is known; those of `work`.
@@ -58,10 +59,9 @@ pub(crate) async fn within<T>(
     core: &Core,
     key: &ClaimKey,
     timeout: Option<Duration>,
-    work: impl Future<Output = Result<T>>,
+    mut work: Pin<&mut impl Future<Output = Result<T>>>,
 ) -> Result<T> {
     let env = &core.setup().env;
-    let mut work = pin!(work);
     let Some(timeout) = timeout else { return work.await };
     let deadline = env.now() + timeout;
     tokio::select! {

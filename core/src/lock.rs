@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,7 +80,8 @@ impl Lock {
             .core()
             .drive(async move {
                 let (core, want) = (lock.client.core(), lock.want(true));
-                let hold = acquire::within(core, &lock.key, timeout, acquire::wait(core, &lock.key, &want)).await?;
+                let granted = pin!(acquire::wait(core, &lock.key, &want));
+                let hold = acquire::within(core, &lock.key, timeout, granted).await?;
                 Ok(lock.held(hold))
             })
             .await

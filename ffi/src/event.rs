@@ -98,10 +98,15 @@ pub const COORD_EVENT_WORK: i32 = 41;
 /// An operation ended whose result is a text, such as the report of a message; coord_event_take_text.
 pub const COORD_EVENT_TEXT: i32 = 50;
 
-/// An operation that was started. Needed only to cancel it.
+/// An operation that was started. Needed to cancel it, and on a queue of coord_queue_skip_ended to take its outcome.
 pub struct coord_op_t;
 
-pub(crate) struct OpObject(pub(crate) Op);
+pub(crate) enum OpObject {
+    /// Its event comes to the queue.
+    GoesOn(Op),
+    /// It had ended before its start returned, on a queue that such events skip; none when it was taken.
+    Ended(Mutex<Option<EventObject>>),
+}
 
 object!(OpObject, coord_op_t, 5, "operation");
 
@@ -218,12 +223,46 @@ pub(crate) fn take_into<T: Object>(
 #[unsafe(no_mangle)]
 pub extern "C" fn coord_op_cancel(op: *mut coord_op_t) {
     quiet(|| {
-        handle::get::<OpObject>(op)?.0.cancel();
+        if let OpObject::GoesOn(op) = &*handle::get::<OpObject>(op)? {
+            op.cancel();
+        }
         Ok(())
     });
 }
 
-/// Forgets an operation, which goes on; it is not cancelled. NULL is allowed.
+/// Takes the outcome of an operation that had ended before its `_start` returned, on a queue of
+/// coord_queue_skip_ended; it never comes to that queue. COORD_E_NOT_FOUND if it had not, or if it was taken: then the
+/// event comes to the queue, or has.
+///
+/// @threadsafe yes
+/// @blocks no
+/// @callback_safe yes
+/// @owns the caller owns `*out`, and ends it with coord_event_destroy
+/// @since 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn coord_op_take_event(
+    op: *mut coord_op_t,
+    out: *mut *mut coord_event_t,
+    err: *mut *mut coord_error_t,
+) -> coord_status_t {
+    // SAFETY: as every export, see lib.rs.
+    let (out, err) = unsafe { (Out::lent(out), Out::lent(err)) };
+    fallible(err, || {
+        let out = out.required("out")?;
+        let event = match &*handle::get::<OpObject>(op)? {
+            OpObject::GoesOn(_) => None,
+            OpObject::Ended(event) => event.lock().unwrap_or_else(PoisonError::into_inner).take(),
+        };
+        let Some(event) = event else {
+            return Err(Error::new(Code::NotFound, "the operation has no event: it comes to the queue, or was taken"));
+        };
+        out.put(handle::issue(event));
+        Ok(())
+    })
+}
+
+/// Forgets an operation, which goes on; it is not cancelled. What it has kept for coord_op_take_event, and nobody took,
+/// is given back. NULL is allowed.
 ///
 /// @threadsafe yes
 /// @blocks no

@@ -4,11 +4,11 @@
 use std::ffi::c_int;
 use std::future::Future;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use coord_core::driver::{CancelToken, EventQueue, Runtime};
+use coord_core::driver::{CancelToken, EventQueue, Runtime, Started};
 use coord_core::error::{Code, Error, Result};
 
 use crate::boundary::{Inside, fallible, inside, quiet, timeout, value};
@@ -26,6 +26,8 @@ pub(crate) struct QueueObject {
     /// Fired when the queue is destroyed: ends its operations and its callback thread.
     ended: CancelToken,
     has_callback: AtomicBool,
+    /// Whether outcomes that are there at once stay with their operations.
+    skip_ended: AtomicBool,
 }
 
 object!(QueueObject, coord_queue_t, 4, "queue");
@@ -114,10 +116,20 @@ impl Report {
         let queue = handle::get::<QueueObject>(self.queue)?;
         let tag = self.tag;
         let map = move |outcome: Result<T>| EventObject::new(kind, tag, outcome.map(payload));
-        let op = Runtime::shared()?.start(&queue.events, future, limit, Some(&queue.ended), map)?;
-        if !self.op.is_null() {
-            self.op.put(handle::issue(OpObject(op)));
+        let runtime = Runtime::shared()?;
+        if self.op.is_null() {
+            runtime.start(&queue.events, future, limit, Some(&queue.ended), map)?;
+            return Ok(());
         }
+        let op = if queue.skip_ended.load(SeqCst) {
+            match runtime.start_or_end(&queue.events, future, limit, Some(&queue.ended), map)? {
+                Started::GoesOn(op) => OpObject::GoesOn(op),
+                Started::Ended(event) => OpObject::Ended(Mutex::new(Some(event))),
+            }
+        } else {
+            OpObject::GoesOn(runtime.start(&queue.events, future, limit, Some(&queue.ended), map)?)
+        };
+        self.op.put(handle::issue(op));
         Ok(())
     }
 }
@@ -135,11 +147,33 @@ pub unsafe extern "C" fn coord_queue_new(out: *mut *mut coord_queue_t, err: *mut
     let (out, err) = unsafe { (Out::lent(out), Out::lent(err)) };
     fallible(err, || {
         let out = out.required("out")?;
-        let queue =
-            QueueObject { events: EventQueue::new()?, ended: CancelToken::new(), has_callback: AtomicBool::new(false) };
+        let queue = QueueObject {
+            events: EventQueue::new()?,
+            ended: CancelToken::new(),
+            has_callback: AtomicBool::new(false),
+            skip_ended: AtomicBool::new(false),
+        };
         out.put(handle::issue(queue));
         Ok(())
     })
+}
+
+/// From now on the event of an operation that has ended before its `_start` returns does not come to the queue, if the
+/// caller asked for the operation (`op` is not NULL): coord_op_take_event takes it. Whoever waits for the queue on another
+/// thread is not woken for it, which costs more than many an operation that needs no I/O. The idea is that of
+/// FILE_SKIP_COMPLETION_PORT_ON_SUCCESS in Windows.
+///
+/// @threadsafe yes, before the first operation that reports to the queue
+/// @blocks no
+/// @callback_safe yes
+/// @owns nothing
+/// @since 0.1
+#[unsafe(no_mangle)]
+pub extern "C" fn coord_queue_skip_ended(queue: *mut coord_queue_t) {
+    quiet(|| {
+        handle::get::<QueueObject>(queue)?.skip_ended.store(true, SeqCst);
+        Ok(())
+    });
 }
 
 /// A descriptor that is readable exactly when the queue is not empty, for poll, epoll and event loops; -1 if there is

@@ -111,6 +111,7 @@ static void must_not_be_called(coord_event_t *unused, void *user_data) {
     FAILS(code, coord_held_wait_lost_start(held, h, 1, &new_op, &err)); \
     FAILS(code, coord_held_release_start(held, WAIT_MS, h, 1, &new_op, &err)); \
     EQUAL(coord_queue_fd(h), -1); \
+    coord_queue_skip_ended(h); \
     coord_queue_yield(h)
 
 #define WITH_CANCEL(code, h) \
@@ -208,6 +209,7 @@ static void abuse_everything_with(const void *bad) {
     coord_held_destroy((coord_held_t *)bad);
     coord_queue_destroy((coord_queue_t *)bad);
     coord_cancel_destroy((coord_cancel_t *)bad);
+    FAILS(COORD_E_HANDLE, coord_op_take_event((coord_op_t *)bad, &new_event, &err));
     coord_op_destroy((coord_op_t *)bad);
     coord_event_destroy((coord_event_t *)bad);
     coord_error_destroy((coord_error_t *)bad);
@@ -227,7 +229,11 @@ static void abuse_foreign_handles(void) {
         if (h != held) { WITH_HELD(COORD_E_HANDLE, (coord_held_t *)h); coord_held_destroy((coord_held_t *)h); }
         if (h != queue) { WITH_QUEUE(COORD_E_HANDLE, (coord_queue_t *)h); coord_queue_destroy((coord_queue_t *)h); }
         if (h != cancel) { WITH_CANCEL(COORD_E_HANDLE, (coord_cancel_t *)h); coord_cancel_destroy((coord_cancel_t *)h); }
-        if (h != op) { coord_op_cancel((coord_op_t *)h); coord_op_destroy((coord_op_t *)h); }
+        if (h != op) {
+            FAILS(COORD_E_HANDLE, coord_op_take_event((coord_op_t *)h, &new_event, &err));
+            coord_op_cancel((coord_op_t *)h);
+            coord_op_destroy((coord_op_t *)h);
+        }
         if (h != event) { WITH_EVENT(COORD_E_HANDLE, (coord_event_t *)h); coord_event_destroy((coord_event_t *)h); }
         if (h != session) {
             WITH_SESSION(COORD_E_HANDLE, (coord_session_t *)h);

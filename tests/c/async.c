@@ -1,6 +1,49 @@
 /* Every started operation gives one event with its tag; what an event carries is taken once, or given back. */
 #include "test.h"
 
+/* On a queue that says so, what has ended at once is in its operation, and only there. */
+static void ended_operations_skip_the_queue(coord_lock_t *lock, coord_lock_t *others) {
+    coord_queue_t *queue = new_queue();
+    coord_op_t *op = NULL;
+    coord_event_t *event = NULL;
+    coord_held_t *held = acquire(others);
+
+    /* One that waits is reported as ever. */
+    coord_queue_skip_ended(queue);
+    OK(coord_lock_acquire_start(lock, -1, queue, 1, &op, &err));
+    FAILS(COORD_E_NOT_FOUND, coord_op_take_event(op, &event, &err));
+    release(held);
+    event = expect_event(queue, COORD_EVENT_HELD, 1, COORD_OK);
+    OK(coord_event_take_held(event, &held, &err));
+    coord_event_destroy(event);
+    FAILS(COORD_E_NOT_FOUND, coord_op_take_event(op, &event, &err));
+    coord_op_destroy(op);
+
+    /* Nothing is to be done for these, so they end at once, on every store. */
+    OK(coord_held_ensure_start(held, 1, WAIT_MS, queue, 2, &op, &err));
+    FAILS(COORD_E_INVALID_ARGUMENT, coord_op_take_event(op, NULL, &err));
+    OK(coord_op_take_event(op, &event, &err));
+    EQUAL(coord_event_type(event), COORD_EVENT_DONE);
+    EQUAL(coord_event_tag(event), 2);
+    EQUAL(coord_event_status(event), COORD_OK);
+    coord_event_destroy(event);
+    FAILS(COORD_E_NOT_FOUND, coord_op_take_event(op, &event, &err));
+    coord_op_cancel(op); /* too late, and harmless */
+    coord_op_destroy(op);
+    expect_no_event(queue);
+
+    /* Without a place for the operation there is only the queue. */
+    OK(coord_held_ensure_start(held, 1, WAIT_MS, queue, 3, NULL, &err));
+    expect(queue, COORD_EVENT_DONE, 3, COORD_OK);
+    release(held);
+
+    /* What nobody takes is given back, wherever it is. */
+    OK(coord_lock_acquire_start(lock, -1, queue, 4, &op, &err));
+    coord_op_destroy(op);
+    coord_queue_destroy(queue);
+    release(acquire(others));
+}
+
 int main(void) {
     coord_queue_t *queue = new_queue();
     coord_config_t *config = NULL;
@@ -83,6 +126,8 @@ int main(void) {
     coord_queue_destroy(abandoned);
     release(acquire(others));
     release(acquire(lock));
+
+    ended_operations_skip_the_queue(lock, others);
 
     /* Closing ends what waits, and each still has its event. */
     held = acquire(others);

@@ -33,7 +33,7 @@ pub use drive::Driven;
 #[cfg(any(feature = "mongodb", feature = "mail", test))]
 pub(crate) use inline::connections_may_break;
 pub(crate) use inline::{Begun, begin};
-pub use operation::Op;
+pub use operation::{Op, Started};
 pub use queue::EventQueue;
 pub use runtime::{Runtime, thread_count};
 pub(crate) use sys::awaitable;

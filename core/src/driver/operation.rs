@@ -35,18 +35,56 @@ impl Runtime {
         U: Send + 'static,
         T: Send + 'static,
     {
+        Ok(match self.start_or_end(queue, future, timeout, cancel, map)? {
+            Started::GoesOn(op) => op,
+            Started::Ended(event) => {
+                queue.push(event);
+                Op(CancelToken::new())
+            }
+        })
+    }
+
+    /// As [`Runtime::start`], but what has ended when this call returns is given to the caller, and not to the queue:
+    /// whoever watches the queue on another thread is not woken for it.
+    ///
+    /// # Errors
+    /// As [`Runtime::start`].
+    pub fn start_or_end<U, T>(
+        &self,
+        queue: &Arc<EventQueue<T>>,
+        future: impl Future<Output = Result<U>> + Send + 'static,
+        timeout: Option<Duration>,
+        cancel: Option<&CancelToken>,
+        map: impl FnOnce(Result<U>) -> T + Send + 'static,
+    ) -> Result<Started<T>>
+    where
+        U: Send + 'static,
+        T: Send + 'static,
+    {
         if let Err(error) = self.check() {
             std::mem::forget((future, map));
             return Err(error);
         }
         let op = Op(CancelToken::new());
-        let terminal = Terminal { queue: Arc::clone(queue), map: Some(map), _outcome: std::marker::PhantomData };
-        let outcome = outcome(future, timeout, op.0.clone(), cancel.cloned());
-        if let Begun::GoesOn(task) = begin(self.handle(), Box::pin(async move { terminal.deliver(outcome.await) })) {
-            self.handle().spawn(task);
+        match begin(self.handle(), Box::pin(outcome(future, timeout, op.0.clone(), cancel.cloned()))) {
+            Begun::Ended(ended) => Ok(Started::Ended(map(ended.flatten()))),
+            Begun::GoesOn(task) => {
+                let terminal =
+                    Terminal { queue: Arc::clone(queue), map: Some(map), _outcome: std::marker::PhantomData };
+                self.handle().spawn(async move { terminal.deliver(task.await) });
+                Ok(Started::GoesOn(op))
+            }
         }
-        Ok(op)
     }
+}
+
+/// What became of an operation by the time the call that started it returned.
+#[derive(Debug)]
+pub enum Started<T> {
+    /// It has ended, with this event.
+    Ended(T),
+    /// Its event comes to the queue.
+    GoesOn(Op),
 }
 
 /// A started operation. Dropping it lets the operation go on.

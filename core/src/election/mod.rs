@@ -19,6 +19,7 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::pin::pin;
 use std::time::Duration;
 
 use crate::acquire;
@@ -141,7 +142,7 @@ impl Election {
             .drive(async move {
                 let core = election.client.core();
                 if wait {
-                    let win = election.win(&want, &value);
+                    let win = pin!(election.win(&want, &value));
                     acquire::within(core, &election.key, options.timeout, win).await
                 } else {
                     let hold = acquire::try_now(core, &election.key, &want).await?;

@@ -31,11 +31,13 @@ type Report struct {
 	Cancellable bool
 }
 
-// NewQueue makes a queue.
+// NewQueue makes a queue. The event of an operation with an Op that has ended when it is begun does not come to it, see
+// Op.TakeEvent.
 func NewQueue() (Queue, *Error) {
 	var q Queue
 	var e *C.coord_error_t
 	err := failure(C.coord_queue_new(&q.h, &e), e)
+	C.coord_queue_skip_ended(q.h)
 	return q, err
 }
 
@@ -58,6 +60,15 @@ func (q Queue) Poll(into []Event) int {
 
 // Destroy destroys the queue, cancels its operations, and gives back what its events carry.
 func (q Queue) Destroy() { C.coord_queue_destroy(q.h) }
+
+// TakeEvent is the event of an operation that had ended when it was begun; if there is none, it comes to the queue.
+func (o Op) TakeEvent() (Event, bool) {
+	var h *C.coord_event_t
+	if C.coord_op_take_event(o.h, &h, nil) != C.COORD_OK {
+		return Event{}, false
+	}
+	return Event{Code: int32(C.coord_event_status(h)), h: h}, true
+}
 
 // Cancel cancels the operation unless it has ended. Its event still comes.
 func (o Op) Cancel() { C.coord_op_cancel(o.h) }

@@ -280,10 +280,12 @@ pub(crate) fn call(handles: &mut Handles, input: &mut Input<'_>) {
                 coord_queue_poll_batch(of, limit, events.as_mut_ptr(), capacity, &raw mut count, err);
                 events.iter().for_each(|event| destroy(Event, *event as u64));
             }
-            52 => {
-                coord_queue_yield(h.pick(Queue, input));
-                coord_op_cancel(h.pick(Op, input));
-            }
+            52 => match input.below(4) {
+                0 => coord_queue_yield(h.pick(Queue, input)),
+                1 => coord_op_cancel(h.pick(Op, input)),
+                2 => coord_queue_skip_ended(h.pick(Queue, input)),
+                _ => drop(coord_op_take_event(h.pick(Op, input), event.out(), err)),
+            },
             53 => {
                 let of: *mut coord_event_t = h.pick(Event, input);
                 let _ = (coord_event_type(of), coord_event_tag(of), coord_event_status(of), coord_event_loss(of));

@@ -101,9 +101,10 @@ fn thread_name() -> String {
 }
 
 /// Something that must not get lost: counts itself when it comes into being and when it goes.
+#[derive(Debug)]
 struct Owned(Arc<Balance>);
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Balance {
     made: AtomicUsize,
     dropped: AtomicUsize,

@@ -76,6 +76,29 @@ fn each_way_to_end_gives_one_event() {
 }
 
 #[test]
+fn what_ended_at_once_is_the_callers() {
+    let runtime = Runtime::shared().expect("a runtime");
+    let queue: Arc<Outcomes> = EventQueue::new().expect("a queue");
+    let balance = Arc::new(Balance::default());
+
+    let at_once = Owned::new(&balance);
+    let started = runtime.start_or_end(&queue, async move { Ok(at_once) }, None, None, |outcome| (1, outcome));
+    assert!(matches!(started, Ok(Started::Ended((1, Ok(_))))));
+    let started: Result<Started<(u64, Result<Owned>)>> =
+        runtime.start_or_end(&queue, async { panic!("inline") }, None, None, |outcome| (2, outcome));
+    let Ok(Started::Ended((2, outcome))) = started else { panic!("{started:?}") };
+    assert_eq!(code(outcome), Code::Panic);
+    assert!(queue.is_empty());
+
+    let started = runtime.start_or_end(&queue, never(Owned::new(&balance)), None, None, |outcome| (3, outcome));
+    let Ok(Started::GoesOn(op)) = started else { panic!("{started:?}") };
+    assert!(queue.is_empty());
+    op.cancel();
+    assert_eq!(code(only_event(&queue, 3)), Code::Cancelled);
+    assert_eq!(balance.made(), balance.dropped() + 1, "the first is still there");
+}
+
+#[test]
 fn the_end_of_the_runtime_is_an_event_too() {
     if !alone("operation::the_end_of_the_runtime_is_an_event_too") {
         return;
