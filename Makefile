@@ -23,13 +23,15 @@ export RUFF_CACHE_DIR := $(CURDIR)/target/ruff
 export PKG_CONFIG_PATH := $(STAGE)/lib/pkgconfig$(if $(PKG_CONFIG_PATH),:$(PKG_CONFIG_PATH))
 IN_STAGE := LD_LIBRARY_PATH=$(STAGE)/lib$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}
 
-# The suites of `make test`: those that take longest first, since they run side by side.
-SUITES := test-rust test-mongodb \
-  $(if $(wildcard tests/scenarios/run),test-scenarios) \
+# The suites of `make test`, which run side by side: those that take longest first. Cargo lets one build go on at a time,
+# so beside `lint`, which builds, there is what builds nothing more.
+SUITES := lint \
   $(if $(wildcard tests/c/run),test-c) \
-  $(if $(wildcard go/go.mod),test-go) \
   $(if $(wildcard python/pyproject.toml),test-python) \
-  test-models test-mutants \
+  $(if $(wildcard tests/scenarios/run),test-scenarios) \
+  test-rust \
+  $(if $(wildcard go/go.mod),test-go) \
+  test-mongodb test-models test-mutants \
   $(if $(and $(wildcard ffi/install.sh),$(wildcard go/go.mod),$(wildcard python/pyproject.toml)),test-readme) \
   test-faults test-fuzz
 
@@ -67,7 +69,7 @@ setup: ## Check the tools, and install what can be had without asking into .venv
 
 .PHONY: test
 test: setup ## Run lint and every suite of every language on real servers
-	$(WITH_MONGODB) tests/setup/suites.sh lint built -- $(SUITES)
+	$(WITH_MONGODB) tests/setup/suites.sh built -- $(SUITES)
 
 .PHONY: bench
 bench: setup ## Measure against the stores' floors and real peers (ONLY=… for a part, ROUNDS=… how often)

@@ -11,11 +11,7 @@ default/default/a
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
 
-from coord._candidacy import Candidacy
-from coord._client import Client, SessionWatch, connect
-from coord._election import Candidate, Candidates, Election, Leader, LeaderWatch, Term
 from coord._errors import (
     AlreadyExists,
     Cancelled,
@@ -42,43 +38,28 @@ from coord._errors import (
     Unavailable,
     Unsupported,
 )
-from coord._lock import Held, Lock, Loss
 from coord._native import __version__
-from coord._observer import Observer, ObserverEvent, ObserverEventKind, ProviderInfo, Providers
-from coord._owner import Owner, OwnerEvent, OwnerEventKind, Owners, OwnerWatch
-from coord._provider import Provider, ProviderEvent, ProviderEventKind, ProviderEvents
-from coord._reconciler import ParkedKey, ParkedKeys, Reconciler, ReconcilerStats, Source
-from coord._table import CachedTable, Table
-from coord._table_types import (
-    Found,
-    Index,
-    LogEntry,
-    LogOperation,
-    ManyWritten,
-    Stored,
-    TableEventKind,
-    Written,
-)
-from coord._table_watch import Cursor, Delivery, TableLog, TableWatch
-from coord._types import (
-    Holder,
-    HolderState,
-    LockInfo,
-    Locks,
-    Session,
-    SessionState,
-    Stats,
-    StoreCalls,
-    Waiter,
-)
-from coord._watch import Watch
-from coord._work import Cancellation, RequeueAfter, RetryAfter, Terminal, Work, requeue_after
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from coord import aio as aio
     from coord import bson as bson
     from coord import mail as mail
     from coord import testing as testing
+    from coord._candidacy import Candidacy
+    from coord._client import Client, SessionWatch, connect
+    from coord._election import Candidate, Candidates, Election, Leader, LeaderWatch, Term
+    from coord._lock import Held, Lock, Loss
+    from coord._observer import Observer, ObserverEvent, ObserverEventKind, ProviderInfo, Providers
+    from coord._owner import Owner, OwnerEvent, OwnerEventKind, Owners, OwnerWatch
+    from coord._provider import Provider, ProviderEvent, ProviderEventKind, ProviderEvents
+    from coord._reconciler import ParkedKey, ParkedKeys, Reconciler, ReconcilerStats, Source
+    from coord._table import CachedTable, Table
+    from coord._table_types import Found, Index, LogEntry, LogOperation, ManyWritten, Stored, TableEventKind, Written
+    from coord._table_watch import Cursor, Delivery, TableLog, TableWatch
+    from coord._types import Holder, HolderState, LockInfo, Locks, Session, SessionState, Stats, StoreCalls, Waiter
+    from coord._watch import Watch
+    from coord._work import Cancellation, RequeueAfter, RetryAfter, Terminal, Work, requeue_after
     from coord.mail import Mailer, Outbox, mailer
 
 __all__ = [
@@ -194,17 +175,118 @@ def sanitize(text: str) -> str:
 
 
 _MODULES = ("aio", "bson", "mail", "testing")
-_OF_MAIL = ("Mailer", "Outbox", "mailer")
+
+# Where the rest is, which is imported when it is asked for: half of the time that a program took to import this package
+# went to concepts that it does not use, and to what they need of the standard library.
+_WHERE = {
+    name: module
+    for module, names in {
+        "coord._candidacy": ("Candidacy",),
+        "coord._client": (
+            "Client",
+            "SessionWatch",
+            "connect",
+        ),
+        "coord._election": (
+            "Candidate",
+            "Candidates",
+            "Election",
+            "Leader",
+            "LeaderWatch",
+            "Term",
+        ),
+        "coord._lock": (
+            "Held",
+            "Lock",
+            "Loss",
+        ),
+        "coord._observer": (
+            "Observer",
+            "ObserverEvent",
+            "ObserverEventKind",
+            "ProviderInfo",
+            "Providers",
+        ),
+        "coord._owner": (
+            "Owner",
+            "OwnerEvent",
+            "OwnerEventKind",
+            "Owners",
+            "OwnerWatch",
+        ),
+        "coord._provider": (
+            "Provider",
+            "ProviderEvent",
+            "ProviderEventKind",
+            "ProviderEvents",
+        ),
+        "coord._reconciler": (
+            "ParkedKey",
+            "ParkedKeys",
+            "Reconciler",
+            "ReconcilerStats",
+            "Source",
+        ),
+        "coord._table": (
+            "CachedTable",
+            "Table",
+        ),
+        "coord._table_types": (
+            "Found",
+            "Index",
+            "LogEntry",
+            "LogOperation",
+            "ManyWritten",
+            "Stored",
+            "TableEventKind",
+            "Written",
+        ),
+        "coord._table_watch": (
+            "Cursor",
+            "Delivery",
+            "TableLog",
+            "TableWatch",
+        ),
+        "coord._types": (
+            "Holder",
+            "HolderState",
+            "LockInfo",
+            "Locks",
+            "Session",
+            "SessionState",
+            "Stats",
+            "StoreCalls",
+            "Waiter",
+        ),
+        "coord._watch": ("Watch",),
+        "coord._work": (
+            "Cancellation",
+            "RequeueAfter",
+            "RetryAfter",
+            "Terminal",
+            "Work",
+            "requeue_after",
+        ),
+        "coord.mail": (
+            "Mailer",
+            "Outbox",
+            "mailer",
+        ),
+    }.items()
+    for name in names
+}
 
 if not TYPE_CHECKING:
-    # asyncio, pymongo and what only mail needs are not imported for those who do not use them.
+
     def __getattr__(name: str) -> object:
         if name in _MODULES:
             return importlib.import_module(f"coord.{name}")
-        if name in _OF_MAIL:
-            return getattr(importlib.import_module("coord.mail"), name)
-        raise AttributeError(f"module 'coord' has no attribute {name!r}")
+        if name not in _WHERE:
+            raise AttributeError(f"module 'coord' has no attribute {name!r}")
+        found = getattr(importlib.import_module(_WHERE[name]), name)
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES, *_OF_MAIL})
+    return sorted({*globals(), *_MODULES, *_WHERE})

@@ -8,9 +8,11 @@ catches a `Timeout`. What an exception is can be told by its class, by `code` (a
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any, ClassVar
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, ClassVar
+
     from coord._types import Holder
 
 

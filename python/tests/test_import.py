@@ -7,20 +7,31 @@ import sys
 
 import pytest
 
+import coord
+
 # Each takes longer to import than most of this package, or is a part of it that few programs use.
 LATER = {
     "asyncio",
     "base64",
     "bson",
     "coord._bson",
+    "coord._client",
     "coord._document",
+    "coord._election",
+    "coord._reconciler",
+    "coord._table",
+    "coord._types",
     "coord.aio",
     "coord.bson",
     "coord.mail",
     "coord.testing",
+    "dataclasses",
+    "datetime",
     "html",
     "json",
+    "logging",
     "platform",
+    "typing",
     "uuid",
 }
 
@@ -37,8 +48,33 @@ def test_what_few_programs_use_is_imported_later() -> None:
     program = "import sys; before = set(sys.modules); import coord; print(*sys.modules.keys() - before)"
     [line] = run(program)
     imported = set(line.split())
-    assert {"coord", "coord._client", "coord._native"} <= imported
+    assert {"coord", "coord._errors", "coord._native"} <= imported
     assert not imported & LATER
+
+
+def test_a_lock_needs_nothing_of_the_other_concepts() -> None:
+    use = "with coord.connect('memory:') as client, client.lock('a').acquire(): pass"
+    [line] = run(f"import sys, coord\n{use}\nprint(*sys.modules)")
+    concepts = {"_election", "_observer", "_owner", "_provider", "_reconciler", "_table", "mail"}
+    assert not set(line.split()) & {f"coord.{concept}" for concept in concepts}
+
+
+@pytest.mark.parametrize("module", sorted(set(coord._WHERE.values())))
+def test_the_names_of_each_module_are_there_for_those_who_ask_for_them(module: str) -> None:
+    # Each in an interpreter of its own: modules that need one another must do so in whatever order they come.
+    names = [name for name, where in coord._WHERE.items() if where == module]
+    program = "; ".join(f"coord.{name}, coord.{name}.__module__" for name in names)
+    assert run(f"import coord; {program}; from coord import {', '.join(names)}; print({names[0]} is not None)") == [
+        "True"
+    ]
+    assert set(names) <= set(coord.__all__)
+
+
+def test_every_name_is_there() -> None:
+    names = [name for name in coord.__all__ if name != "__version__"]
+    assert run("from coord import *; print(" + ", ".join(f"{name} is not None" for name in names) + ")") == [
+        " ".join(["True"] * len(names))
+    ]
 
 
 @pytest.mark.parametrize(
