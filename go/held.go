@@ -22,9 +22,10 @@ type Held struct {
 	// final is why it is not held any more, once the handle is gone.
 	final atomic.Pointer[Error]
 
-	watch  sync.Once
-	ctx    context.Context
-	cancel context.CancelCauseFunc
+	watch sync.Once
+	ctx   context.Context
+	// cancel ends ctx, once somebody has asked for that.
+	cancel atomic.Pointer[context.CancelCauseFunc]
 }
 
 func newHeld(l *Lock, held ccoord.Held) *Held {
@@ -97,7 +98,9 @@ func (h *Held) Ensure(ctx context.Context, d time.Duration) error {
 func (h *Held) Context() context.Context {
 	h.watch.Do(func() {
 		ctx, cancel := context.WithCancelCause(context.Background())
-		h.ctx, h.cancel = heldContext{ctx, h}, cancel
+		h.ctx = heldContext{ctx, h}
+		// Before the look at what the hold has come to: either that sees its end, or the end sees this.
+		h.cancel.Store(&cancel)
 		h.watchForLoss(cancel)
 	})
 	return h.ctx
@@ -165,11 +168,9 @@ func (h *Held) end(err error) {
 	}
 	h.final.Store(final)
 	h.held.Destroy()
-	h.watch.Do(func() {
-		ctx, cancel := context.WithCancelCause(context.Background())
-		h.ctx, h.cancel = ctx, cancel
-	})
-	h.cancel(final)
+	if cancel := h.cancel.Load(); cancel != nil {
+		(*cancel)(final)
+	}
 }
 
 func (h *Held) op(verb string) string { return verb + " lock '" + h.name + "'" }

@@ -21,7 +21,8 @@ from datetime import datetime, timezone
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from coord import _native
+# _lifetime: for what a process does at its forks and its end, also where there is no client.
+from coord import _lifetime, _native  # noqa: F401
 from coord._errors import CoordError, InvalidArgument
 from coord._types import EPOCH, MILLISECOND
 

@@ -29,6 +29,8 @@ static INSIDE: AtomicUsize = AtomicUsize::new(0);
 thread_local! {
     /// How often this thread is.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
+    /// Whether this is Python's main thread, once it was asked: that takes longer than many a wait.
+    static MAIN: Cell<Option<bool>> = const { Cell::new(None) };
 }
 
 /// This thread runs Python's code, or comes back from a wait: the end of the interpreter waits until this is dropped.
@@ -98,10 +100,15 @@ pub(crate) fn finish(py: Python<'_>) {
 #[pyfunction]
 pub(crate) fn in_child() {
     INSIDE.store(usize::from(DEPTH.get() > 0), Ordering::SeqCst);
+    // Whoever forked is the child's main thread.
+    MAIN.set(None);
 }
 
 /// Whether this is Python's main thread.
 pub(crate) fn is_main(py: Python<'_>) -> PyResult<bool> {
+    if let Some(known) = MAIN.get() {
+        return Ok(known);
+    }
     let _inside = Inside::enter(py);
     static THREADING: PyOnceLock<[Py<PyAny>; 2]> = PyOnceLock::new();
     let [main_thread, get_ident] = THREADING.get_or_try_init(py, || {
@@ -109,7 +116,9 @@ pub(crate) fn is_main(py: Python<'_>) -> PyResult<bool> {
         PyResult::Ok([threading.getattr("main_thread")?.unbind(), threading.getattr("get_ident")?.unbind()])
     })?;
     let main = main_thread.bind(py).call0()?.getattr(pyo3::intern!(py, "ident"))?;
-    main.eq(get_ident.bind(py).call0()?)
+    let main = main.eq(get_ident.bind(py).call0()?)?;
+    MAIN.set(Some(main));
+    Ok(main)
 }
 
 /// Whether this process is a forked child of the one that connected, where nothing of the library works.

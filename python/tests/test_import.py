@@ -70,6 +70,11 @@ def test_the_names_of_each_module_are_there_for_those_who_ask_for_them(module: s
     assert set(names) <= set(coord.__all__)
 
 
+@pytest.mark.parametrize("use", ["coord.connect", "coord.mailer", "coord.aio.connect", "coord.aio.mailer"])
+def test_whoever_can_wait_is_ready_for_forks_and_the_end(use: str) -> None:
+    assert run(f"import sys, coord\n{use}\nprint('coord._lifetime' in sys.modules)") == ["True"]
+
+
 def test_every_name_is_there() -> None:
     names = [name for name in coord.__all__ if name != "__version__"]
     assert run("from coord import *; print(" + ", ".join(f"{name} is not None" for name in names) + ")") == [

@@ -79,8 +79,9 @@ struct Attempt {
 
 #[derive(Debug)]
 enum Phase {
-    /// Asked for or queued. Told of the grant; dropped when the session is lost.
-    Waiting { granted: Grant, max_queue: u32, queued_since: Option<Timestamp>, behind: Option<Behind> },
+    /// Asked for or queued. Told of the grant; dropped when the session is lost. Whom it is behind lies elsewhere, for
+    /// every hold takes as much room as the largest phase.
+    Waiting { granted: Grant, max_queue: u32, queued_since: Option<Timestamp>, behind: Option<Box<Behind>> },
     /// Granted while the session was not live: told as soon as it is again.
     Pending { granted: Grant, token: i64 },
     /// The waiting future knows its token, and is about to make a hold of it.
@@ -216,14 +217,15 @@ impl Claims {
             self.lock().attempts.get_mut(&entry.attempt)
         {
             queued_since.get_or_insert(now);
-            *behind = view.holder.map(|holder| Behind { holder, token: view.token, granted_at: view.granted_at });
+            let behind_of = |holder| Box::new(Behind { holder, token: view.token, granted_at: view.granted_at });
+            *behind = view.holder.map(behind_of);
         }
     }
 
     /// Who held this claim when this session last heard of its queue.
     pub(crate) fn behind(&self, key: &ClaimKey) -> Option<Behind> {
         let behind = |attempt: &Attempt| match &attempt.phase {
-            Phase::Waiting { behind, .. } if attempt.key == *key => *behind,
+            Phase::Waiting { behind, .. } if attempt.key == *key => behind.as_deref().copied(),
             _ => None,
         };
         self.lock().attempts.values().find_map(behind)
