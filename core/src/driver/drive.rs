@@ -9,7 +9,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::task::JoinHandle;
 
-use super::inline::{Begun, begin, drop_here, is_within, panicked, poll_caught};
+use super::inline::{Begun, begin, drop_here, is_within, panicked, poll_caught, poll_here};
 use super::runtime::{Runtime, shut_down};
 use crate::error::Result;
 
@@ -39,6 +39,20 @@ enum State<T> {
 }
 
 impl<T: Send + 'static> Driven<T> {
+    /// Polls the future on this thread, for whoever has nothing else to do than to wait for it: what wakes it wakes this
+    /// thread then, and not first one of the runtime's.
+    pub(super) fn poll_here(&mut self, context: &mut Context<'_>) -> Poll<Result<T>> {
+        let State::New(future) = &mut self.state else { return self.poll_unpin(context) };
+        match poll_here(self.runtime.handle(), future, context) {
+            Some(polled) => {
+                let outcome = std::task::ready!(polled);
+                self.end();
+                Poll::Ready(outcome.flatten())
+            }
+            None => self.poll_unpin(context),
+        }
+    }
+
     /// Ends the future at its next await. Then [`Driven::poll_end`] tells how it ended.
     pub(super) fn abort(&mut self) {
         match std::mem::replace(&mut self.state, State::Done) {

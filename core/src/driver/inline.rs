@@ -21,22 +21,31 @@ pub(crate) enum Begun<F: Future + ?Sized> {
     GoesOn(Pin<Box<F>>),
 }
 
-/// Polls a future once on this thread, in the context of a runtime, with signals blocked if there are connections: its
-/// first step may write to one.
+/// Polls a future once on this thread, in the context of a runtime.
 pub(crate) fn begin<F: Future + ?Sized>(handle: &Handle, mut future: Pin<Box<F>>) -> Begun<F> {
-    // A thread whose end has begun has no context any more, and tokio panics; the runtime's own threads have.
-    let Ok(_context) = catch_unwind(|| handle.enter()) else { return Begun::GoesOn(future) };
-    let _blocked = block_foreign();
-    let within = WITHIN.replace(true);
-    let polled = poll_caught(&mut future, &mut Context::from_waker(Waker::noop()));
-    WITHIN.set(within);
-    match polled {
-        Poll::Pending => Begun::GoesOn(future),
-        Poll::Ready(outcome) => {
+    match poll_here(handle, &mut future, &mut Context::from_waker(Waker::noop())) {
+        Some(Poll::Ready(outcome)) => {
             drop_caught(future);
             Begun::Ended(outcome)
         }
+        Some(Poll::Pending) | None => Begun::GoesOn(future),
     }
+}
+
+/// Polls a future on this thread, in the context of a runtime, with signals blocked if there are connections: its step may
+/// write to one. A panic is an error. None on a thread whose end has begun: it has no context any more, and tokio panics;
+/// the runtime's own threads have.
+pub(super) fn poll_here<F: Future + ?Sized>(
+    handle: &Handle,
+    future: &mut Pin<Box<F>>,
+    context: &mut Context<'_>,
+) -> Option<Poll<Result<F::Output>>> {
+    let _context = catch_unwind(|| handle.enter()).ok()?;
+    let _blocked = block_foreign();
+    let within = WITHIN.replace(true);
+    let polled = poll_caught(future, context);
+    WITHIN.set(within);
+    Some(polled)
 }
 
 /// Polls a future in the context in which the caller is. A panic is an error.

@@ -10,14 +10,23 @@ fn what_is_ready_is_served_on_the_callers_thread() {
 }
 
 #[test]
-fn what_is_not_ready_goes_on_on_the_runtime() {
+fn what_is_not_ready_goes_on_on_the_callers_thread_with_what_it_needs_of_the_runtime() {
     let runtime = Runtime::shared().expect("a runtime");
-    let slow = async {
+    let here = thread::current().id();
+    let inner = runtime.clone();
+    let slow = async move {
         tokio::time::sleep(Duration::from_millis(5)).await;
-        Ok(thread_name())
+        let nested = inner.drive(async {
+            tokio::task::yield_now().await;
+            Ok(thread::current().id())
+        });
+        assert_eq!(nested.await, Ok(here));
+        let task = tokio::spawn(async { thread_name() });
+        Ok((thread::current().id(), task.await.expect("it ends")))
     };
-    let name = runtime.wait(slow, Some(PATIENCE), None).expect("it ends");
-    assert!(name.starts_with("coord-rt-"), "{name}");
+    let (end, task) = runtime.wait(slow, Some(PATIENCE), None).expect("it ends");
+    assert_eq!(end, here);
+    assert!(task.starts_with("coord-rt-"), "{task}");
 }
 
 #[test]
@@ -57,8 +66,8 @@ fn waiting_on_a_thread_of_the_runtime_is_refused() {
     let runtime = Runtime::shared().expect("a runtime");
     let inner = runtime.clone();
     let nested = async move {
-        tokio::task::yield_now().await;
-        inner.wait(async { Ok(()) }, None, None)
+        let task = tokio::spawn(async move { inner.wait(async { Ok(()) }, None, None) });
+        task.await.expect("it ends")
     };
     assert_eq!(code(runtime.wait(nested, Some(PATIENCE), None)), Code::Reentrant);
 }

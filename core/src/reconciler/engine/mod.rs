@@ -2,7 +2,7 @@
 //!
 //! Whoever takes a key holds the queue's lock for a moment and nothing else; the document is fetched outside of it.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +33,9 @@ pub(super) struct Engine {
     queue: Mutex<WorkQueue<Arc<Key>>>,
     /// There may be something to take.
     takable: Notify,
+    /// Somebody was told so who has not looked yet: he looks after whatever was added until then, and tells the next one
+    /// if there is more. To tell a second one already would wake a thread for nothing, which takes as long as many a run.
+    told: AtomicBool,
     /// A run may have been asked to stop.
     cancels: Notify,
     /// Something ended: a run, or the feed came further.
@@ -66,6 +69,7 @@ impl Engine {
             origin,
             queue,
             takable: Notify::new(),
+            told: AtomicBool::new(false),
             cancels: Notify::new(),
             settled: Notify::new(),
             rights,
@@ -165,7 +169,9 @@ impl Engine {
 
     /// There may be something to take: after keys were added by somebody who holds the queue himself.
     pub(super) fn wake(&self) {
-        self.takable.notify_one();
+        if !self.told.swap(true, SeqCst) {
+            self.takable.notify_one();
+        }
     }
 
     // --- keys come in ---
@@ -212,7 +218,7 @@ impl Engine {
         let news = put(&mut queue, key, now)?;
         drop(queue);
         if news {
-            self.takable.notify_one();
+            self.wake();
         }
         Ok(news)
     }
@@ -265,7 +271,7 @@ impl Engine {
             let more = queue.next_wake(now).is_some();
             drop(queue);
             if more {
-                self.takable.notify_one();
+                self.wake();
             }
             self.counters.wait_nanos.fetch_add(nanos(waited), Relaxed);
             if attempt > 1 {
@@ -318,6 +324,8 @@ impl Engine {
             let mut takable = std::pin::pin!(self.takable.notified());
             takable.as_mut().enable();
             self.core.check_open()?;
+            // Before the look. Whoever adds after it tells anew; a word that its hearer was dropped with goes to the next.
+            self.told.store(false, SeqCst);
             match self.take() {
                 Take::Taken(request) => {
                     if let Some(request) = self.fetch(request).await {
@@ -396,7 +404,7 @@ impl Engine {
         if drained {
             self.takable.notify_waiters();
         } else if more {
-            self.takable.notify_one();
+            self.wake();
         }
         self.settled.notify_waiters();
     }
