@@ -9,18 +9,19 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::task::JoinHandle;
 
-use super::inline::{Begun, begin, drop_here, is_within, panicked, poll_caught, poll_here};
+use super::inline::{drop_here, is_within, panicked, poll_caught, poll_here};
 use super::runtime::{Runtime, shut_down};
 use crate::error::Result;
 
 impl Runtime {
-    /// Awaits `future` on any executor. Its first poll happens on the awaiting thread; what is not ready then goes
-    /// on as a task of the runtime. Within another future that is driven so it is polled as a part of that one.
+    /// Awaits `future` on any executor. It is polled and dropped where it is awaited, within the runtime, whose timers
+    /// and connections it uses: so what it waits for wakes whoever awaits it, and not first a thread of the runtime, for a
+    /// wake-up takes longer than most of its steps. (async-compat does the same.) Only a thread whose end has begun cannot,
+    /// and has it go on as a task.
     ///
-    /// Dropping the returned future drops `future` on the runtime, or the result that was not fetched. A panic of
-    /// `future` is `Panic`, a forked child gets `Forked`.
+    /// A panic of `future` is `Panic`, a forked child gets `Forked`.
     pub fn drive<T: Send + 'static>(&self, future: impl Future<Output = Result<T>> + Send + 'static) -> Driven<T> {
-        Driven { runtime: self.clone(), state: State::New(Box::pin(future)) }
+        Driven { runtime: self.clone(), state: State::Here(Box::pin(future)) }
     }
 }
 
@@ -32,34 +33,19 @@ pub struct Driven<T: Send + 'static> {
 }
 
 enum State<T> {
-    /// Not polled yet, or only within others.
-    New(BoxFuture<'static, Result<T>>),
-    Running(JoinHandle<Result<T>>),
+    Here(BoxFuture<'static, Result<T>>),
+    Task(JoinHandle<Result<T>>),
     Done,
 }
 
 impl<T: Send + 'static> Driven<T> {
-    /// Polls the future on this thread, for whoever has nothing else to do than to wait for it: what wakes it wakes this
-    /// thread then, and not first one of the runtime's.
-    pub(super) fn poll_here(&mut self, context: &mut Context<'_>) -> Poll<Result<T>> {
-        let State::New(future) = &mut self.state else { return self.poll_unpin(context) };
-        match poll_here(self.runtime.handle(), future, context) {
-            Some(polled) => {
-                let outcome = std::task::ready!(polled);
-                self.end();
-                Poll::Ready(outcome.flatten())
-            }
-            None => self.poll_unpin(context),
-        }
-    }
-
     /// Ends the future at its next await. Then [`Driven::poll_end`] tells how it ended.
     pub(super) fn abort(&mut self) {
         match std::mem::replace(&mut self.state, State::Done) {
-            State::New(future) => drop_here(self.runtime.handle(), future),
-            State::Running(task) => {
+            State::Here(future) => drop_here(self.runtime.handle(), future),
+            State::Task(task) => {
                 task.abort();
-                self.state = State::Running(task);
+                self.state = State::Task(task);
             }
             State::Done => {}
         }
@@ -67,7 +53,7 @@ impl<T: Send + 'static> Driven<T> {
 
     /// Ready when the future is gone: with its result, or none if it was dropped before it had one.
     pub(super) fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<T>>> {
-        let State::Running(task) = &mut self.state else { return Poll::Ready(None) };
+        let State::Task(task) = &mut self.state else { return Poll::Ready(None) };
         let ended = std::task::ready!(task.poll_unpin(context));
         self.state = State::Done;
         Poll::Ready(match ended {
@@ -78,18 +64,8 @@ impl<T: Send + 'static> Driven<T> {
 
     /// Drops what has ended.
     fn end(&mut self) {
-        if let State::New(future) = std::mem::replace(&mut self.state, State::Done) {
+        if let State::Here(future) = std::mem::replace(&mut self.state, State::Done) {
             drop_here(self.runtime.handle(), future);
-        }
-    }
-
-    fn begin(&mut self, future: BoxFuture<'static, Result<T>>) -> Poll<Result<T>> {
-        match begin(self.runtime.handle(), future) {
-            Begun::Ended(outcome) => Poll::Ready(outcome.flatten()),
-            Begun::GoesOn(future) => {
-                self.state = State::Running(self.runtime.handle().spawn(future));
-                Poll::Pending
-            }
         }
     }
 }
@@ -99,16 +75,20 @@ impl<T: Send + 'static> Future for Driven<T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
         self.runtime.check()?;
-        if let State::New(future) = &mut self.state {
-            if is_within() {
-                let outcome = std::task::ready!(poll_caught(future, context));
+        let Self { runtime, state } = &mut *self;
+        if let State::Here(future) = state {
+            let polled = if is_within() {
+                Some(poll_caught(future, context))
+            } else {
+                poll_here(runtime.handle(), future, context)
+            };
+            if let Some(polled) = polled {
+                let outcome = std::task::ready!(polled);
                 self.end();
                 return Poll::Ready(outcome.flatten());
             }
-            let State::New(future) = std::mem::replace(&mut self.state, State::Done) else { unreachable!() };
-            if let Poll::Ready(outcome) = self.begin(future) {
-                return Poll::Ready(outcome);
-            }
+            let State::Here(future) = std::mem::replace(&mut self.state, State::Done) else { unreachable!() };
+            self.state = State::Task(self.runtime.handle().spawn(future));
         }
         self.poll_end(context).map(|outcome| outcome.unwrap_or_else(|| Err(shut_down())))
     }
@@ -122,8 +102,8 @@ impl<T: Send + 'static> Drop for Driven<T> {
             return;
         }
         match state {
-            State::New(future) => drop_here(self.runtime.handle(), future),
-            State::Running(task) => {
+            State::Here(future) => drop_here(self.runtime.handle(), future),
+            State::Task(task) => {
                 task.abort();
                 // If it has ended already, this drops its result.
                 drop_here(self.runtime.handle(), task);

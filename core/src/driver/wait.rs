@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures::FutureExt;
+
 use super::cancel::{self, CancelToken};
 use super::drive::Driven;
 use super::park::{Parker, after};
@@ -20,8 +22,7 @@ const CLEAN_UP: Duration = Duration::from_secs(1);
 impl Runtime {
     /// Blocks this thread until `future` is ready, for at most `timeout` (none: for ever).
     ///
-    /// The future is polled on this thread, which sleeps in between: what it waits for wakes this thread at once, and not
-    /// first one of the runtime's, for a wake-up takes longer than most of its steps. A call that gives up drops the future before it returns. A result that comes first wins:
+    /// The future is polled on this thread, which sleeps in between. A call that gives up drops the future before it returns. A result that comes first wins:
     /// then `Ok` is returned although the time had passed or the token was fired meanwhile. A token fired before
     /// the call gives `Cancelled`, and the future is not polled. A timeout of zero polls once.
     ///
@@ -65,7 +66,7 @@ impl Runtime {
         let deadline = after(start, timeout);
         let mut next_tick = after(start, Some(every));
         loop {
-            if let Poll::Ready(outcome) = driven.poll_here(&mut context) {
+            if let Poll::Ready(outcome) = driven.poll_unpin(&mut context) {
                 return Ok(outcome);
             }
             let now = SystemClock.now();
