@@ -176,8 +176,9 @@ def sanitize(text: str) -> str:
 
 _MODULES = ("aio", "bson", "mail", "testing")
 
-# Where the rest is, which is imported when it is asked for: half of the time that a program took to import this package
-# went to concepts that it does not use, and to what they need of the standard library.
+# Where the rest is, which is imported when it is asked for, with what it needs of the standard library: who imports this
+# package to catch its errors, or may use it later, does not wait for that. (Scientific Python's SPEC 1.) A connect imports
+# what a client has, but mail: none of its methods stops for an import, where Ctrl-C might meet it.
 _WHERE = {
     name: module
     for module, names in {

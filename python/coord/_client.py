@@ -11,22 +11,22 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from coord import _lifetime, _native
+from coord._election import Election
 from coord._errors import CoordError, Forked, InvalidArgument
 from coord._lock import Held, HeldBase, Lock, ProcessBound, _qualified, also_failed, info_of
+from coord._observer import Observer
+from coord._owner import Owners, OwnerWatch
+from coord._provider import Provider
+from coord._reconciler import Keys, Mode, Reconciler, check_sync, native_reconcile
+from coord._table import CachedTable, Table
+from coord._table_base import Document, cached_call, check_uncached
 from coord._types import LockInfo, Locks, Session, Stats, _html_table
 from coord._watch import Watch
+from coord._work import RequeueAfter, Work
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from coord._election import Election
-    from coord._observer import Observer
-    from coord._owner import Owners, OwnerWatch
-    from coord._provider import Provider
-    from coord._reconciler import Keys, Mode, Reconciler
-    from coord._table import CachedTable, Table
-    from coord._table_base import Document
-    from coord._work import RequeueAfter, Work
     from coord.mail import Address, Mailer, Outbox
 
 _Listener = TypeVar("_Listener", bound=Callable[[Session], object])
@@ -220,8 +220,6 @@ class Client(ClientBase):
         ...         print(client.election("boss").is_leader())
         True
         """
-        from coord._election import Election
-
         return Election(self._native.election(name), self)
 
     @overload
@@ -288,9 +286,6 @@ class Client(ClientBase):
         ...     orders.get("a1").value
         Order(customer='ann', total=12.5)
         """
-        from coord._table import CachedTable, Table
-        from coord._table_base import cached_call, check_uncached
-
         native = self._native.table(name)
         if cached:
             return CachedTable(cached_call(native, filter, max_bytes, read_your_writes, model).wait(), self, model)
@@ -391,8 +386,6 @@ class Client(ClientBase):
         ...         print([provider.metadata for provider in web.providers()])
         ['10.0.0.1:80']
         """
-        from coord._provider import Provider
-
         return Provider(self._native.provide(service, metadata, instance_id, reregister).wait(), self)
 
     def observe(self, pattern: str, *, down_grace: float = 0) -> Observer:
@@ -419,8 +412,6 @@ class Client(ClientBase):
         ...     print(kinds)
         ['snapshot_start', 'snapshot_end', 'first_up', 'joined']
         """
-        from coord._observer import Observer
-
         return Observer(self._native.observe(pattern, down_grace).wait())
 
     def owners(self) -> Owners:
@@ -431,8 +422,6 @@ class Client(ClientBase):
         ...     [(owner.name, owner.holds) for owner in client.owners()]
         [('me', ('lock/default/default/a',))]
         """
-        from coord._owner import Owners
-
         return Owners(self._native.owners().wait())
 
     def watch_owners(self) -> OwnerWatch:
@@ -445,8 +434,6 @@ class Client(ClientBase):
         ...     [watch.next(timeout=30).kind.value for _ in range(3)]
         ['snapshot_start', 'joined', 'snapshot_end']
         """
-        from coord._owner import OwnerWatch
-
         return OwnerWatch(self._native.watch_owners().wait(), "owners")
 
     @overload
@@ -542,7 +529,6 @@ class Client(ClientBase):
         ...         reconciler.wait_until_reconciled("a1", written.position, timeout=30)
         12.5
         """
-        from coord._reconciler import Reconciler, check_sync, native_reconcile
 
         def begin(f: Callable[[Work], RequeueAfter | None]) -> Reconciler:
             check_sync(f)

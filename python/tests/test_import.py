@@ -52,13 +52,6 @@ def test_what_few_programs_use_is_imported_later() -> None:
     assert not imported & LATER
 
 
-def test_a_lock_needs_nothing_of_the_other_concepts() -> None:
-    use = "with coord.connect('memory:') as client, client.lock('a').acquire(): pass"
-    [line] = run(f"import sys, coord\n{use}\nprint(*sys.modules)")
-    concepts = {"_election", "_observer", "_owner", "_provider", "_reconciler", "_table", "mail"}
-    assert not set(line.split()) & {f"coord.{concept}" for concept in concepts}
-
-
 @pytest.mark.parametrize("module", sorted(set(coord._WHERE.values())))
 def test_the_names_of_each_module_are_there_for_those_who_ask_for_them(module: str) -> None:
     # Each in an interpreter of its own: modules that need one another must do so in whatever order they come.
