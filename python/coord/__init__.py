@@ -176,9 +176,9 @@ def sanitize(text: str) -> str:
 
 _MODULES = ("aio", "bson", "mail", "testing")
 
-# Where the rest is, which is imported when it is asked for, with what it needs of the standard library: who imports this
-# package to catch its errors, or may use it later, does not wait for that. (Scientific Python's SPEC 1.) A connect imports
-# what a client has, but mail: none of its methods stops for an import, where Ctrl-C might meet it.
+# Where the rest is. It is imported when it is asked for, with what it needs of the standard library: who imports this
+# package to catch its errors, or for later, does not wait for that (Scientific Python's SPEC 1). A connect imports all
+# that a client has, but mail: a method that imports could be interrupted in the middle of it.
 _WHERE = {
     name: module
     for module, names in {
