@@ -468,14 +468,28 @@ impl Core {
         }
     }
 
+    /// Makes this the client's session, and starts its tasks; false if the client is being closed.
+    fn adopt(&self, session: &Arc<Session>) -> bool {
+        let mut tasks = self.session_tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        // In the lock in which a close takes what there is to end: it finds this session, or this finds the close.
+        if self.check_open().is_err() {
+            return false;
+        }
+        *tasks = session.start();
+        self.current.replace(session.clone());
+        true
+    }
+
     async fn run_close(self: Arc<Self>) {
         if let Some(supervisor) = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take() {
             supervisor.abort();
         }
         self.changes.close();
-        let session = self.current_session();
         // All but the renewal: holds stay covered until they are released.
-        let mut tasks = std::mem::take(&mut *self.session_tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let (session, mut tasks) = {
+            let mut tasks = self.session_tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            (self.current_session(), std::mem::take(&mut *tasks))
+        };
         let renewal = if tasks.is_empty() { None } else { Some(tasks.remove(0)) };
         for task in tasks {
             task.abort();
@@ -529,12 +543,23 @@ async fn supervise(core: Arc<Core>, first: Arc<Session>) {
         for task in core.session_tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             task.abort();
         }
+        // What ends with a close is not replaced. The abort of this task may come later than it goes on.
+        if core.check_open().is_err() {
+            return;
+        }
         session = reopen(&core).await;
         if core.runtime.is_some() && matches!(core.options.location(), Location::Memory { .. }) {
             testing::register(&session);
         }
-        *core.session_tasks.lock().unwrap_or_else(PoisonError::into_inner) = session.start();
-        core.current.replace(session.clone());
+        if !core.adopt(&session) {
+            // Not here: this task is aborted. Nothing is held in it, and nobody renews it.
+            drop(core.setup().background.run(async move {
+                if let Err(error) = session.close().await {
+                    tracing::debug!(%error, "the session could not be ended in the store; others will bury it");
+                }
+            }));
+            return;
+        }
     }
 }
 
@@ -592,3 +617,6 @@ pub(crate) fn claim_key(kind: &str, name: &Name) -> ClaimKey {
 
 /// How long connecting is tried while the store answers but does not acknowledge.
 const OPENING: Duration = Duration::from_secs(20);
+
+#[cfg(test)]
+mod tests;

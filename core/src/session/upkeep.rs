@@ -27,7 +27,7 @@ pub(super) async fn run(session: Arc<Session>) {
 async fn poll_for_ever(session: &Arc<Session>) {
     let (ttl, env) = (session.timing().ttl, session.env());
     let period = (ttl / 6).max(Duration::from_secs(1));
-    let mut next_look = env.now() + env.jittered(ttl);
+    let mut next_look = env.now();
     loop {
         tokio::select! {
             biased;
@@ -41,7 +41,8 @@ async fn poll_for_ever(session: &Arc<Session>) {
                 continue;
             }
         };
-        if env.now() < next_look {
+        // A poll that finds nobody puts the look off for nobody: who comes to a queue of the dead has it at his first poll.
+        if unobserved.is_empty() || env.now() < next_look {
             continue;
         }
         match look_past(session, unobserved).await {
