@@ -24,11 +24,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use once_cell::sync::Lazy;
-use tokio::task::JoinSet;
+use tokio::sync::oneshot;
 
 use crate::client::{Client, claim_key};
 use crate::config::Location;
 use crate::election;
+use crate::env::Task;
 use crate::error::{Code, Error, Result};
 use crate::protocol::claim::{ClaimKey, ClaimStep, Entry, Step};
 use crate::protocol::session::{KillProof, SessionId, SessionState, SessionStep, Vitality};
@@ -160,13 +161,12 @@ impl Control {
         let control = self.clone();
         // A task among those that are to run meanwhile: on the caller's thread it would look more often than they can run.
         let passing = async move {
-            let mut task = JoinSet::new();
-            task.spawn(async move { control.pass(until).await });
-            match task.join_next().await {
-                Some(Ok(outcome)) => outcome,
-                Some(Err(failed)) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
-                _ => Err(Error::closed("the client")),
-            }
+            let env = control.client.core().setup().env.clone();
+            let (done, passed) = oneshot::channel();
+            let _ends = Ends(env.spawn(async move {
+                let _ = done.send(control.pass(until).await);
+            }));
+            passed.await.unwrap_or_else(|_| Err(Error::closed("the client")))
         };
         self.client.core().drive(passing).await
     }
@@ -231,6 +231,15 @@ fn parse_session(text: &str) -> Result<SessionId> {
         let shown: String = text.chars().take(40).collect();
         Error::invalid(format!("'{shown}' is not the id of a session, 32 hexadecimal digits"))
     })
+}
+
+/// A task that ends with whoever waits for it.
+struct Ends(Task);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// A wait of real time, since the store's own may stand still.
