@@ -8,6 +8,7 @@ use std::time::Duration;
 use coord_core::client::Client;
 use coord_core::election::{CampaignOptions, Candidacy, CandidacyOptions, Election, LeaderEvent, Term};
 use coord_core::error::{Code, Error};
+use coord_core::protocol::session::{SessionId, Vitality};
 use tokio::time::Instant;
 
 use super::Story;
@@ -273,7 +274,10 @@ impl Story {
             let key = format!("election/default/default/e{number}");
             let truth = self.server.with_committed(|records| {
                 let claim = records.claims.values().find(|claim| claim.key.as_str() == key);
-                claim.filter(|claim| claim.holder.is_some()).map(|claim| claim.token)
+                // Nobody is led by the dead. Whoever buried one may have died before it was taken out, and with nobody
+                // who wants the election, nobody does.
+                let lives = |id: &SessionId| records.sessions.get(id).is_some_and(|s| s.vitality == Vitality::Live);
+                claim.filter(|claim| claim.holder.is_some_and(|holder| lives(&holder.session))).map(|claim| claim.token)
             });
             if let Some(token) = truth {
                 self.checks.violation(format!("{key} is led with token {token} after everybody has stopped"));
@@ -283,6 +287,15 @@ impl Story {
                 if *last != truth {
                     self.checks.violation(format!("process {process} was told {last:?} of {key} last, not {truth:?}"));
                 }
+            }
+        }
+        // Whatever the dead have left, whoever comes next leads.
+        let next = super::connect_plainly(&self.server, &self.random).await;
+        for number in 0..ELECTIONS {
+            let election = next.election(&format!("e{number}")).expect("a valid name");
+            let options = CampaignOptions { timeout: Some(Duration::from_secs(2)), ..CampaignOptions::default() };
+            if let Err(error) = election.campaign_with("next", options).await {
+                self.checks.violation(format!("election e{number} after everybody has stopped: {error}"));
             }
         }
     }
