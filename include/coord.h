@@ -7275,8 +7275,8 @@ coord_status_t coord_queue_new(coord_queue_t **out, coord_error_t **err);
 /**
  * From now on the event of an operation that has ended before its `_start` returns does not come to the queue, if the
  * caller asked for the operation (`op` is not NULL): coord_op_take_event takes it. Whoever waits for the queue on another
- * thread is not woken for it, which costs more than many an operation that needs no I/O. The idea is that of
- * FILE_SKIP_COMPLETION_PORT_ON_SUCCESS in Windows.
+ * thread is not woken for it, which costs more than many an operation that needs no I/O. Such an event belongs to the
+ * operation, also when the queue is destroyed. The idea is that of FILE_SKIP_COMPLETION_PORT_ON_SUCCESS in Windows.
  *
  * @threadsafe yes, before the first operation that reports to the queue
  * @blocks no

@@ -166,7 +166,7 @@ impl Control {
             let _ends = Ends(env.spawn(async move {
                 let _ = done.send(control.pass(until).await);
             }));
-            passed.await.unwrap_or_else(|_| Err(Error::closed("the client")))
+            passed.await.unwrap_or_else(|_| Err(Error::new(Code::Panic, "a defect in coord: time stopped on the way")))
         };
         self.client.core().drive(passing).await
     }

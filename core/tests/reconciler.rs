@@ -764,3 +764,20 @@ async fn a_key_that_is_not_taken_in_is_refused_however_close_the_end_is() {
     }
     close(client).await;
 }
+
+#[tokio::test]
+async fn who_waits_and_is_busy_with_something_else_keeps_no_key_from_the_others() {
+    let client = connect("memory:busy-waiter").await.unwrap();
+    let options = ReconcileOptions { workers: 2, ..ReconcileOptions::default() };
+    let reconciler = client.reconcile("r", Source::Manual, options).await.unwrap();
+    let mut busy = std::pin::pin!(reconciler.next());
+    assert!(futures::poll!(&mut busy).is_pending());
+    // The first of these is told to the one that came first, and is not polled.
+    let mut other = std::pin::pin!(reconciler.next());
+    assert!(futures::poll!(&mut other).is_pending());
+    reconciler.add(1).unwrap();
+    reconciler.add(2).unwrap();
+    bounded(&mut other).await.unwrap().complete(Outcome::Done).unwrap();
+    bounded(&mut busy).await.unwrap().complete(Outcome::Done).unwrap();
+    close(client).await;
+}

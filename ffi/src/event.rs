@@ -104,7 +104,7 @@ pub struct coord_op_t;
 pub(crate) enum OpObject {
     /// Its event comes to the queue.
     GoesOn(Op),
-    /// It had ended before its start returned, on a queue that such events skip; none when it was taken.
+    /// It had ended before its start returned. Its event, on a queue that such events skip, until it is taken.
     Ended(Mutex<Option<EventObject>>),
 }
 

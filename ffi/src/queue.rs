@@ -116,20 +116,20 @@ impl Report {
         let queue = handle::get::<QueueObject>(self.queue)?;
         let tag = self.tag;
         let map = move |outcome: Result<T>| EventObject::new(kind, tag, outcome.map(payload));
-        let runtime = Runtime::shared()?;
-        if self.op.is_null() {
-            runtime.start(&queue.events, future, limit, Some(&queue.ended), map)?;
-            return Ok(());
-        }
-        let op = if queue.skip_ended.load(SeqCst) {
-            match runtime.start_or_end(&queue.events, future, limit, Some(&queue.ended), map)? {
-                Started::GoesOn(op) => OpObject::GoesOn(op),
-                Started::Ended(event) => OpObject::Ended(Mutex::new(Some(event))),
+        let started = Runtime::shared()?.start_or_end(&queue.events, future, limit, Some(&queue.ended), map)?;
+        let op = match started {
+            Started::GoesOn(op) => OpObject::GoesOn(op),
+            Started::Ended(event) if !self.op.is_null() && queue.skip_ended.load(SeqCst) => {
+                OpObject::Ended(Mutex::new(Some(event)))
             }
-        } else {
-            OpObject::GoesOn(runtime.start(&queue.events, future, limit, Some(&queue.ended), map)?)
+            Started::Ended(event) => {
+                queue.events.push(event);
+                OpObject::Ended(Mutex::new(None))
+            }
         };
-        self.op.put(handle::issue(op));
+        if !self.op.is_null() {
+            self.op.put(handle::issue(op));
+        }
         Ok(())
     }
 }
@@ -160,8 +160,8 @@ pub unsafe extern "C" fn coord_queue_new(out: *mut *mut coord_queue_t, err: *mut
 
 /// From now on the event of an operation that has ended before its `_start` returns does not come to the queue, if the
 /// caller asked for the operation (`op` is not NULL): coord_op_take_event takes it. Whoever waits for the queue on another
-/// thread is not woken for it, which costs more than many an operation that needs no I/O. The idea is that of
-/// FILE_SKIP_COMPLETION_PORT_ON_SUCCESS in Windows.
+/// thread is not woken for it, which costs more than many an operation that needs no I/O. Such an event belongs to the
+/// operation, also when the queue is destroyed. The idea is that of FILE_SKIP_COMPLETION_PORT_ON_SUCCESS in Windows.
 ///
 /// @threadsafe yes, before the first operation that reports to the queue
 /// @blocks no

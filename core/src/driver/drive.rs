@@ -21,7 +21,18 @@ impl Runtime {
     ///
     /// A panic of `future` is `Panic`, a forked child gets `Forked`.
     pub fn drive<T: Send + 'static>(&self, future: impl Future<Output = Result<T>> + Send + 'static) -> Driven<T> {
-        Driven { runtime: self.clone(), state: State::Here(Box::pin(future)) }
+        Driven { runtime: self.clone(), state: State::Here(Box::pin(future)), apart: false }
+    }
+
+    /// As [`Runtime::drive`], for a future to which others leave something when they wake it: it goes on as a task, and so at
+    /// once, though whoever awaits it may be busy with something else. Who blocks in a wait for it is not.
+    pub fn drive_apart<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Driven<T> {
+        let mut driven = self.drive(future);
+        driven.apart = true;
+        driven
     }
 }
 
@@ -30,6 +41,7 @@ impl Runtime {
 pub struct Driven<T: Send + 'static> {
     runtime: Runtime,
     state: State<T>,
+    apart: bool,
 }
 
 enum State<T> {
@@ -75,10 +87,12 @@ impl<T: Send + 'static> Future for Driven<T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
         self.runtime.check()?;
-        let Self { runtime, state } = &mut *self;
+        let Self { runtime, state, apart } = &mut *self;
         if let State::Here(future) = state {
             let polled = if is_within() {
                 Some(poll_caught(future, context))
+            } else if *apart {
+                None
             } else {
                 poll_here(runtime.handle(), future, context)
             };

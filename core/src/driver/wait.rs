@@ -22,9 +22,10 @@ const CLEAN_UP: Duration = Duration::from_secs(1);
 impl Runtime {
     /// Blocks this thread until `future` is ready, for at most `timeout` (none: for ever).
     ///
-    /// The future is polled on this thread, which sleeps in between. A call that gives up drops the future before it returns. A result that comes first wins:
-    /// then `Ok` is returned although the time had passed or the token was fired meanwhile. A token fired before
-    /// the call gives `Cancelled`, and the future is not polled. A timeout of zero polls once.
+    /// The future is polled on this thread, which sleeps in between. A call that gives up drops the future before it
+    /// returns. A result that comes first wins: then `Ok` is returned although the time had passed or the token was
+    /// fired meanwhile. A token fired before the call gives `Cancelled`, and the future is not polled. A timeout of zero
+    /// polls once.
     ///
     /// # Errors
     /// The future's; `Timeout`; `Cancelled`; `Reentrant` on a thread of the runtime, where it would wait for itself;

@@ -361,8 +361,12 @@ impl Reconciler {
         if let Some(ready) = self.engine.try_next() {
             return ready;
         }
-        let engine = self.engine.clone();
-        self.client.core().drive(engine.next()).await
+        let next = self.engine.clone().next();
+        // Apart: one is told of a key at a time, and the others wait until that one has looked.
+        match self.client.runtime() {
+            Some(runtime) => runtime.drive_apart(next).await,
+            None => next.await,
+        }
     }
 
     /// The next key to be run if one is ready now. Does not wait, but for its document.
