@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -100,6 +100,8 @@ struct Campaign<'a> {
     workers: Vec<Mutex<Worker>>,
     dates: Vec<Option<Date>>,
     faults: Mutex<Log>,
+    /// How many faults of servers there have been.
+    troubles: AtomicUsize,
 }
 
 /// What can happen to a worker; the last two only on a network. Those that hit a holder hardest stand twice.
@@ -148,7 +150,7 @@ impl<'a> Campaign<'a> {
             dates.push(date);
         }
         let faults = Mutex::new(Log::open(&plan.folder.join(FAULTS))?);
-        Ok(Self { plan, servers, disk, workers, dates, faults })
+        Ok(Self { plan, servers, disk, workers, dates, faults, troubles: AtomicUsize::new(0) })
     }
 
     fn log(&self, kind: &str, target: &str, t: u64) -> io::Result<()> {
@@ -221,7 +223,9 @@ impl<'a> Campaign<'a> {
         while !over.load(Relaxed) {
             // Between two there is time to be granted something, which the next one hits.
             std::thread::sleep(random.between(Duration::from_secs(1), Duration::from_secs(7)));
-            let kind = servers::KINDS[random.below(servers::KINDS.len())];
+            // Each in its turn, so that a campaign of minutes has all; beginning anywhere.
+            let turn = self.troubles.fetch_add(1, Relaxed) + self.plan.seed as usize;
+            let kind = servers::KINDS[turn * servers::STRIDE % servers::KINDS.len()];
             let begun = now();
             if servers.suffer(kind, &mut random) {
                 self.log(kind, "servers", begun)?;

@@ -33,6 +33,10 @@ pub const KINDS: [&str; 8] = [
     "server's date jumps",
 ];
 
+/// In steps of this length all of them come before any comes again.
+pub const STRIDE: usize = 3;
+const _: () = assert!(!KINDS.len().is_multiple_of(STRIDE));
+
 impl Servers {
     /// Starts them. None where there is no `mongod`.
     ///
