@@ -55,8 +55,7 @@ class Table(TableBase[_V]):
             InvalidArgument: The key or the document; the message names the place. A document has at most 16 MiB.
             Fenced: A later holder has written, or the hold has ended otherwise than by its release.
             NotHeld: The lock or the term was released.
-            OutcomeUnknown: The store went away before it answered.
-            Unavailable: The store cannot be reached.
+            Unavailable: The store cannot be reached; whether it was written is not known.
             Closed: The client is closed.
         """
         return self._written(await bridge().run(self._write("insert", key, value, fence, strict)))
