@@ -314,11 +314,21 @@ impl Inner {
 
     async fn close(&self) {
         self.closing.send_replace(true);
-        // Whoever closes has waited for what matters to him; a request that hangs is ended with its connection.
-        self.tasks.close(self.limits.operation.min(connect::CONNECT_TIMEOUT)).await;
+        // Whoever closes has waited for what matters to him; a request that hangs is left to its connection.
+        let limit = self.limits.operation.min(connect::CONNECT_TIMEOUT);
+        self.tasks.close(limit).await;
         self.lanes.clear();
-        self.own_session.client().clone().shutdown().immediate(true).await;
-        self.locks.client().clone().shutdown().immediate(true).await;
+        let clients = [self.own_session.client().clone(), self.locks.client().clone()];
+        let (ended, both_ended) = tokio::sync::oneshot::channel::<()>();
+        // The driver ends its sessions on a server that may not answer, and waits for connections that are in use. It
+        // goes on with that by itself.
+        self.env.spawn(async move {
+            for client in clients {
+                client.shutdown().immediate(true).await;
+            }
+            drop(ended);
+        });
+        let _ = tokio::time::timeout(limit, both_ended).await;
     }
 }
 
