@@ -22,7 +22,7 @@ use futures::stream::{self, StreamExt};
 use rusqlite::Connection;
 
 use self::table::Table;
-use self::work::{DocumentDone, DocumentWork, MOST};
+use self::work::{DocumentDone, DocumentWork, Filled, MOST};
 use super::fault::{self, Fault};
 use super::reader::Reader;
 use super::writer::{Done, Work};
@@ -129,22 +129,33 @@ impl Open {
     }
 
     async fn ensure_indexes(&self, name: TableName, indexes: Vec<Index>) -> Result<()> {
-        let DocumentDone::Indexes(added) = self.work(DocumentWork::AddIndexes(name.clone(), indexes)).await? else {
-            return Err(unexpected());
-        };
-        if added? {
-            let mut after = None;
-            loop {
-                let work = DocumentWork::Fill(name.clone(), after);
-                let DocumentDone::Filled(last) = self.work(work).await? else { return Err(unexpected()) };
-                after = last?;
-                if after.is_none() {
-                    break;
-                }
+        loop {
+            let work = DocumentWork::AddIndexes(name.clone(), indexes.clone());
+            let DocumentDone::Indexes(unready) = self.work(work).await? else { return Err(unexpected()) };
+            let unready = unready?;
+            if unready.is_empty() {
+                return Ok(());
             }
-            self.writer.run_later(Work::Document(DocumentWork::Sweep));
+            // If one of them is gone it is added anew, and its verdict is then about what we have found ourselves.
+            if self.fill(&name, unready).await? {
+                self.writer.run_later(Work::Document(DocumentWork::Sweep));
+                return Ok(());
+            }
         }
-        Ok(())
+    }
+
+    /// Fills these indexes from the first document to the last. False if one of them is gone.
+    async fn fill(&self, name: &TableName, indexes: Vec<i64>) -> Result<bool> {
+        let mut after = None;
+        loop {
+            let work = DocumentWork::Fill(name.clone(), indexes.clone(), after);
+            let DocumentDone::Filled(filled) = self.work(work).await? else { return Err(unexpected()) };
+            match filled? {
+                Filled::To(key) => after = Some(key),
+                Filled::All => return Ok(true),
+                Filled::Gone => return Ok(false),
+            }
+        }
     }
 }
 
