@@ -63,7 +63,7 @@ impl DatabaseFile {
     pub(super) fn check_in_place(&self) -> Result<()> {
         match rustix::fs::stat(&self.path) {
             Ok(stat) if (stat.st_dev, stat.st_ino) == self.identity => Ok(()),
-            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Err(Error::lost("the session", LossReason::StoreReplaced)),
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Err(Error::lost("the store", LossReason::StoreReplaced)),
             Err(error) => Err(Error::with_source(
                 Code::Unavailable,
                 format!("'{}' cannot be examined", self.path.display()),

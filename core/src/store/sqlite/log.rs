@@ -23,6 +23,7 @@ use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 use tokio::sync::{Notify, oneshot};
 
 use super::fault::Fault;
+use super::file::DatabaseFile;
 use super::reader::Reader;
 use super::run::RunDirectory;
 use super::writer::{Work, Writer};
@@ -250,6 +251,7 @@ impl Listeners {
 pub(super) struct Log {
     env: Env,
     id: SessionId,
+    file: Arc<DatabaseFile>,
     run: Arc<RunDirectory>,
     reader: Arc<Reader>,
     /// Set once, right after the writer was made.
@@ -276,11 +278,16 @@ struct Ear {
 
 impl Log {
     /// Nobody listens yet.
-    pub(super) fn new(env: Env, run: Arc<RunDirectory>, reader: Arc<Reader>) -> io::Result<Self> {
+    pub(super) fn new(
+        env: Env,
+        file: Arc<DatabaseFile>,
+        run: Arc<RunDirectory>,
+        reader: Arc<Reader>,
+    ) -> io::Result<Self> {
         let sender = UnixDatagram::unbound()?;
         sender.set_nonblocking(true)?;
         let id = env.session_id();
-        Ok(Self { env, id, run, reader, writer: OnceLock::new(), sender, state: Mutex::default() })
+        Ok(Self { env, id, file, run, reader, writer: OnceLock::new(), sender, state: Mutex::default() })
     }
 
     /// Says who writes.
@@ -451,7 +458,8 @@ impl Subscription {
     /// The next rows after this number; waits until there are some.
     ///
     /// # Errors
-    /// `Closed` when the store is; those of reading.
+    /// `Closed` when the store is; `Lost` while another file, or none, is in the place of the one that is read; those of
+    /// reading.
     pub(super) async fn next(&self, seq: i64) -> Result<Read> {
         loop {
             match self.read_after(seq).await? {
@@ -466,7 +474,9 @@ impl Subscription {
             return Err(Error::closed("the store"));
         }
         let topics = self.topics.clone();
-        self.log.reader.read(true, move |db| read_after(db, seq, &topics)).await
+        let found = self.log.reader.read(true, move |db| read_after(db, seq, &topics)).await?;
+        self.log.file.check_in_place()?;
+        Ok(found)
     }
 
     async fn wait(&self) {

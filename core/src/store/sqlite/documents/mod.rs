@@ -37,8 +37,13 @@ use crate::store::documents::{
 use crate::time::WallTime;
 
 impl Open {
+    /// Does the work. What the file took that is not found under its path any more is not acknowledged: the file may have
+    /// been moved while the work was waiting, so that is looked at before and after.
     async fn work(&self, work: DocumentWork) -> Result<DocumentDone> {
-        match self.writer.run(Work::Document(work)).await? {
+        self.file.check_in_place()?;
+        let done = self.writer.run(Work::Document(work)).await?;
+        self.file.check_in_place()?;
+        match done {
             Done::Document(done) => Ok(done),
             other => Err(super::mismatched(&other)),
         }
@@ -54,8 +59,8 @@ impl Open {
             });
             let opened =
                 opening.await.map_err(|_| Error::unavailable("the runtime was shut down while a file was opened"));
-            let (db, path) = opened??;
             self.file.check_in_place()?;
+            let (db, path) = opened??;
             Ok(Arc::new(Reader::new(self.env.clone(), path, db)))
         });
         made.await.cloned()
@@ -68,7 +73,9 @@ impl Open {
         query: impl Fn(&Connection, Option<&Table>) -> std::result::Result<T, Fault> + Send + 'static,
     ) -> Result<T> {
         let (reader, name) = (self.table_reader().await?, name.clone());
-        reader.read(few, move |db| query(db, Table::find(db, &name)?.as_ref())).await
+        let found = reader.read(few, move |db| query(db, Table::find(db, &name)?.as_ref())).await?;
+        self.file.check_in_place()?;
+        Ok(found)
     }
 
     async fn matching(&self, name: &TableName, filter: Filter) -> Result<Vec<Key>> {
@@ -240,6 +247,7 @@ impl Documents for SqliteStore {
         let table = table.clone();
         async move {
             let open = self.inner()?;
+            open.file.check_in_place()?;
             watch::open(open.env.clone(), &open.log, &open.reader, &table, options).await
         }
         .boxed()

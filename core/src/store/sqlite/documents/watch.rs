@@ -86,7 +86,8 @@ impl Watch {
             match self.read_more().await {
                 Ok(()) => self.interrupted = false,
                 Err(error) if error.code() == Code::Closed => return None,
-                Err(error) if error.code() == Code::CorruptState => return Some(Err(error)),
+                // Who follows is told, and does not take what it has for what is there.
+                Err(error) if matches!(error.code(), Code::CorruptState | Code::Lost) => return Some(Err(error)),
                 Err(error) => {
                     if !std::mem::replace(&mut self.interrupted, true) {
                         tracing::warn!(%error, "the log of changes cannot be read; trying again");
