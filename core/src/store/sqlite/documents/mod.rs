@@ -31,7 +31,7 @@ use crate::error::{Code, Error, Result};
 use crate::protocol::document::write::{Action, Write};
 use crate::protocol::document::{Filter, Key, Position, TableName};
 use crate::store::documents::{
-    Aggregated, Changes, Documents, Found, Index, ManyAction, ManyWritten, Query, Snapshot, Stored, TableOptions,
+    Aggregated, Changes, Documents, Found, From, Index, ManyAction, ManyWritten, Query, Snapshot, Stored, TableOptions,
     WatchOptions, WriteMany, Written, local,
 };
 use crate::time::WallTime;
@@ -248,7 +248,12 @@ impl Documents for SqliteStore {
         async move {
             let open = self.inner()?;
             open.file.check_in_place()?;
-            watch::open(open.env.clone(), &open.log, &open.reader, &table, options).await
+            let reader = match options.from {
+                // Searches the log.
+                From::Time(_) => open.table_reader().await?,
+                From::Now | From::After(_) => open.reader.clone(),
+            };
+            watch::open(open.env.clone(), &open.log, &reader, &table, options).await
         }
         .boxed()
     }

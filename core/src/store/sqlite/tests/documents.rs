@@ -92,6 +92,33 @@ async fn a_place_that_was_trimmed_is_told_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_date_is_searched_for_beside_coordination() {
+    let scratch = Scratch::new();
+    let store = open(&scratch.path("t.db")).await;
+    store.write(&table(), insert(1)).await.unwrap();
+    let reader = store.inner().unwrap().reader.clone();
+    let (begin, begun) = tokio::sync::oneshot::channel();
+    let (go_on, end) = std::sync::mpsc::channel::<()>();
+    let (begin, end) = (std::sync::Mutex::new(Some(begin)), std::sync::Mutex::new(end));
+    let reading = tokio::spawn(async move {
+        let read = move |_: &rusqlite::Connection| {
+            begin.lock().unwrap().take().unwrap().send(()).unwrap();
+            // Until the test is over, whatever its end.
+            let _ = end.lock().unwrap().recv();
+            Ok(())
+        };
+        reader.read(false, read).await
+    });
+    begun.await.unwrap();
+    let from = From::Time(crate::time::WallTime(0));
+    let mut changes = soon(store.watch(&table(), WatchOptions { from, previous: false })).await.unwrap();
+    drop(go_on);
+    assert!(matches!(next(&mut changes).await, Event::Change(change) if change.key == Key::from(1)));
+    reading.await.unwrap().unwrap();
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn expired_and_dropped_documents_go() {
     let scratch = Scratch::new();
     let store = open(&scratch.path("t.db")).await;
