@@ -91,8 +91,8 @@ impl SqliteStore {
     /// With [`Durability::Full`] every acknowledged write survives a power loss; otherwise the last moments may not.
     ///
     /// # Errors
-    /// `InvalidArgument` if the path names something else than a database of ours; `Unsupported` if the file is not
-    /// on a local file system, or was written by a newer version; `Forbidden` if it or its directory cannot be
+    /// `InvalidArgument` if the path names something else than a database of ours, or a file that has other hard links or
+    /// is mounted by itself; `Unsupported` if the file is not on a local file system, or was written by a newer version; `Forbidden` if it or its directory cannot be
     /// written; `CorruptState` if it is damaged; `Unavailable` if others keep it locked, or if there is no space.
     pub async fn open(path: &Path, durability: Durability, env: Env) -> Result<Self> {
         let path = path.to_owned();
