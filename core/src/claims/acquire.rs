@@ -18,6 +18,11 @@ use crate::store::Store;
 /// session lives; dropping the future withdraws the attempt in the background.
 pub(crate) async fn acquire(session: &Arc<Session>, key: &ClaimKey, want: &Want) -> Result<Outcome> {
     let (registered, mut granted) = session.claims().register(session, key, want);
+    // Whoever waited when the session was lost has been told; from now on this attempt would be.
+    if let SessionState::Lost(reason) = session.state() {
+        registered.forget();
+        return Err(Error::lost(&format!("the wait for {key}"), reason));
+    }
     let mut pause = FIRST_PAUSE;
     loop {
         let step = Step::acquire(registered.entry, want.wait, want.max_queue, session.known_dead());

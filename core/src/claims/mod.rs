@@ -156,7 +156,11 @@ impl Claims {
         attempt.token = Some(token);
         let mut broken = None;
         attempt.phase = match std::mem::replace(&mut attempt.phase, Phase::Delivered) {
-            Phase::Waiting { granted, .. } if session.is_live() || mutants::on(Mutant::NoCheckAfterGrant) => {
+            // A pending one, too: a renewal that was late, but not too late, makes nothing live that was not, and so
+            // tells nobody.
+            Phase::Waiting { granted, .. } | Phase::Pending { granted, .. }
+                if session.is_live() || mutants::on(Mutant::NoCheckAfterGrant) =>
+            {
                 // A receiver that is gone withdraws the attempt itself.
                 let _ = granted.send(Ok(token));
                 Phase::Delivered

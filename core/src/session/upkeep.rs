@@ -144,3 +144,6 @@ async fn audit(session: &Arc<Session>) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
