@@ -75,6 +75,8 @@ struct Attempt {
     noticed: bool,
     /// The token of the grant that an operator wants to end, when that was heard of before there was a hold of it.
     breaking: Option<i64>,
+    /// Whether it was asked for again while it was withdrawn: the withdrawal may have been there first.
+    late: bool,
 }
 
 #[derive(Debug)]
@@ -334,6 +336,18 @@ impl Claims {
         self.lock().attempts.get(&entry.attempt).is_some_and(|a| matches!(a.phase, Phase::Waiting { .. }))
     }
 
+    /// The store shows this entry, which was asked for again. Returns whether nobody here knows it any more. One that is
+    /// being withdrawn is taken out once more after that.
+    fn is_left_behind(&self, entry: &Entry) -> bool {
+        match self.lock().attempts.get_mut(&entry.attempt) {
+            Some(attempt) => {
+                attempt.late |= matches!(attempt.phase, Phase::Ending);
+                false
+            }
+            None => true,
+        }
+    }
+
     pub(crate) fn holds(&self) -> Vec<Arc<HoldState>> {
         let hold = |attempt: &Attempt| match &attempt.phase {
             Phase::Held { hold, .. } => Some(hold.clone()),
@@ -371,10 +385,12 @@ impl Claims {
         }
     }
 
-    fn forget(&self, entry: &Entry) {
+    /// The entry is out of the store. Returns whether it may have come back since.
+    fn forget(&self, entry: &Entry) -> bool {
         let mut table = self.lock();
-        if let Some(Attempt { token: Some(token), noticed: false, .. }) = table.attempts.remove(&entry.attempt) {
-            table.unnoticed.insert(entry.attempt, token);
+        let forgotten = table.attempts.remove(&entry.attempt);
+        if let Some(Attempt { token: Some(token), noticed: false, .. }) = &forgotten {
+            table.unnoticed.insert(entry.attempt, *token);
             if table.unnoticed.len() > MAX_UNNOTICED {
                 // Not every grant has a notice; the oldest is the least likely to come.
                 table.unnoticed.pop_first();
@@ -384,6 +400,7 @@ impl Claims {
             drop(table);
             self.emptied.notify_waiters();
         }
+        forgotten.is_some_and(|attempt| attempt.late)
     }
 
     /// The client is closed: whoever waits fails, what is held is lost and given up.

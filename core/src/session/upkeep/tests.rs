@@ -206,3 +206,36 @@ async fn a_grant_that_was_put_off_in_the_moment_of_a_renewal_is_handed_out() {
     drop(held);
     assert_eq!(hold(bounded(wait).await).loss(), None);
 }
+
+/// A poll that asks again for a wait has looked that somebody waits; then the wait is given up, and its withdrawal is there
+/// before the poll's request.
+#[tokio::test]
+async fn a_wait_that_is_asked_for_again_while_it_is_given_up_is_taken_out() {
+    for (withdrawn, free) in [(false, false), (false, true), (true, false), (true, true)] {
+        let stage = Stage::new();
+        let (_other, other) = stage.client("10s").await;
+        let (_client, session) = stage.client("10s").await;
+        let l = key("l");
+        let mut held = Some(take(&other, &l).await);
+        let mut wait = Box::pin(acquire(&session, &l, &WANT));
+        assert!(poll!(&mut wait).is_pending());
+        let entry = stage.record(&l).await.waiters[0];
+        stage.adds.send_replace(false);
+        let attempt = WaitingAttempt { key: l.clone(), entry, max_queue: WANT.max_queue };
+        let mut again = Box::pin(ask_again(&session, &attempt, Vec::new()));
+        assert!(poll!(&mut again).is_pending());
+        stage.removals.send_replace(withdrawn);
+        drop(wait);
+        stage.until(&l, |record| record.waiters.is_empty()).await;
+        assert_eq!(session.claims().is_empty(), withdrawn, "whether the withdrawal knows its end");
+        if free {
+            held.take();
+            stage.until(&l, |record| record.holder.is_none()).await;
+        }
+        stage.adds.send_replace(true);
+        bounded(again).await.expect("memory");
+        stage.removals.send_replace(true);
+        stage.until(&l, |record| !record.involves(&entry)).await;
+        bounded(session.claims().emptied()).await;
+    }
+}
