@@ -199,7 +199,7 @@ impl Claims {
         if mutants::on(Mutant::BreakUnheard) {
             return;
         }
-        if hold.lose(LossReason::Broken) {
+        if hold.begin_break() {
             let session = session.clone();
             session.env().clone().spawn(async move {
                 session.env().sleep(session.timing().ttl).await;

@@ -239,3 +239,20 @@ async fn a_wait_that_is_asked_for_again_while_it_is_given_up_is_taken_out() {
         bounded(session.claims().emptied()).await;
     }
 }
+
+/// Its process was stopped for longer than its ttl, and nobody declared it dead: the session is live again, the hold is
+/// lost, and the store still has it while the code under it does not end.
+#[tokio::test]
+async fn a_hold_that_was_lost_before_it_is_broken_is_given_up() {
+    let stage = Stage::new();
+    let (_other, other) = stage.client("1s").await;
+    let (_client, session) = stage.client("1s").await;
+    let l = key("l");
+    let held = take(&session, &l).await;
+    session.claims().on_suspended(u64::MAX);
+    assert_eq!(held.loss(), Some(LossReason::Expired));
+    let announce = ClaimStep::AnnounceBreak { token: held.token() };
+    stage.apply_claim(l.clone(), announce).await.expect("memory").expect("it is held");
+    assert!(take(&other, &l).await.token() > held.token());
+    assert_eq!(held.loss(), Some(LossReason::Expired));
+}
