@@ -238,7 +238,7 @@ impl Claims {
     }
 
     /// The store no longer lets this entry wait.
-    fn fail(&self, entry: &Entry, error: Error) {
+    pub(crate) fn fail(&self, entry: &Entry, error: Error) {
         let mut table = self.lock();
         let Some(attempt) = table.attempts.get_mut(&entry.attempt) else { return };
         attempt.phase = match std::mem::replace(&mut attempt.phase, Phase::Ending) {

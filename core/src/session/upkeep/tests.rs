@@ -256,3 +256,21 @@ async fn a_hold_that_was_lost_before_it_is_broken_is_given_up() {
     assert!(take(&other, &l).await.token() > held.token());
     assert_eq!(held.loss(), Some(LossReason::Expired));
 }
+
+#[tokio::test]
+async fn a_damaged_record_ends_the_wait_for_it_and_no_other() {
+    let stage = Stage::new();
+    let (_other, other) = stage.client("10s").await;
+    stage.deaf.store(true, SeqCst);
+    let (_client, session) = stage.client("3s").await;
+    let (bad, good) = (key("bad"), key("good"));
+    let (_held, held) = (take(&other, &bad).await, take(&other, &good).await);
+    let mut waits_for_bad = Box::pin(acquire(&session, &bad, &WANT));
+    let mut waits_for_good = Box::pin(acquire(&session, &good, &WANT));
+    assert!(poll!(&mut waits_for_bad).is_pending() && poll!(&mut waits_for_good).is_pending());
+    *stage.damaged.lock().expect("nobody panics") = Some(bad.clone());
+    drop(held);
+    // Only the poll can tell: no notice comes, and no audit succeeds.
+    assert_eq!(hold(bounded(waits_for_good).await).loss(), None);
+    assert_eq!(bounded(waits_for_bad).await.expect_err("it is damaged").code(), Code::CorruptState);
+}
