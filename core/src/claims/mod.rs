@@ -11,7 +11,7 @@
 //!
 //! `sync` is named by the session, so that `tests/concurrency` can play these files in every order of their steps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -300,13 +300,13 @@ impl Claims {
                 self.on_breaking(session, &entry, record.token);
             }
         }
+        let there: HashSet<(&ClaimKey, Entry, i64)> =
+            held.iter().filter_map(|record| Some((&record.key, record.holder?, record.token))).collect();
         let gone: Vec<Arc<HoldState>> = {
             let table = self.lock();
             let missing = |attempt: &Attempt| match &attempt.phase {
                 Phase::Held { hold, since } if *since < began => {
-                    let there = held
-                        .iter()
-                        .any(|r| r.key == attempt.key && r.holder == Some(attempt.entry) && r.token == hold.token);
+                    let there = there.contains(&(&attempt.key, attempt.entry, hold.token));
                     (!there && !mutants::on(Mutant::EvictionUntold)).then(|| hold.clone())
                 }
                 _ => None,
