@@ -77,7 +77,8 @@ func (c *Client) Locks(ctx context.Context, prefix string) ([]LockInfo, error) {
 	})
 }
 
-// LockInfo looks at one lock. It fails with ErrNotFound if the lock was never used.
+// LockInfo looks at one lock. It fails with ErrNotFound if the lock was never used. A free lock that was granted more than
+// a day ago is forgotten; its tokens go on all the same.
 func (c *Client) LockInfo(ctx context.Context, name string) (LockInfo, error) {
 	core := c.inner()
 	const op = "look at a lock"
@@ -88,7 +89,7 @@ func (c *Client) LockInfo(ctx context.Context, name string) (LockInfo, error) {
 		return LockInfo{}, err
 	}
 	if len(locks) == 0 {
-		return LockInfo{}, &Error{Code: ErrNotFound, Op: op, Message: fmt.Sprintf("lock '%s' was never used", name)}
+		return LockInfo{}, &Error{Code: ErrNotFound, Op: op, Message: fmt.Sprintf("lock '%s' was never used, or not for a day", name)}
 	}
 	return locks[0], nil
 }

@@ -2265,7 +2265,8 @@ coord_status_t coord_client_locks_start(coord_client_t *client,
                                         coord_error_t **err);
 
 /**
- * Who holds one lock and who waits for it: a list of one, or an empty one if the lock was never used.
+ * Who holds one lock and who waits for it: a list of one, or an empty one if the lock was never used. A free lock that was
+ * granted more than a day ago is forgotten; its tokens go on all the same.
  *
  * @threadsafe yes
  * @blocks until the store answers, up to timeout_ms

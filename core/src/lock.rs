@@ -135,7 +135,8 @@ impl Lock {
         }
     }
 
-    /// Who holds this lock and who waits for it, in order; none if it was never used. One or two reads.
+    /// Who holds this lock and who waits for it, in order; none if it was never used, or not for a day
+    /// (see [`Client::lock_info`]). One or two reads.
     ///
     /// # Errors
     /// Those of the store; `Closed`.
@@ -323,7 +324,8 @@ impl Client {
             .await
     }
 
-    /// Who holds this lock and who waits for it; none if it was never used.
+    /// Who holds this lock and who waits for it; none if it was never used. A free lock that was granted more than a day
+    /// ago is forgotten; its tokens go on all the same.
     ///
     /// # Errors
     /// `InvalidArgument` for the name; those of the store; `Closed`.

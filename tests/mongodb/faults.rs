@@ -385,7 +385,7 @@ fn dropped_collections_come_back_with_their_indexes() {
         locks.drop().await.unwrap();
         assert_eq!(next(&mut notices).await, Notice::Gap);
         assert_eq!(store.claims(ClaimQuery::Of(me)).await.unwrap(), []);
-        assert_eq!(locks.list_index_names().await.unwrap(), ["_id_", "own", "q"]);
+        assert_eq!(locks.list_index_names().await.unwrap(), ["_id_", "own", "q", "at"]);
         acquire(&store, &key("a"), entry(me, 2)).await;
         assert!(matches!(next_notice(&mut notices).await, Notice::Granted { .. }));
         store.close().await;
