@@ -10,8 +10,10 @@ default/default/a
 
 from __future__ import annotations
 
+import atexit
 import importlib
 
+from coord import _native
 from coord._errors import (
     AlreadyExists,
     Cancelled,
@@ -169,10 +171,12 @@ def sanitize(text: str) -> str:
     >>> coord.sanitize("Ärger im Büro")
     'x-rger-im-B-ro-d58570e7e5723bde'
     """
-    from coord import _native
-
     return _native.sanitize(text)
 
+
+# Handlers run last come, first served: all that are registered from now on run before it, and may wait for threads that
+# use coord.
+atexit.register(_native.finish)
 
 _MODULES = ("aio", "bson", "mail", "testing")
 

@@ -3,6 +3,11 @@
 At exit every open client is closed within its `close_timeout`, so that nothing stays locked; half of that time is for
 reconcilers' functions to end in, as long as their clients still work. A forked child forgets all of this: it belongs to
 the parent.
+
+Threads go on after that, and handlers of `atexit` that run later may wait for them. The last of those that were
+registered since `import coord` is the package's own `_native.finish`: from then on a thread that uses coord never comes
+back. A handler that was registered before the import runs after it, and must neither wait for such a thread nor for a
+lock that it may have.
 """
 
 from __future__ import annotations
@@ -101,7 +106,6 @@ def _at_exit() -> None:
         _native.log_wake()
         if _log_thread is not None:
             _log_thread.join(1.0)
-        _native.finish()
 
 
 def _close_all(clients: list[_native.Client], reconcilers: list[_native.Reconciler]) -> None:

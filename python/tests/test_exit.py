@@ -173,6 +173,42 @@ def test_exit_handlers_that_come_later_may_use_the_client(shared_url: str) -> No
         assert process.end().split() == ["last"]
 
 
+@pytest.mark.parametrize("use", ["client", "candidacy"])
+def test_exit_handlers_that_come_later_may_wait_for_threads_of_coord(shared_url: str, use: str) -> None:
+    text = """
+    import atexit
+    stop, begun = threading.Event(), threading.Event()
+    def client():
+        try:
+            with coord.connect(URL) as client:
+                begun.set()
+                while not stop.wait(0.01):
+                    client.session
+        except coord.Closed:
+            pass
+    def candidacy():
+        with coord.connect(URL, close_timeout=0.2) as client:
+            done = threading.Event()
+            def lead(term):
+                begun.set()
+                stop.wait()
+                done.set()
+            client.election("a").when_elected(lead)
+            done.wait()
+    thread = threading.Thread(target=globals()[sys.argv[2]], daemon=True)
+    def last():
+        stop.set()
+        thread.join(30)
+        say("alive" if thread.is_alive() else "done")
+    # Before the first connect, so that it runs when the clients are closed.
+    atexit.register(last)
+    thread.start()
+    begun.wait()
+    """
+    with script(text, shared_url, use) as process:
+        assert process.end().split() == ["done"]
+
+
 def test_a_forgotten_hold_warns_and_is_released(client: coord.Client, other: coord.Client) -> None:
     held = client.lock("a").acquire()
     lost = held.lost
