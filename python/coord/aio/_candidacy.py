@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
+import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
@@ -12,6 +12,7 @@ from coord import _native
 from coord._bridge import bridge
 from coord._candidacy import CandidacyBase, ended_early, failed, put_away, tell_trouble
 from coord._errors import Closed, CoordError, Forked
+from coord.aio._calls import called, ended, ends_loop
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from coord.aio._election import Election, Term
 
 _R = TypeVar("_R")
+
+_logger = logging.getLogger("coord")
 
 
 class Candidacy(CandidacyBase):
@@ -29,6 +32,7 @@ class Candidacy(CandidacyBase):
 
     def __init__(self, native: _native.Candidacy, election: Election, f: Callable[[Term], object]) -> None:
         super().__init__(native, election, f)
+        self._call: asyncio.Task[object] | None = None
         self._task = election._client._keep(self._serve(election, f))
 
     async def close(self, timeout: float | None = None) -> None:
@@ -44,7 +48,7 @@ class Candidacy(CandidacyBase):
             Timeout: The function runs on.
         """
         self._native.close()
-        if asyncio.current_task() is not self._task:
+        if asyncio.current_task() is not self._call:
             await bridge().run(self._native.closed(), timeout)
             if self._task.get_loop() is asyncio.get_running_loop():
                 # It has no more calls to wait for.
@@ -55,24 +59,32 @@ class Candidacy(CandidacyBase):
             while (elected := await next_call(self._calls, self._name)) is not None:
                 self._running = True
                 try:
-                    answer = f(_term(elected, election))
-                    if inspect.isawaitable(answer):
-                        await answer
-                except Exception as error:
-                    failed(elected, error, self._name)
+                    error = await ended(asyncio.create_task(self._lead(f, _term(elected, election))))
+                    if error is None:
+                        elected.complete(None)
+                    elif ends_loop(error):
+                        self._native.close()
+                        elected.complete(None)
+                    else:
+                        failed(elected, error, self._name)
                 except BaseException:
                     # The task is cancelled: no failure of the function's, and its last call.
                     self._native.close()
                     elected.complete(None)
                     raise
-                else:
-                    elected.complete(None)
                 finally:
                     self._running = False
         finally:
             self._native.close()
             put_away(self._calls)
             self._ended = True
+
+    async def _lead(self, f: Callable[[Term], object], term: Term) -> object:
+        self._call = asyncio.current_task()
+        try:
+            return await called(f, term)
+        finally:
+            self._call = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -94,10 +106,11 @@ async def run_as_leader(native: _native.Candidacy, election: Election, f: Callab
             except Exception as error:
                 failed(elected, error, election.name)
                 continue
-            except BaseException:
+            except BaseException as error:
                 # The task is cancelled: no failure of the function's, and its last call.
                 native.close()
                 elected.complete(None)
+                _tell_cancellation(error, election.name)
                 raise
             done = not ended_early(term.lost.reason)
             if done:
@@ -110,6 +123,13 @@ async def run_as_leader(native: _native.Candidacy, election: Election, f: Callab
     finally:
         native.close()
         put_away(calls)
+
+
+def _tell_cancellation(error: BaseException, name: str) -> None:
+    """Logs a cancellation that is not that of the task, but ends it all the same. Python 3.10 knows no difference."""
+    cancelling = getattr(asyncio.current_task(), "cancelling", None)
+    if isinstance(error, asyncio.CancelledError) and cancelling is not None and not cancelling():
+        _logger.warning("what a function awaited as leader of election %r was cancelled: its campaign ends", name)
 
 
 def _term(elected: _native.Elected, election: Election) -> Term:

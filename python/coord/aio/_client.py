@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from types import TracebackType
@@ -19,6 +18,7 @@ from coord._reconciler import Keys, Mode, native_reconcile
 from coord._table_base import Document, cached_call, check_uncached
 from coord._types import LockInfo, Locks, Session
 from coord._work import RequeueAfter
+from coord.aio._calls import called, ended, ends_loop
 from coord.aio._election import Election
 from coord.aio._lock import Held, Lock
 from coord.aio._observer import Observer
@@ -374,9 +374,9 @@ class Client(ClientBase):
 
 async def _listen(changes: SessionWatch, f: Callable[[Session], object]) -> None:
     async for session in changes:
-        try:
-            answer = f(session)
-            if inspect.isawaitable(answer):
-                await answer
-        except Exception:
-            _logger.exception("a listener for changes of the session failed")
+        failure = await ended(asyncio.create_task(called(f, session)))
+        if failure is None:
+            continue
+        if ends_loop(failure):
+            return
+        _logger.error("a listener for changes of the session failed", exc_info=failure)

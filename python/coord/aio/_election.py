@@ -254,7 +254,7 @@ class Election(ElectionBase):
 
         f runs in this task. When its term is over, `term.lost` tells f to stop, and it is called again in the next
         term. An exception in f is logged, ends the term, and is followed by a growing pause. Cancelling the task ends
-        it all.
+        it all, and so does a cancellation of something that f awaits, when f lets it out.
 
         Args:
             f: The function.
