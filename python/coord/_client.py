@@ -185,7 +185,7 @@ class ClientBase(ProcessBound):
         if hasattr(self, "_holds") and not _forked() and not self._native.is_closed():
             text = f"{self!r} was never closed; it is closed now"
             # Before the warning, which may be an error; and explicitly, since a listener may keep the native client.
-            _native.Queue().start(0, self._native.close(None))
+            _lifetime.forgotten(self._native.close(None), self._native)
             warnings.warn(text, ResourceWarning, stacklevel=1, source=self)
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
-from coord import _native
+from coord import _lifetime, _native
 from coord._errors import CoordError, LossReason, Lost, Timeout, _note
-from coord._native import Queue, forked
+from coord._native import forked
 from coord._types import LockInfo
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class GrantBase(ProcessBound):
         if hasattr(self, "_token") and not _forked() and self._is_open():
             text = f"{self!r} was never {self._ended}; it is {self._ended} now"
             # Before the warning, which may be an error, and is kept together with this by whoever collects warnings.
-            Queue().start(0, self._native.give_back())
+            _lifetime.forgotten(self._native.give_back(), self._client._native)
             warnings.warn(text, ResourceWarning, stacklevel=1, source=self)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from coord import _native
+from coord import _lifetime, _native
 from coord._errors import CoordError, LossReason
 from coord._lock import ProcessBound, _qualified, also_failed
 from coord._watch import Watch
@@ -89,7 +89,7 @@ class ProviderBase(ProcessBound):
         if hasattr(self, "_instance_id") and not _forked() and not self.closed and not self._client.closed:
             text = f"{self!r} was never closed; it is withdrawn now"
             # Before the warning, which may be an error, and is kept together with this by whoever collects warnings.
-            _native.Queue().start(0, self._native.close())
+            _lifetime.forgotten(self._native.close(), self._client._native)
             warnings.warn(text, ResourceWarning, stacklevel=1, source=self)
 
 

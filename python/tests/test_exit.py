@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sqlite3
+import subprocess
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from support import PATIENCE, eventually, is_free, script, waiters
@@ -105,6 +109,33 @@ def test_exit_resigns(shared_url: str, text: str) -> None:
             process.end()
         assert client.election("a").leader() is None
         assert client.election("a").candidates() == []
+
+
+def test_exit_waits_for_what_was_forgotten_just_before(tmp_path: Path) -> None:
+    """Somebody else writes to the database until this process is at its exit."""
+    url = f"sqlite:///{tmp_path}/t.db"
+    text = f"""
+    import atexit
+    def main():
+        client = {SLOW}
+        held = client.lock("a").acquire()
+        say("in")
+        hear()
+    main()
+    atexit.register(say, "exiting")
+    """
+    with coord.connect(url) as client:
+        with script(text, url, options=("-W", "ignore::ResourceWarning")) as process:
+            assert process.hear() == "in"
+            with closing(sqlite3.connect(tmp_path / "t.db")) as database:
+                database.execute("BEGIN IMMEDIATE")
+                process.say()
+                assert process.hear() == "exiting"
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.process.wait(0.5)
+                database.rollback()
+            process.end()
+        assert is_free(client, "a")
 
 
 def test_exit_withdraws(shared_url: str) -> None:
