@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from coord import _lifetime, _native  # noqa: F401
 from coord._errors import CoordError, InvalidArgument
 from coord._types import EPOCH, MILLISECOND
+from coord._watch import Watch
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -41,6 +42,7 @@ __all__ = [
     "Message",
     "Outbox",
     "OutboxEvent",
+    "OutboxWatch",
     "Recipient",
     "RecipientStatus",
     "Report",
@@ -612,9 +614,9 @@ class Outbox(OutboxBase):
         count: int = self._native.purge(older_than).wait()
         return count
 
-    def watch(self) -> Iterator[OutboxEvent]:
+    def watch(self) -> OutboxWatch:
         """Every change of every mail, by whatever process; the first event is a gap."""
-        return _watch(self._native.watch())
+        return OutboxWatch(self._native.watch(), f"outbox {self.name!r}")
 
     def start(self, senders: int = 1) -> Senders:
         """Starts to send, up to so many mails at a time, from 1 to 32.
@@ -631,9 +633,11 @@ class Outbox(OutboxBase):
         return Senders(self._native.start(senders), self)
 
 
-def _watch(watch: _native.OutboxWatch) -> Iterator[OutboxEvent]:
-    while True:
-        yield _event(watch.next().wait())
+class OutboxWatch(Watch[OutboxEvent]):
+    """The mails of an outbox as they come and change: an iterator of `OutboxEvent`, of which the first is a gap.
+
+    After an error of the store it goes on, with another gap.
+    """
 
 
 class Senders:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import PATIENCE
 
 import coord
 from coord.mail import Address, Attachment, MailState, Message, RecipientStatus
@@ -212,3 +214,35 @@ async def test_the_same_with_await(server: MailServer, url: str) -> None:
             await outbox.cancel(enqueued.id)
         assert await outbox.purge(0) == 1
     assert len(server.messages()) == 3
+
+
+def test_a_watch_of_an_outbox_outlives_a_wait_that_is_given_up(client: coord.Client) -> None:
+    with coord.mailer(host="localhost") as mailer:
+        outbox = client.outbox("letters", mailer)
+        with outbox.watch() as watch:
+            assert watch.next(timeout=PATIENCE).event == "gap"
+            with pytest.raises(coord.Timeout):
+                watch.next(timeout=0.01)
+            enqueued = outbox.enqueue(Message(to="a@example.org", sender="b@example.org"))
+            event = watch.next(timeout=PATIENCE)
+            assert event.mail is not None
+            assert (event.event, event.mail.id) == ("mail", enqueued.id)
+        assert watch.closed
+        assert list(watch) == []
+        later = outbox.watch()
+        client.close()
+        assert list(later) == []
+
+
+async def test_a_cancelled_wait_for_an_outbox_loses_nothing(url: str) -> None:
+    async with await coord.aio.connect(url) as client, coord.aio.mailer(host="localhost") as mailer:
+        outbox = client.outbox("letters", mailer)
+        async with outbox.watch() as watch:
+            assert (await anext(watch)).event == "gap"
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(anext(watch), 0.01)
+            enqueued = await outbox.enqueue(Message(to="a@example.org", sender="b@example.org"))
+            event = await watch.next(timeout=PATIENCE)
+            assert event.mail is not None
+            assert (event.event, event.mail.id) == ("mail", enqueued.id)
+        assert [event async for event in watch] == []

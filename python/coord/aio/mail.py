@@ -23,18 +23,18 @@ from coord.mail import (
     Report,
     Sent,
     _counts,
-    _event,
     _mail,
     _mail_or_none,
     _report,
     _sent,
     native_mailer,
 )
+from coord.aio._watch import Watch
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Mailer", "Outbox", "Senders", "mailer"]
+__all__ = ["Mailer", "Outbox", "OutboxWatch", "Senders", "mailer"]
 
 
 def mailer(url: str = "smtp://", **options: float | str | Address) -> Mailer:
@@ -120,18 +120,20 @@ class Outbox(OutboxBase):
         count: int = await bridge().run(self._native.purge(older_than))
         return count
 
-    def watch(self) -> AsyncIterator[OutboxEvent]:
+    def watch(self) -> OutboxWatch:
         """Every change of every mail, by whatever process; the first event is a gap."""
-        return _watch(self._native.watch())
+        return OutboxWatch(self._native.watch(), f"outbox {self.name!r}")
 
     def start(self, senders: int = 1) -> Senders:
         """Starts to send; see `coord.mail.Outbox.start`."""
         return Senders(self._native.start(senders), self)
 
 
-async def _watch(watch: _native.OutboxWatch) -> AsyncIterator[OutboxEvent]:
-    while True:
-        yield _event(await bridge().run(watch.next()))
+class OutboxWatch(Watch[OutboxEvent]):
+    """The mails of an outbox as they come and change: an asynchronous iterator of `OutboxEvent`, the first a gap.
+
+    After an error of the store it goes on, with another gap.
+    """
 
 
 class Senders:
