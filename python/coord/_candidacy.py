@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, TypeVar
 from coord import _native
 from coord._errors import Closed, CoordError, Forked, LossReason
 from coord._lock import ProcessBound, _qualified
-from coord._work import _text
+from coord._work import _text, log
 
 if TYPE_CHECKING:
     from coord._election import Election, ElectionBase, Term
 
 _R = TypeVar("_R")
-
-_logger = logging.getLogger("coord")
 
 
 class CandidacyBase(ProcessBound):
@@ -155,8 +153,8 @@ def next_call(calls: _native.Feed, name: str) -> _native.Elected | None:
             calls.ready().wait()
         except (Closed, Forked):
             return None
-        except CoordError:
-            tell_trouble(name)
+        except CoordError as error:
+            tell_trouble(error, name)
             continue
         taken: tuple[_native.Elected] | None = calls.take()
         if taken is not None:
@@ -171,12 +169,12 @@ def put_away(calls: _native.Feed) -> None:
     calls.close()
 
 
-def tell_trouble(name: str) -> None:
+def tell_trouble(error: CoordError, name: str) -> None:
     """Logs what the store said no to; the campaign goes on."""
-    _logger.exception("the campaign for election %r goes on after an error", name)
+    log(logging.ERROR, "the campaign for election %r goes on after an error", name, error=error)
 
 
 def failed(elected: _native.Elected, error: BaseException, name: str) -> None:
     """Answers that the function has failed, and logs the traceback."""
-    _logger.error("a function that ran as leader of election %r has failed", name, exc_info=error)
+    log(logging.ERROR, "a function that ran as leader of election %r has failed", name, error=error)
     elected.complete(f"{type(error).__name__}: {_text(error)}")

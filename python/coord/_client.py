@@ -22,7 +22,7 @@ from coord._table import CachedTable, Table
 from coord._table_base import Document, cached_call, check_uncached
 from coord._types import LockInfo, Locks, Session, Stats, _html_table
 from coord._watch import Watch
-from coord._work import RequeueAfter, Work
+from coord._work import RequeueAfter, Work, log
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 _Listener = TypeVar("_Listener", bound=Callable[[Session], object])
 _V = TypeVar("_V")
-
-_logger = logging.getLogger("coord")
 
 
 def connect(
@@ -597,5 +595,5 @@ def _listen(changes: SessionWatch, f: Callable[[Session], object]) -> None:
     for session in changes:
         try:
             f(session)
-        except Exception:
-            _logger.exception("a listener for changes of the session failed")
+        except Exception as error:
+            log(logging.ERROR, "a listener for changes of the session failed", error=error)

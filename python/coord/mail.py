@@ -17,14 +17,14 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 # _lifetime: for what a process does at its forks and its end, also where there is no client.
 from coord import _lifetime, _native  # noqa: F401
 from coord._errors import CoordError, InvalidArgument
-from coord._types import EPOCH, MILLISECOND
+from coord._types import EPOCH, MILLISECOND, _utc
 from coord._watch import Watch
 
 if TYPE_CHECKING:
@@ -129,6 +129,12 @@ class Message:
     message_id: str | None = None
     date: datetime | None = None
 
+    def __post_init__(self) -> None:
+        # It may be sent more than once.
+        for name in ("to", "cc", "bcc", "reply_to", "attachments", "headers"):
+            if isinstance(given := getattr(self, name), Iterator):
+                setattr(self, name, list(given))
+
     def to_json(self) -> str:
         """The message in the one JSON form of all languages."""
         fields = self._fields()
@@ -191,7 +197,7 @@ def _millis(name: str, moment: datetime | None) -> int | None:
 
 
 def _moment(millis: int | None) -> datetime | None:
-    return None if millis is None else datetime.fromtimestamp(millis / 1000, timezone.utc)
+    return None if millis is None else _utc(millis)
 
 
 def _text_of(message: Message) -> str:
@@ -400,6 +406,9 @@ def _options(options: Mapping[str, object]) -> list[tuple[str, str]]:
 
 def mailer(url: str = "smtp://", **options: float | str | Address) -> Mailer:
     """A mailer for the server at this URL, without a store. No I/O: `Mailer.health` asks the server.
+
+    It starts the library's threads, as a connect does. Where processes are forked, each makes its own after the fork:
+    one that was made before, at the level of a module for example, has each of them refused everything with `Forked`.
 
     Args:
         url: `smtp://user:password@host` (with STARTTLS), `smtps://...` (with TLS from the first byte), or

@@ -219,7 +219,8 @@ impl Outbox {
         }))
     }
 
-    fn start(&self, py: Python<'_>, senders: usize) -> PyResult<Senders> {
+    fn start(&self, py: Python<'_>, senders: &Bound<'_, PyAny>) -> PyResult<Senders> {
+        let senders = usize::try_from(args::count("senders", senders)?).unwrap_or(usize::MAX);
         Ok(Senders(Ours::new(Arc::new(raised(py, self.get(py)?.start(senders))?))))
     }
 }

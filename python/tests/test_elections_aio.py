@@ -217,6 +217,20 @@ async def test_a_function_that_others_cancel_has_failed(one: aio.Client, caplog:
     assert any("has failed" in record.getMessage() and record.exc_info for record in caplog.records)
 
 
+async def test_a_log_that_fails_ends_no_candidacy(one: aio.Client, broken_log: None) -> None:
+    tokens: list[int] = []
+
+    async def lead(term: aio.Term) -> None:
+        tokens.append(term.token)
+        if len(tokens) == 1:
+            raise KeyError("mine")
+        await term.lost
+
+    async with one.election("boss").when_elected(lead, backoff=(0, 0.01)) as candidacy:
+        await aeventually(lambda: len(tokens) == 2, "it is called again")
+        assert candidacy.running
+
+
 async def test_a_candidacy_whose_task_is_cancelled_ends_with_its_function(one: aio.Client, two: aio.Client) -> None:
     entered, leave = asyncio.Event(), asyncio.Event()
 

@@ -12,6 +12,7 @@ from coord import _native
 from coord._bridge import bridge
 from coord._candidacy import CandidacyBase, ended_early, failed, put_away, tell_trouble
 from coord._errors import Closed, CoordError, Forked
+from coord._work import log
 from coord.aio._calls import called, ended, ends_loop
 
 if TYPE_CHECKING:
@@ -21,13 +22,12 @@ if TYPE_CHECKING:
 
 _R = TypeVar("_R")
 
-_logger = logging.getLogger("coord")
-
 
 class Candidacy(CandidacyBase):
     """A function that is called in every term of this client, in a task of the loop, until `close`.
 
-    It is an asynchronous context manager that closes it. It ends with its loop, too.
+    It is an asynchronous context manager that closes it. It ends with its loop, too, where that is ended by
+    `asyncio.run` or a runner, which cancel its task; close it before a bare `loop.close()`.
     """
 
     def __init__(self, native: _native.Candidacy, election: Election, f: Callable[[Term], object]) -> None:
@@ -129,7 +129,7 @@ def _tell_cancellation(error: BaseException, name: str) -> None:
     """Logs a cancellation that is not that of the task, but ends it all the same. Python 3.10 knows no difference."""
     cancelling = getattr(asyncio.current_task(), "cancelling", None)
     if isinstance(error, asyncio.CancelledError) and cancelling is not None and not cancelling():
-        _logger.warning("what a function awaited as leader of election %r was cancelled: its campaign ends", name)
+        log(logging.WARNING, "what a function awaited as leader of election %r was cancelled: its campaign ends", name)
 
 
 def _term(elected: _native.Elected, election: Election) -> Term:
@@ -145,8 +145,8 @@ async def next_call(calls: _native.Feed, name: str) -> _native.Elected | None:
             await bridge().run(calls.ready())
         except (Closed, Forked):
             return None
-        except CoordError:
-            tell_trouble(name)
+        except CoordError as error:
+            tell_trouble(error, name)
             continue
         taken: tuple[_native.Elected] | None = calls.take()
         if taken is not None:

@@ -17,7 +17,7 @@ from coord._owner import Owners
 from coord._reconciler import Keys, Mode, native_reconcile
 from coord._table_base import Document, cached_call, check_uncached
 from coord._types import LockInfo, Locks, Session
-from coord._work import RequeueAfter
+from coord._work import RequeueAfter, log
 from coord.aio._calls import called, ended, ends_loop
 from coord.aio._election import Election
 from coord.aio._lock import Held, Lock
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 _Listener = TypeVar("_Listener", bound=Callable[[Session], object])
 _V = TypeVar("_V")
-
-_logger = logging.getLogger("coord")
 
 
 async def connect(
@@ -379,4 +377,4 @@ async def _listen(changes: SessionWatch, f: Callable[[Session], object]) -> None
             continue
         if ends_loop(failure):
             return
-        _logger.error("a listener for changes of the session failed", exc_info=failure)
+        log(logging.ERROR, "a listener for changes of the session failed", error=failure)

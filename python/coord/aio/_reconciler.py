@@ -69,7 +69,8 @@ class Reconciler(ReconcilerBase):
     """Calls a function for every key of a source, and again for every key that changes, in tasks of the loop.
 
     A run that is asked to stop has its task cancelled; its key comes again. It is an asynchronous context manager that
-    closes it. It goes on until it, its client or its loop is closed, whether somebody keeps it or not.
+    closes it. It goes on until it or its client is closed, whether somebody keeps it or not, or `asyncio.run` or a
+    runner ends its loop; close it before a bare `loop.close()`.
     """
 
     def __init__(self, native: _native.Reconciler, client: Client, f: _Function, model: Model) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from coord import _native
 from coord._bridge import bridge
+from coord.aio._watch import Watch
 from coord.mail import (
     Address,
     Enqueued,
@@ -29,7 +30,6 @@ from coord.mail import (
     _sent,
     native_mailer,
 )
-from coord.aio._watch import Watch
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -38,7 +38,7 @@ __all__ = ["Mailer", "Outbox", "OutboxWatch", "Senders", "mailer"]
 
 
 def mailer(url: str = "smtp://", **options: float | str | Address) -> Mailer:
-    """A mailer for the server at this URL, without a store; see `coord.mailer`. No I/O."""
+    """A mailer for the server at this URL, without a store; see `coord.mailer`, also for forks. No I/O."""
     return Mailer(native_mailer(None, url, options))
 
 
