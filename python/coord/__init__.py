@@ -179,6 +179,8 @@ def sanitize(text: str) -> str:
 atexit.register(_native.finish)
 
 _MODULES = ("aio", "bson", "mail", "testing")
+# What annotations of other modules name: whoever evaluates them need not have imported these.
+_ANNOTATED = ("_client", "_election")
 
 # Where the rest is. It is imported when it is asked for, with what it needs of the standard library: who imports this
 # package to catch its errors, or for later, does not wait for that (Scientific Python's SPEC 1). A connect imports all
@@ -284,7 +286,7 @@ _WHERE = {
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        if name in _MODULES:
+        if name in _MODULES or name in _ANNOTATED:
             return importlib.import_module(f"coord.{name}")
         if name not in _WHERE:
             raise AttributeError(f"module 'coord' has no attribute {name!r}")

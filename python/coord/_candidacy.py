@@ -11,13 +11,14 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
+import coord
 from coord import _native
 from coord._errors import Closed, CoordError, Forked, LossReason
 from coord._lock import ProcessBound, _qualified
 from coord._work import _text, log
 
 if TYPE_CHECKING:
-    from coord._election import Election, ElectionBase, Term
+    import coord._election
 
 _R = TypeVar("_R")
 
@@ -25,7 +26,9 @@ _R = TypeVar("_R")
 class CandidacyBase(ProcessBound):
     """A function that is called in every term: what needs no waiting."""
 
-    def __init__(self, native: _native.Candidacy, election: ElectionBase, f: Callable[..., object]) -> None:
+    def __init__(
+        self, native: _native.Candidacy, election: coord._election.ElectionBase, f: Callable[..., object]
+    ) -> None:
         self._native = native
         self._calls = native.calls()
         self._name = election.name
@@ -59,7 +62,7 @@ class Candidacy(CandidacyBase):
     It is a context manager that closes it.
     """
 
-    def __init__(self, native: _native.Candidacy, election: Election, f: Callable[[Term], object]) -> None:
+    def __init__(self, native: _native.Candidacy, election: coord.Election, f: Callable[[coord.Term], object]) -> None:
         super().__init__(native, election, f)
         self._thread = threading.Thread(target=self._serve, args=(election, f), name="coord-elected", daemon=True)
         self._thread.start()
@@ -82,7 +85,7 @@ class Candidacy(CandidacyBase):
             # It has no more calls to wait for.
             self._thread.join()
 
-    def _serve(self, election: Election, f: Callable[[Term], object]) -> None:
+    def _serve(self, election: coord.Election, f: Callable[[coord.Term], object]) -> None:
         try:
             while (elected := next_call(self._calls, self._name)) is not None:
                 self._running = True
@@ -106,7 +109,7 @@ class Candidacy(CandidacyBase):
         self.close()
 
 
-def run_as_leader(native: _native.Candidacy, election: Election, f: Callable[[Term], _R]) -> _R:
+def run_as_leader(native: _native.Candidacy, election: coord.Election, f: Callable[[coord.Term], _R]) -> _R:
     """Calls a function in every term, until it returns during one."""
     calls = native.calls()
     try:
@@ -135,7 +138,7 @@ def run_as_leader(native: _native.Candidacy, election: Election, f: Callable[[Te
         put_away(calls)
 
 
-def _term(elected: _native.Elected, election: Election) -> Term:
+def _term(elected: _native.Elected, election: coord.Election) -> coord.Term:
     from coord._election import Term
 
     return Term(elected.term(), election._client, owned=False)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
+import coord
 from coord import _lifetime, _native
 from coord._election import Election
 from coord._errors import CoordError, Forked, InvalidArgument
@@ -26,8 +27,9 @@ from coord._work import RequeueAfter, Work, log
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from coord.mail import Address, Mailer, Outbox
+else:
+    # For whoever evaluates annotations.
+    Self = Any
 
 _Listener = TypeVar("_Listener", bound=Callable[[Session], object])
 _V = TypeVar("_V")
@@ -290,7 +292,7 @@ class Client(ClientBase):
         check_uncached(model, filter=filter, max_bytes=max_bytes, read_your_writes=read_your_writes)
         return Table(native, self, model)
 
-    def mailer(self, url: str = "smtp://", **options: float | str | Address) -> Mailer:
+    def mailer(self, url: str = "smtp://", **options: float | str | coord.mail.Address) -> coord.Mailer:
         """A mailer for the server at this URL; see `coord.mailer`. No I/O. It outlives the client.
 
         Raises:
@@ -301,7 +303,7 @@ class Client(ClientBase):
 
         return mail.Mailer(mail.native_mailer(self, url, options))
 
-    def outbox(self, name: str, mailer: Mailer, **options: float | str) -> Outbox:
+    def outbox(self, name: str, mailer: coord.Mailer, **options: float | str) -> coord.Outbox:
         """The outbox of this name, whose mails go through this mailer. No I/O; nothing is sent before `Outbox.start`.
 
         Args:

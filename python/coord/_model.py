@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from coord._errors import CorruptState
 
-Model: TypeAlias = "type[Any] | None"
+Model: TypeAlias = type[Any] | None
 
 
 def check_model(model: Model) -> None:

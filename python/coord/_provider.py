@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+import coord
 from coord import _lifetime, _native
 from coord._errors import CoordError, LossReason
 from coord._lock import ProcessBound, _qualified, also_failed
 from coord._watch import Watch
 
 if TYPE_CHECKING:
-    from coord._client import Client, ClientBase
+    import coord._client
 
 
 class ProviderEventKind(str, enum.Enum):
@@ -50,7 +51,7 @@ class ProviderEvent:
 class ProviderBase(ProcessBound):
     """A service that this client provides: what needs no waiting."""
 
-    def __init__(self, native: _native.Provider, client: ClientBase) -> None:
+    def __init__(self, native: _native.Provider, client: coord._client.ClientBase) -> None:
         self._native = native
         self._client = client
         self._service = native.service()
@@ -99,7 +100,7 @@ class Provider(ProviderBase):
     It must be kept: one that is garbage-collected is withdrawn in the background, with a `ResourceWarning`.
     """
 
-    def __init__(self, native: _native.Provider, client: Client) -> None:
+    def __init__(self, native: _native.Provider, client: coord.Client) -> None:
         super().__init__(native, client)
         self._events = ProviderEvents(native.events(), self._service)
 

@@ -21,6 +21,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import coord
+
 # _lifetime: for what a process does at its forks and its end, also where there is no client.
 from coord import _lifetime, _native  # noqa: F401
 from coord._errors import CoordError, InvalidArgument
@@ -30,7 +32,10 @@ from coord._watch import Watch
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from coord._client import ClientBase
+    import coord._client
+else:
+    # For whoever evaluates annotations.
+    Self = Any
 
 __all__ = [
     "Address",
@@ -428,12 +433,14 @@ def mailer(url: str = "smtp://", **options: float | str | Address) -> Mailer:
     return Mailer(native_mailer(None, url, options))
 
 
-def native_mailer(client: ClientBase | None, url: str, options: Mapping[str, object]) -> _native.Mailer:
+def native_mailer(client: coord._client.ClientBase | None, url: str, options: Mapping[str, object]) -> _native.Mailer:
     """Makes a mailer of the native module."""
     return _native.mailer(None if client is None else client._native, url, _options(options))
 
 
-def native_outbox(client: ClientBase, name: str, mailer: MailerBase, options: Mapping[str, object]) -> _native.Outbox:
+def native_outbox(
+    client: coord._client.ClientBase, name: str, mailer: MailerBase, options: Mapping[str, object]
+) -> _native.Outbox:
     """Makes an outbox of the native module."""
     return _native.outbox(client._native, name, mailer._native, _options(options))
 
@@ -522,7 +529,7 @@ def _batch(batch: _native.Batch) -> Iterator[Sent]:
 class OutboxBase:
     """An outbox: what needs no waiting."""
 
-    def __init__(self, native: _native.Outbox, client: ClientBase, mailer: MailerBase) -> None:
+    def __init__(self, native: _native.Outbox, client: coord._client.ClientBase, mailer: MailerBase) -> None:
         self._native = native
         self._client = client
         self._mailer = mailer

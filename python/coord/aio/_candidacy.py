@@ -6,8 +6,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import coord
 from coord import _native
 from coord._bridge import bridge
 from coord._candidacy import CandidacyBase, ended_early, failed, put_away, tell_trouble
@@ -17,8 +18,9 @@ from coord.aio._calls import called, ended, ends_loop
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from coord.aio._election import Election, Term
+else:
+    # For whoever evaluates annotations.
+    Self = Any
 
 _R = TypeVar("_R")
 
@@ -30,7 +32,9 @@ class Candidacy(CandidacyBase):
     `asyncio.run` or a runner, which cancel its task; close it before a bare `loop.close()`.
     """
 
-    def __init__(self, native: _native.Candidacy, election: Election, f: Callable[[Term], object]) -> None:
+    def __init__(
+        self, native: _native.Candidacy, election: coord.aio.Election, f: Callable[[coord.aio.Term], object]
+    ) -> None:
         super().__init__(native, election, f)
         self._call: asyncio.Task[object] | None = None
         self._task = election._client._keep(self._serve(election, f))
@@ -54,7 +58,7 @@ class Candidacy(CandidacyBase):
                 # It has no more calls to wait for.
                 await asyncio.wait([self._task])
 
-    async def _serve(self, election: Election, f: Callable[[Term], object]) -> None:
+    async def _serve(self, election: coord.aio.Election, f: Callable[[coord.aio.Term], object]) -> None:
         try:
             while (elected := await next_call(self._calls, self._name)) is not None:
                 self._running = True
@@ -79,7 +83,7 @@ class Candidacy(CandidacyBase):
             put_away(self._calls)
             self._ended = True
 
-    async def _lead(self, f: Callable[[Term], object], term: Term) -> object:
+    async def _lead(self, f: Callable[[coord.aio.Term], object], term: coord.aio.Term) -> object:
         self._call = asyncio.current_task()
         try:
             return await called(f, term)
@@ -95,7 +99,9 @@ class Candidacy(CandidacyBase):
         await self.close()
 
 
-async def run_as_leader(native: _native.Candidacy, election: Election, f: Callable[[Term], Awaitable[_R]]) -> _R:
+async def run_as_leader(
+    native: _native.Candidacy, election: coord.aio.Election, f: Callable[[coord.aio.Term], Awaitable[_R]]
+) -> _R:
     """Awaits a function in every term, until it returns during one."""
     calls = native.calls()
     try:
@@ -132,7 +138,7 @@ def _tell_cancellation(error: BaseException, name: str) -> None:
         log(logging.WARNING, "what a function awaited as leader of election %r was cancelled: its campaign ends", name)
 
 
-def _term(elected: _native.Elected, election: Election) -> Term:
+def _term(elected: _native.Elected, election: coord.aio.Election) -> coord.aio.Term:
     from coord.aio._election import Term
 
     return Term(elected.term(), election._client, owned=False)

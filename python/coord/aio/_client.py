@@ -32,6 +32,9 @@ from coord.mail import Address, native_mailer, native_outbox
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+else:
+    # For whoever evaluates annotations.
+    Self = Any
 
 _Listener = TypeVar("_Listener", bound=Callable[[Session], object])
 _V = TypeVar("_V")

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from coord import _native
 from coord._bridge import bridge
@@ -33,6 +33,9 @@ from coord.mail import (
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+else:
+    # For whoever evaluates annotations.
+    Self = Any
 
 __all__ = ["Mailer", "Outbox", "OutboxWatch", "Senders", "mailer"]
 
