@@ -10,8 +10,10 @@ default/default/a
 
 from __future__ import annotations
 
+import atexit
 import importlib
 
+from coord import _native
 from coord._errors import (
     AlreadyExists,
     Cancelled,
@@ -169,12 +171,16 @@ def sanitize(text: str) -> str:
     >>> coord.sanitize("Ärger im Büro")
     'x-rger-im-B-ro-d58570e7e5723bde'
     """
-    from coord import _native
-
     return _native.sanitize(text)
 
 
+# Handlers run last come, first served: all that are registered from now on run before it, and may wait for threads that
+# use coord.
+atexit.register(_native.finish)
+
 _MODULES = ("aio", "bson", "mail", "testing")
+# What annotations of other modules name: whoever evaluates them need not have imported these.
+_ANNOTATED = ("_client", "_election")
 
 # Where the rest is. It is imported when it is asked for, with what it needs of the standard library: who imports this
 # package to catch its errors, or for later, does not wait for that (Scientific Python's SPEC 1). A connect imports all
@@ -280,7 +286,7 @@ _WHERE = {
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        if name in _MODULES:
+        if name in _MODULES or name in _ANNOTATED:
             return importlib.import_module(f"coord.{name}")
         if name not in _WHERE:
             raise AttributeError(f"module 'coord' has no attribute {name!r}")

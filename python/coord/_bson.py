@@ -15,6 +15,9 @@ from coord._types import EPOCH, MILLISECOND
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+else:
+    # For whoever evaluates annotations.
+    Self = Any
 
 
 class Int64(int):

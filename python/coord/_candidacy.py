@@ -11,23 +11,24 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
+import coord
 from coord import _native
 from coord._errors import Closed, CoordError, Forked, LossReason
 from coord._lock import ProcessBound, _qualified
-from coord._work import _text
+from coord._work import _text, log
 
 if TYPE_CHECKING:
-    from coord._election import Election, ElectionBase, Term
+    import coord._election
 
 _R = TypeVar("_R")
-
-_logger = logging.getLogger("coord")
 
 
 class CandidacyBase(ProcessBound):
     """A function that is called in every term: what needs no waiting."""
 
-    def __init__(self, native: _native.Candidacy, election: ElectionBase, f: Callable[..., object]) -> None:
+    def __init__(
+        self, native: _native.Candidacy, election: coord._election.ElectionBase, f: Callable[..., object]
+    ) -> None:
         self._native = native
         self._calls = native.calls()
         self._name = election.name
@@ -61,7 +62,7 @@ class Candidacy(CandidacyBase):
     It is a context manager that closes it.
     """
 
-    def __init__(self, native: _native.Candidacy, election: Election, f: Callable[[Term], object]) -> None:
+    def __init__(self, native: _native.Candidacy, election: coord.Election, f: Callable[[coord.Term], object]) -> None:
         super().__init__(native, election, f)
         self._thread = threading.Thread(target=self._serve, args=(election, f), name="coord-elected", daemon=True)
         self._thread.start()
@@ -84,7 +85,7 @@ class Candidacy(CandidacyBase):
             # It has no more calls to wait for.
             self._thread.join()
 
-    def _serve(self, election: Election, f: Callable[[Term], object]) -> None:
+    def _serve(self, election: coord.Election, f: Callable[[coord.Term], object]) -> None:
         try:
             while (elected := next_call(self._calls, self._name)) is not None:
                 self._running = True
@@ -108,7 +109,7 @@ class Candidacy(CandidacyBase):
         self.close()
 
 
-def run_as_leader(native: _native.Candidacy, election: Election, f: Callable[[Term], _R]) -> _R:
+def run_as_leader(native: _native.Candidacy, election: coord.Election, f: Callable[[coord.Term], _R]) -> _R:
     """Calls a function in every term, until it returns during one."""
     calls = native.calls()
     try:
@@ -137,7 +138,7 @@ def run_as_leader(native: _native.Candidacy, election: Election, f: Callable[[Te
         put_away(calls)
 
 
-def _term(elected: _native.Elected, election: Election) -> Term:
+def _term(elected: _native.Elected, election: coord.Election) -> coord.Term:
     from coord._election import Term
 
     return Term(elected.term(), election._client, owned=False)
@@ -155,8 +156,8 @@ def next_call(calls: _native.Feed, name: str) -> _native.Elected | None:
             calls.ready().wait()
         except (Closed, Forked):
             return None
-        except CoordError:
-            tell_trouble(name)
+        except CoordError as error:
+            tell_trouble(error, name)
             continue
         taken: tuple[_native.Elected] | None = calls.take()
         if taken is not None:
@@ -171,12 +172,12 @@ def put_away(calls: _native.Feed) -> None:
     calls.close()
 
 
-def tell_trouble(name: str) -> None:
+def tell_trouble(error: CoordError, name: str) -> None:
     """Logs what the store said no to; the campaign goes on."""
-    _logger.exception("the campaign for election %r goes on after an error", name)
+    log(logging.ERROR, "the campaign for election %r goes on after an error", name, error=error)
 
 
 def failed(elected: _native.Elected, error: BaseException, name: str) -> None:
     """Answers that the function has failed, and logs the traceback."""
-    _logger.error("a function that ran as leader of election %r has failed", name, exc_info=error)
+    log(logging.ERROR, "a function that ran as leader of election %r has failed", name, error=error)
     elected.complete(f"{type(error).__name__}: {_text(error)}")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
+import coord
 from coord import _lifetime, _native
 from coord._election import Election
 from coord._errors import CoordError, Forked, InvalidArgument
@@ -22,17 +23,16 @@ from coord._table import CachedTable, Table
 from coord._table_base import Document, cached_call, check_uncached
 from coord._types import LockInfo, Locks, Session, Stats, _html_table
 from coord._watch import Watch
-from coord._work import RequeueAfter, Work
+from coord._work import RequeueAfter, Work, log
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from coord.mail import Address, Mailer, Outbox
+else:
+    # For whoever evaluates annotations.
+    Self = Any
 
 _Listener = TypeVar("_Listener", bound=Callable[[Session], object])
 _V = TypeVar("_V")
-
-_logger = logging.getLogger("coord")
 
 
 def connect(
@@ -186,7 +186,7 @@ class ClientBase(ProcessBound):
         if hasattr(self, "_holds") and not _forked() and not self._native.is_closed():
             text = f"{self!r} was never closed; it is closed now"
             # Before the warning, which may be an error; and explicitly, since a listener may keep the native client.
-            _native.Queue().start(0, self._native.close(None))
+            _lifetime.forgotten(self._native.close(None), self._native)
             warnings.warn(text, ResourceWarning, stacklevel=1, source=self)
 
 
@@ -293,7 +293,7 @@ class Client(ClientBase):
         check_uncached(model, filter=filter, max_bytes=max_bytes, read_your_writes=read_your_writes)
         return Table(native, self, model)
 
-    def mailer(self, url: str = "smtp://", **options: float | str | Address) -> Mailer:
+    def mailer(self, url: str = "smtp://", **options: float | str | coord.mail.Address) -> coord.Mailer:
         """A mailer for the server at this URL; see `coord.mailer`. No I/O. It outlives the client.
 
         Raises:
@@ -304,7 +304,7 @@ class Client(ClientBase):
 
         return mail.Mailer(mail.native_mailer(self, url, options))
 
-    def outbox(self, name: str, mailer: Mailer, **options: float | str) -> Outbox:
+    def outbox(self, name: str, mailer: coord.Mailer, **options: float | str) -> coord.Outbox:
         """The outbox of this name, whose mails go through this mailer. No I/O; nothing is sent before `Outbox.start`.
 
         Args:
@@ -601,5 +601,5 @@ def _listen(changes: SessionWatch, f: Callable[[Session], object]) -> None:
     for session in changes:
         try:
             f(session)
-        except Exception:
-            _logger.exception("a listener for changes of the session failed")
+        except Exception as error:
+            log(logging.ERROR, "a listener for changes of the session failed", error=error)

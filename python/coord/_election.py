@@ -8,16 +8,17 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar, overload
 
+import coord
 from coord import _native
 from coord._candidacy import Candidacy, run_as_leader
 from coord._errors import CoordError
 from coord._lock import GrantBase, Loss, ProcessBound, _qualified, also_failed
+from coord._native import Term as NativeTerm
 from coord._types import _html_table, _utc, _who
 from coord._watch import Watch
 
 if TYPE_CHECKING:
-    from coord._client import Client, ClientBase
-    from coord._native import Term as NativeTerm
+    import coord._client
 
 _R = TypeVar("_R")
 
@@ -90,7 +91,7 @@ class TermBase(GrantBase):
     _native: NativeTerm
     _ended = "resigned"
 
-    def __init__(self, native: NativeTerm, client: ClientBase, owned: bool = True) -> None:
+    def __init__(self, native: NativeTerm, client: coord._client.ClientBase, owned: bool = True) -> None:
         super().__init__(native, client)
         # A term with which a function is called is given back by the candidacy, not with the last reference to this.
         self._owned = owned
@@ -135,7 +136,7 @@ class Term(TermBase):
     default/default/boss 10.0.0.1:80 False
     """
 
-    def __init__(self, native: NativeTerm, client: ClientBase, owned: bool = True) -> None:
+    def __init__(self, native: NativeTerm, client: coord._client.ClientBase, owned: bool = True) -> None:
         super().__init__(native, client, owned)
         self._lost = Loss(native.lost())
 
@@ -223,7 +224,7 @@ class LeaderWatch(Watch["Leader | None"]):
 class ElectionBase(ProcessBound):
     """An election by its name: what needs no waiting."""
 
-    def __init__(self, native: _native.Election, client: ClientBase) -> None:
+    def __init__(self, native: _native.Election, client: coord._client.ClientBase) -> None:
         self._native = native
         self._client = client
         self._name = native.name()
@@ -251,7 +252,7 @@ class ElectionBase(ProcessBound):
 class Election(ElectionBase):
     """An election by its name. Nobody is a candidate before it campaigns."""
 
-    _client: Client
+    _client: coord.Client
 
     def campaign(self, value: str = "", *, priority: int = 0, timeout: float | None = None) -> Term:
         """Waits until this client leads. Ctrl-C ends the wait.

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import enum
 
+import coord
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, ClassVar
-
-    from coord._types import Holder
+    from typing import ClassVar
 
 
 class LossReason(enum.IntEnum):
@@ -50,7 +50,7 @@ class CoordError(Exception):
     name: str = "Unknown"
     retryable: bool = False
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), self.args, self.__dict__
 
 
@@ -113,7 +113,7 @@ class Timeout(CoordError, TimeoutError):
     code = 200
     name = "Timeout"
     retryable = True
-    holder: Holder | None = None
+    holder: coord.Holder | None = None
 
 
 class Cancelled(CoordError):
@@ -133,7 +133,7 @@ class Contended(CoordError):
     code = 202
     name = "Contended"
     retryable = True
-    holder: Holder | None = None
+    holder: coord.Holder | None = None
 
 
 class QueueFull(CoordError):
@@ -247,7 +247,9 @@ class _ByCode:
     }
 
 
-def _from_core(code: int, message: str, holder: Holder | None, reason: int | None, cause: str | None) -> CoordError:
+def _from_core(
+    code: int, message: str, holder: coord.Holder | None, reason: int | None, cause: str | None
+) -> CoordError:
     """The exception for an error of the core."""
     error = _ByCode.classes.get(code, CoordError)(message)
     if type(error).code != code:

@@ -8,16 +8,17 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
-from coord import _native
+import coord
+from coord import _lifetime, _native
 from coord._errors import CoordError, LossReason, Lost, Timeout, _note
-from coord._native import Queue, forked
+from coord._native import Fence as NativeFence
+from coord._native import Held as NativeHeld
+from coord._native import Term as NativeTerm
+from coord._native import forked
 from coord._types import LockInfo
 
 if TYPE_CHECKING:
-    from coord._client import Client, ClientBase
-    from coord._native import Fence as NativeFence
-    from coord._native import Held as NativeHeld
-    from coord._native import Term as NativeTerm
+    import coord._client
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -59,7 +60,7 @@ class GrantBase(ProcessBound):
 
     _native: NativeHeld | NativeTerm
 
-    def __init__(self, native: NativeHeld | NativeTerm, client: ClientBase) -> None:
+    def __init__(self, native: NativeHeld | NativeTerm, client: coord._client.ClientBase) -> None:
         self._native = native
         self._client = client
         self._name = native.name()
@@ -103,7 +104,7 @@ class GrantBase(ProcessBound):
         if hasattr(self, "_token") and not _forked() and self._is_open():
             text = f"{self!r} was never {self._ended}; it is {self._ended} now"
             # Before the warning, which may be an error, and is kept together with this by whoever collects warnings.
-            Queue().start(0, self._native.give_back())
+            _lifetime.forgotten(self._native.give_back(), self._client._native)
             warnings.warn(text, ResourceWarning, stacklevel=1, source=self)
 
 
@@ -112,7 +113,7 @@ class HeldBase(GrantBase):
 
     _native: NativeHeld
 
-    def __init__(self, native: NativeHeld, client: ClientBase) -> None:
+    def __init__(self, native: NativeHeld, client: coord._client.ClientBase) -> None:
         super().__init__(native, client)
         client._track(self)
 
@@ -139,7 +140,7 @@ class HeldBase(GrantBase):
 class LockBase(ProcessBound):
     """A lock by its name: what needs no waiting."""
 
-    def __init__(self, native: _native.Lock, client: ClientBase) -> None:
+    def __init__(self, native: _native.Lock, client: coord._client.ClientBase) -> None:
         self._native = native
         self._client = client
         self._name = native.name()
@@ -188,7 +189,7 @@ class Held(HeldBase):
     default/default/a True False
     """
 
-    def __init__(self, native: _native.Held, client: Client) -> None:
+    def __init__(self, native: _native.Held, client: coord.Client) -> None:
         super().__init__(native, client)
         self._lost = Loss(native.lost())
 
@@ -243,7 +244,7 @@ class Lock(LockBase):
     It is not re-entrant: a second acquire by the same client waits like anyone's.
     """
 
-    _client: Client
+    _client: coord.Client
 
     def acquire(self, timeout: float | None = None) -> Held:
         """Acquires the lock; waits in line, also through outages of the store. Ctrl-C ends the wait.

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from coord._errors import CorruptState
 
-Model: TypeAlias = "type[Any] | None"
+Model: TypeAlias = type[Any] | None
 
 
 def check_model(model: Model) -> None:
@@ -120,7 +120,12 @@ def _value(value: Any, kind: Any, path: str) -> Any:
         return float(value)
     if hasattr(kind, "model_validate"):
         return kind.model_validate(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
+    try:
+        is_one = isinstance(value, kind) and not (isinstance(value, bool) and kind is int)
+    except TypeError:
+        # A class that does not tell what its instances are: a TypedDict, most protocols.
+        return value
+    if not is_one:
         raise TypeError(f"{_at(path)} is of the type {kind.__name__}, not {value!r}")
     return value
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from coord import _native
+import coord
+from coord import _lifetime, _native
 from coord._errors import CoordError, LossReason
 from coord._lock import ProcessBound, _qualified, also_failed
 from coord._watch import Watch
 
 if TYPE_CHECKING:
-    from coord._client import Client, ClientBase
+    import coord._client
 
 
 class ProviderEventKind(str, enum.Enum):
@@ -50,7 +51,7 @@ class ProviderEvent:
 class ProviderBase(ProcessBound):
     """A service that this client provides: what needs no waiting."""
 
-    def __init__(self, native: _native.Provider, client: ClientBase) -> None:
+    def __init__(self, native: _native.Provider, client: coord._client.ClientBase) -> None:
         self._native = native
         self._client = client
         self._service = native.service()
@@ -89,7 +90,7 @@ class ProviderBase(ProcessBound):
         if hasattr(self, "_instance_id") and not _forked() and not self.closed and not self._client.closed:
             text = f"{self!r} was never closed; it is withdrawn now"
             # Before the warning, which may be an error, and is kept together with this by whoever collects warnings.
-            _native.Queue().start(0, self._native.close())
+            _lifetime.forgotten(self._native.close(), self._client._native)
             warnings.warn(text, ResourceWarning, stacklevel=1, source=self)
 
 
@@ -99,7 +100,7 @@ class Provider(ProviderBase):
     It must be kept: one that is garbage-collected is withdrawn in the background, with a `ResourceWarning`.
     """
 
-    def __init__(self, native: _native.Provider, client: Client) -> None:
+    def __init__(self, native: _native.Provider, client: coord.Client) -> None:
         super().__init__(native, client)
         self._events = ProviderEvents(native.events(), self._service)
 

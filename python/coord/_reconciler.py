@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+import coord
 from coord import _lifetime, _native
 from coord._errors import Closed, CoordError, Forked, Timeout
 from coord._lock import ProcessBound, _qualified, also_failed
@@ -22,7 +23,7 @@ from coord._types import _html_table
 from coord._work import RequeueAfter, Run, Work, _text
 
 if TYPE_CHECKING:
-    from coord._client import ClientBase
+    import coord._client
 
 Mode: TypeAlias = Literal["all", "leader", "sharded"]
 
@@ -73,7 +74,7 @@ class Source(ProcessBound):
         return f"<{_qualified(self)} {self._what}>"
 
 
-Keys: TypeAlias = "TableBase[Any] | tuple[TableBase[Any], Document | None] | Source"
+Keys: TypeAlias = TableBase[Any] | tuple[TableBase[Any], Document | None] | Source
 """Where keys come from: the documents of a table, those of it that match a filter, or something else."""
 
 
@@ -150,7 +151,9 @@ class ParkedKeys(list[ParkedKey]):
 class ReconcilerBase(ProcessBound):
     """Calls for every key that changes: what needs no waiting."""
 
-    def __init__(self, native: _native.Reconciler, client: ClientBase, f: Callable[..., object], model: Model) -> None:
+    def __init__(
+        self, native: _native.Reconciler, client: coord._client.ClientBase, f: Callable[..., object], model: Model
+    ) -> None:
         self._native = native
         self._client = client
         self._model = model
@@ -282,7 +285,7 @@ class Reconciler(ReconcilerBase):
     def __init__(
         self,
         native: _native.Reconciler,
-        client: ClientBase,
+        client: coord._client.ClientBase,
         f: Callable[[Work], RequeueAfter | None],
         model: Model,
         workers: int,
@@ -421,7 +424,7 @@ def check_sync(f: Callable[..., object]) -> None:
 
 
 def native_reconcile(
-    client: ClientBase,
+    client: coord._client.ClientBase,
     name: str,
     source: Keys,
     workers: int,

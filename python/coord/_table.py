@@ -25,6 +25,9 @@ from coord._table_watch import Cursor, TableLog, TableWatch
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+else:
+    # For whoever evaluates annotations.
+    Self = Any
 
 _V = TypeVar("_V")
 

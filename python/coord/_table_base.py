@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
+import coord
 from coord import _native
 from coord._errors import CoordError, InvalidArgument
 from coord._lock import ProcessBound, _qualified
@@ -14,9 +16,7 @@ from coord._table_types import Found, Stored, Written
 from coord._types import EPOCH, MILLISECOND, _html_table
 
 if TYPE_CHECKING:
-    import uuid
-
-    from coord._client import ClientBase
+    import coord._client
 
 _V = TypeVar("_V")
 
@@ -34,13 +34,13 @@ class Fencing(Protocol):
     def _fence(self) -> _native.Fence: ...
 
 
-Key: TypeAlias = "str | int | bytes | datetime | uuid.UUID | Mapping[str, Any] | _ObjectId"
+Key: TypeAlias = str | int | bytes | datetime | uuid.UUID | Mapping[str, Any] | _ObjectId
 """What can be a key. A mapping is a compound key, in which the order of the fields counts."""
 
-Document: TypeAlias = "Mapping[str, Any]"
-Update: TypeAlias = "Mapping[str, Any] | Sequence[Mapping[str, Any]]"
-Sort: TypeAlias = "str | Mapping[str, int] | Sequence[tuple[str, int]]"
-Projection: TypeAlias = "Mapping[str, Any] | Iterable[str]"
+Document: TypeAlias = Mapping[str, Any]
+Update: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+Sort: TypeAlias = str | Mapping[str, int] | Sequence[tuple[str, int]]
+Projection: TypeAlias = Mapping[str, Any] | Iterable[str]
 
 
 def _unconditional() -> Any:
@@ -54,7 +54,7 @@ ANY_REVISION: Any = _unconditional()
 class TableBase(ProcessBound, Generic[_V]):
     """A table: what needs no waiting, and what the calls ask of the native module."""
 
-    def __init__(self, native: _native.Table, client: ClientBase, model: Model) -> None:
+    def __init__(self, native: _native.Table, client: coord._client.ClientBase, model: Model) -> None:
         self._native = native
         self._writer: _native.Table | _native.CachedTable = native
         self._client = client
@@ -132,7 +132,7 @@ class TableBase(ProcessBound, Generic[_V]):
 class CachedBase(TableBase[_V]):
     """A table with a copy in memory: what needs no waiting."""
 
-    def __init__(self, native: _native.CachedTable, client: ClientBase, model: Model) -> None:
+    def __init__(self, native: _native.CachedTable, client: coord._client.ClientBase, model: Model) -> None:
         super().__init__(native.table(), client, model)
         self._writer = self._cached = native
 

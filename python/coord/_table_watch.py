@@ -19,6 +19,9 @@ from coord._work import _text
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+else:
+    # For whoever evaluates annotations.
+    Self = Any
 
 _T = TypeVar("_T")
 _V = TypeVar("_V")

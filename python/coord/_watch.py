@@ -15,6 +15,9 @@ from coord._lock import ProcessBound, _qualified
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+else:
+    # For whoever evaluates annotations.
+    Self = Any
 
 _T = TypeVar("_T")
 

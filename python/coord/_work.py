@@ -288,15 +288,19 @@ class Run:
 
     def _log(self, level: int, what: str, error: BaseException | None = None) -> None:
         text = "the run of %r by the reconciler %r %s (attempt %d)"
-        try:
-            _logger.log(level, text, self._work.key, self._reconciler, what, self._work.attempt, exc_info=error)
-        except Exception:
-            # A filter of the user's that fails must not end the worker.
-            traceback.print_exc()
+        log(level, text, self._work.key, self._reconciler, what, self._work.attempt, error=error)
 
 
 _UNCOUNTED = (Fenced, NotHeld, Closed, Forked)
 """Why an answer that is one is not taken."""
+
+
+def log(level: int, text: str, *arguments: object, error: BaseException | None = None) -> None:
+    """Logs from what must go on: a filter of the user's that fails must not end it."""
+    try:
+        _logger.log(level, text, *arguments, exc_info=error)
+    except Exception:
+        traceback.print_exc()
 
 
 def _text(error: BaseException | str) -> str:

@@ -17,19 +17,25 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+
+import coord
 
 # _lifetime: for what a process does at its forks and its end, also where there is no client.
 from coord import _lifetime, _native  # noqa: F401
 from coord._errors import CoordError, InvalidArgument
-from coord._types import EPOCH, MILLISECOND
+from coord._types import EPOCH, MILLISECOND, _utc
+from coord._watch import Watch
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from coord._client import ClientBase
+    import coord._client
+else:
+    # For whoever evaluates annotations.
+    Self = Any
 
 __all__ = [
     "Address",
@@ -41,6 +47,7 @@ __all__ = [
     "Message",
     "Outbox",
     "OutboxEvent",
+    "OutboxWatch",
     "Recipient",
     "RecipientStatus",
     "Report",
@@ -127,6 +134,12 @@ class Message:
     message_id: str | None = None
     date: datetime | None = None
 
+    def __post_init__(self) -> None:
+        # It may be sent more than once.
+        for name in ("to", "cc", "bcc", "reply_to", "attachments", "headers"):
+            if isinstance(given := getattr(self, name), Iterator):
+                setattr(self, name, list(given))
+
     def to_json(self) -> str:
         """The message in the one JSON form of all languages."""
         fields = self._fields()
@@ -189,7 +202,7 @@ def _millis(name: str, moment: datetime | None) -> int | None:
 
 
 def _moment(millis: int | None) -> datetime | None:
-    return None if millis is None else datetime.fromtimestamp(millis / 1000, timezone.utc)
+    return None if millis is None else _utc(millis)
 
 
 def _text_of(message: Message) -> str:
@@ -399,6 +412,9 @@ def _options(options: Mapping[str, object]) -> list[tuple[str, str]]:
 def mailer(url: str = "smtp://", **options: float | str | Address) -> Mailer:
     """A mailer for the server at this URL, without a store. No I/O: `Mailer.health` asks the server.
 
+    It starts the library's threads, as a connect does. Where processes are forked, each makes its own after the fork:
+    one that was made before, at the level of a module for example, has each of them refused everything with `Forked`.
+
     Args:
         url: `smtp://user:password@host` (with STARTTLS), `smtps://...` (with TLS from the first byte), or
             `smtp://host?tls=none` (in clear).
@@ -417,12 +433,14 @@ def mailer(url: str = "smtp://", **options: float | str | Address) -> Mailer:
     return Mailer(native_mailer(None, url, options))
 
 
-def native_mailer(client: ClientBase | None, url: str, options: Mapping[str, object]) -> _native.Mailer:
+def native_mailer(client: coord._client.ClientBase | None, url: str, options: Mapping[str, object]) -> _native.Mailer:
     """Makes a mailer of the native module."""
     return _native.mailer(None if client is None else client._native, url, _options(options))
 
 
-def native_outbox(client: ClientBase, name: str, mailer: MailerBase, options: Mapping[str, object]) -> _native.Outbox:
+def native_outbox(
+    client: coord._client.ClientBase, name: str, mailer: MailerBase, options: Mapping[str, object]
+) -> _native.Outbox:
     """Makes an outbox of the native module."""
     return _native.outbox(client._native, name, mailer._native, _options(options))
 
@@ -511,7 +529,7 @@ def _batch(batch: _native.Batch) -> Iterator[Sent]:
 class OutboxBase:
     """An outbox: what needs no waiting."""
 
-    def __init__(self, native: _native.Outbox, client: ClientBase, mailer: MailerBase) -> None:
+    def __init__(self, native: _native.Outbox, client: coord._client.ClientBase, mailer: MailerBase) -> None:
         self._native = native
         self._client = client
         self._mailer = mailer
@@ -612,9 +630,9 @@ class Outbox(OutboxBase):
         count: int = self._native.purge(older_than).wait()
         return count
 
-    def watch(self) -> Iterator[OutboxEvent]:
+    def watch(self) -> OutboxWatch:
         """Every change of every mail, by whatever process; the first event is a gap."""
-        return _watch(self._native.watch())
+        return OutboxWatch(self._native.watch(), f"outbox {self.name!r}")
 
     def start(self, senders: int = 1) -> Senders:
         """Starts to send, up to so many mails at a time, from 1 to 32.
@@ -631,9 +649,11 @@ class Outbox(OutboxBase):
         return Senders(self._native.start(senders), self)
 
 
-def _watch(watch: _native.OutboxWatch) -> Iterator[OutboxEvent]:
-    while True:
-        yield _event(watch.next().wait())
+class OutboxWatch(Watch[OutboxEvent]):
+    """The mails of an outbox as they come and change: an iterator of `OutboxEvent`, of which the first is a gap.
+
+    After an error of the store it goes on, with another gap.
+    """
 
 
 class Senders:

@@ -19,11 +19,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import coord
 from coord._lock import ProcessBound
 from coord._types import _utc
 
 if TYPE_CHECKING:
-    from coord._client import ClientBase
+    import coord._client
 
 __all__ = ["Control"]
 
@@ -38,7 +39,7 @@ class ControlBase(ProcessBound):
         Unsupported: It is no store in memory.
     """
 
-    def __init__(self, client: ClientBase) -> None:
+    def __init__(self, client: coord._client.ClientBase) -> None:
         self._native = client._native.control()
 
     def jump(self, seconds: float) -> None:

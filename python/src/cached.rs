@@ -5,7 +5,6 @@ use std::sync::{Mutex, PoisonError};
 use coord_core::error::{Error, Result};
 use coord_core::table::{CachedTable as CoreCached, Position};
 use pyo3::prelude::*;
-use tokio::task::block_in_place;
 
 use crate::answer::Answer;
 use crate::args;
@@ -59,7 +58,7 @@ impl CachedTable {
         Ok(Call::new(async move { cached.get_fresh(key).await.map(stored) }))
     }
 
-    /// Describes looking at every document, which must hold up neither an event loop nor the runtime.
+    /// Describes looking at every document.
     fn find(
         &self,
         py: Python<'_>,
@@ -71,13 +70,13 @@ impl CachedTable {
     ) -> PyResult<Call> {
         let (cached, filter) = (self.get(py)?, lowered::filter(filter)?);
         let options = find_options(py, sort, skip, limit, projection)?;
-        Ok(Call::new(async move { block_in_place(|| cached.find(filter, options)).map(found) }))
+        Ok(Call::computing(move || cached.find(filter, options).map(found)))
     }
 
     /// Describes the same, without taking them.
     fn count(&self, py: Python<'_>, filter: Option<&Bound<'_, PyAny>>) -> PyResult<Call> {
         let (cached, filter) = (self.get(py)?, lowered::filter(filter)?);
-        Ok(Call::new(async move { block_in_place(|| cached.count(filter)).map(counted) }))
+        Ok(Call::computing(move || cached.count(filter).map(counted)))
     }
 
     #[allow(clippy::too_many_arguments, reason = "each is one of Python's")]

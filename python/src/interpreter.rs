@@ -80,7 +80,8 @@ pub(crate) fn detached<T: Send>(py: Python<'_>, wait: impl Send + FnOnce() -> T)
     })
 }
 
-/// The last call before the interpreter ends, on its main thread: from now on no other thread comes inside.
+/// The last call before the interpreter ends, on its main thread: from now on no other thread comes inside. Nothing that
+/// waits for other threads may follow, so this is the first handler that `import coord` registers, and runs as its last.
 #[pyfunction]
 pub(crate) fn finish(py: Python<'_>) {
     FINISHER.get_or_init(|| thread::current().id());

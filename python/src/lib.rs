@@ -80,7 +80,7 @@ mod _native {
     #[pymodule_export]
     use crate::lowered::{decimal128, decimal128_text};
     #[pymodule_export]
-    use crate::mail::{Batch, Mailer, Outbox, OutboxWatch, Senders, mailer, outbox};
+    use crate::mail::{Batch, Mailer, Outbox, Senders, mailer, outbox};
     #[pymodule_export]
     use crate::observer::Observer;
     #[pymodule_export]

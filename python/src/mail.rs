@@ -6,16 +6,17 @@ use std::time::Duration;
 use coord_core::error::Result;
 use coord_core::mail::{
     Batch as CoreBatch, EnqueueOptions, MailState, Mailer as CoreMailer, MailerOptions, Message, Outbox as CoreOutbox,
-    OutboxOptions, OutboxWatch as CoreWatch, Senders as CoreSenders, Sent,
+    OutboxEvent, OutboxOptions, Senders as CoreSenders, Sent,
 };
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 
-use crate::answer::Answer;
+use crate::answer::{Answer, make};
 use crate::args;
 use crate::call::Call;
 use crate::client::Client;
 use crate::error::{exception, raised};
+use crate::feed::Feed;
 use crate::ours::Ours;
 
 type Options<'py> = Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>;
@@ -210,25 +211,22 @@ impl Outbox {
         ))
     }
 
-    fn watch(&self, py: Python<'_>) -> PyResult<OutboxWatch> {
-        Ok(OutboxWatch(Ours::new(Arc::new(self.get(py)?.watch()))))
+    fn watch(&self, py: Python<'_>) -> PyResult<Feed> {
+        let watch = Arc::new(self.get(py)?.watch());
+        Ok(Feed::new("the watch", move || {
+            let watch = watch.clone();
+            async move { watch.next().await.map(|event| Answer::made(event, event_into_python)) }
+        }))
     }
 
-    fn start(&self, py: Python<'_>, senders: usize) -> PyResult<Senders> {
+    fn start(&self, py: Python<'_>, senders: &Bound<'_, PyAny>) -> PyResult<Senders> {
+        let senders = usize::try_from(args::count("senders", senders)?).unwrap_or(usize::MAX);
         Ok(Senders(Ours::new(Arc::new(raised(py, self.get(py)?.start(senders))?))))
     }
 }
 
-/// What happens in an outbox.
-#[pyclass(frozen, module = "coord._native")]
-pub(crate) struct OutboxWatch(Ours<Arc<CoreWatch>>);
-
-#[pymethods]
-impl OutboxWatch {
-    fn next(&self, py: Python<'_>) -> PyResult<Call> {
-        let watch = raised(py, self.0.get())?.clone();
-        Ok(Call::new(async move { Ok(text(Some(watch.next().await?.to_json()))) }))
-    }
+fn event_into_python(py: Python<'_>, event: OutboxEvent) -> PyResult<Py<PyAny>> {
+    Ok(make(py, "coord.mail", "_event", (event.to_json(),))?.unbind())
 }
 
 /// What sends the mails of an outbox.

@@ -45,9 +45,14 @@ impl Queue {
     #[pyo3(signature = (tag, call, timeout=None))]
     fn start(&self, py: Python<'_>, tag: u64, call: &Call, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Op> {
         let timeout = args::seconds_or_none("timeout", timeout)?;
-        let operation = raised(py, call.take())?;
+        let operation = raised(py, call.take_apart())?;
         let runtime = raised(py, Runtime::shared())?;
-        let started = runtime.start(&self.0, operation, timeout, None, move |outcome| Event { tag, outcome });
+        // Its first step is done here, and may write to a file.
+        let (started, _inside) = detached(py, || {
+            let started = runtime.start(&self.0, operation, timeout, None, move |outcome| Event { tag, outcome });
+            drop(runtime);
+            started
+        });
         Ok(Op(raised(py, started)?))
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import Iterator
@@ -44,6 +45,19 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def shared_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty store that several processes can use."""
     return _url(request.param, tmp_path)
+
+
+@pytest.fixture
+def broken_log() -> Iterator[None]:
+    """A log whose filter fails."""
+
+    def fail(record: logging.LogRecord) -> bool:
+        raise ZeroDivisionError
+
+    logger = logging.getLogger("coord")
+    logger.addFilter(fail)
+    yield
+    logger.removeFilter(fail)
 
 
 @pytest.fixture

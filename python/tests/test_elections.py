@@ -233,6 +233,20 @@ def test_an_exception_resigns_and_is_logged(
     assert nobody_leads(other)
 
 
+def test_a_log_that_fails_ends_no_candidacy(client: coord.Client, broken_log: None) -> None:
+    tokens: list[int] = []
+
+    def lead(term: coord.Term) -> None:
+        tokens.append(term.token)
+        if len(tokens) == 1:
+            raise KeyError("mine")
+        term.lost.wait()
+
+    with client.election("boss").when_elected(lead, backoff=(0, 0.01)) as candidacy:
+        eventually(lambda: len(tokens) == 2, "it is called again")
+        assert candidacy.running
+
+
 def test_an_exception_can_keep_the_term(client: coord.Client, other: coord.Client) -> None:
     called: list[coord.Term] = []
 

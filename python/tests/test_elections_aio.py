@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -190,6 +191,74 @@ async def test_closing_waits_for_the_function(one: aio.Client) -> None:
     second = one.election("boss").when_elected(leave_at_once)
     await asyncio.wait_for(left.wait(), PATIENCE)
     await second.close(PATIENCE)
+
+
+async def cancelled_by_others() -> None:
+    worker = asyncio.create_task(asyncio.Event().wait())
+    worker.cancel()
+    await worker
+
+
+async def test_a_function_that_others_cancel_has_failed(one: aio.Client, caplog: pytest.LogCaptureFixture) -> None:
+    tokens: list[int] = []
+    again = asyncio.Event()
+
+    async def lead(term: aio.Term) -> None:
+        tokens.append(term.token)
+        if len(tokens) == 1:
+            await cancelled_by_others()
+        again.set()
+        await term.lost
+
+    async with one.election("boss").when_elected(lead, backoff=(0, 0.01)) as candidacy:
+        await asyncio.wait_for(again.wait(), PATIENCE)
+        assert tokens == sorted(set(tokens))
+        assert candidacy.running
+    assert any("has failed" in record.getMessage() and record.exc_info for record in caplog.records)
+
+
+async def test_a_log_that_fails_ends_no_candidacy(one: aio.Client, broken_log: None) -> None:
+    tokens: list[int] = []
+
+    async def lead(term: aio.Term) -> None:
+        tokens.append(term.token)
+        if len(tokens) == 1:
+            raise KeyError("mine")
+        await term.lost
+
+    async with one.election("boss").when_elected(lead, backoff=(0, 0.01)) as candidacy:
+        await aeventually(lambda: len(tokens) == 2, "it is called again")
+        assert candidacy.running
+
+
+async def test_a_candidacy_whose_task_is_cancelled_ends_with_its_function(one: aio.Client, two: aio.Client) -> None:
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def lead(term: aio.Term) -> None:
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await leave.wait()
+
+    candidacy = one.election("boss").when_elected(lead)
+    await asyncio.wait_for(entered.wait(), PATIENCE)
+    candidacy._task.cancel()
+    with pytest.raises(coord.Timeout):
+        await candidacy.close(timeout=0.05)
+    assert await two.election("boss").try_campaign() is None
+    leave.set()
+    await candidacy.close(PATIENCE)
+    assert candidacy.closed
+    assert candidacy._task.cancelled()
+    await until_nobody_leads(two)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 does not tell who was cancelled")
+async def test_a_campaign_that_others_cancel_says_so(one: aio.Client, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(asyncio.CancelledError):
+        await one.election("boss").run(lambda term: cancelled_by_others())
+    assert any("was cancelled" in record.getMessage() for record in caplog.records)
 
 
 async def test_functions_end_with_client_and_loop(url: str, one: aio.Client) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sqlite3
+import subprocess
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from support import PATIENCE, eventually, is_free, script, waiters
@@ -107,6 +111,33 @@ def test_exit_resigns(shared_url: str, text: str) -> None:
         assert client.election("a").candidates() == []
 
 
+def test_exit_waits_for_what_was_forgotten_just_before(tmp_path: Path) -> None:
+    """Somebody else writes to the database until this process is at its exit."""
+    url = f"sqlite:///{tmp_path}/t.db"
+    text = f"""
+    import atexit
+    def main():
+        client = {SLOW}
+        held = client.lock("a").acquire()
+        say("in")
+        hear()
+    main()
+    atexit.register(say, "exiting")
+    """
+    with coord.connect(url) as client:
+        with script(text, url, options=("-W", "ignore::ResourceWarning")) as process:
+            assert process.hear() == "in"
+            with closing(sqlite3.connect(tmp_path / "t.db")) as database:
+                database.execute("BEGIN IMMEDIATE")
+                process.say()
+                assert process.hear() == "exiting"
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.process.wait(0.5)
+                database.rollback()
+            process.end()
+        assert is_free(client, "a")
+
+
 def test_exit_withdraws(shared_url: str) -> None:
     text = f'provider = {SLOW}.provide("a"); say("in"); hear()'
     with coord.connect(shared_url) as client, client.observe("a") as watch:
@@ -171,6 +202,42 @@ def test_exit_handlers_that_come_later_may_use_the_client(shared_url: str) -> No
     """
     with script(text, shared_url) as process:
         assert process.end().split() == ["last"]
+
+
+@pytest.mark.parametrize("use", ["client", "candidacy"])
+def test_exit_handlers_that_come_later_may_wait_for_threads_of_coord(shared_url: str, use: str) -> None:
+    text = """
+    import atexit
+    stop, begun = threading.Event(), threading.Event()
+    def client():
+        try:
+            with coord.connect(URL) as client:
+                begun.set()
+                while not stop.wait(0.01):
+                    client.session
+        except coord.Closed:
+            pass
+    def candidacy():
+        with coord.connect(URL, close_timeout=0.2) as client:
+            done = threading.Event()
+            def lead(term):
+                begun.set()
+                stop.wait()
+                done.set()
+            client.election("a").when_elected(lead)
+            done.wait()
+    thread = threading.Thread(target=globals()[sys.argv[2]], daemon=True)
+    def last():
+        stop.set()
+        thread.join(30)
+        say("alive" if thread.is_alive() else "done")
+    # Before the first connect, so that it runs when the clients are closed.
+    atexit.register(last)
+    thread.start()
+    begun.wait()
+    """
+    with script(text, shared_url, use) as process:
+        assert process.end().split() == ["done"]
 
 
 def test_a_forgotten_hold_warns_and_is_released(client: coord.Client, other: coord.Client) -> None:

@@ -141,6 +141,27 @@ def test_other_ways_to_start_processes_work(shared_url: str, method: str) -> Non
         assert child.exitcode == 0
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_at_the_end_of_a_child_what_it_holds_is_released(shared_url: str, method: str) -> None:
+    text = """
+    import multiprocessing
+    _, url, method, text = sys.argv
+    # The child keeps what it holds in the dict, until it has ended.
+    child = multiprocessing.get_context(method).Process(target=exec, args=(text, {"URL": url}))
+    child.start()
+    child.join(30)
+    say(child.exitcode)
+    """
+    child = (
+        'import coord; client = coord.connect(URL, host_liveness="off", ttl=3600); held = client.lock("a").acquire()'
+    )
+    with coord.connect(shared_url) as client:
+        with script(text, shared_url, method, child, options=("-W", "ignore::ResourceWarning")) as process:
+            assert process.end().split() == ["0"]
+        assert client.lock_info("a") is not None, "it was never held"
+        assert is_free(client, "a")
+
+
 def test_a_fork_before_the_first_connect_is_harmless(shared_url: str) -> None:
     text = """
     child = os.fork()

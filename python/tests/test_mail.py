@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import PATIENCE, script
 
 import coord
 from coord.mail import Address, Attachment, MailState, Message, RecipientStatus
@@ -212,3 +214,74 @@ async def test_the_same_with_await(server: MailServer, url: str) -> None:
             await outbox.cancel(enqueued.id)
         assert await outbox.purge(0) == 1
     assert len(server.messages()) == 3
+
+
+def test_a_watch_of_an_outbox_outlives_a_wait_that_is_given_up(client: coord.Client) -> None:
+    with coord.mailer(host="localhost") as mailer:
+        outbox = client.outbox("letters", mailer)
+        with outbox.watch() as watch:
+            assert watch.next(timeout=PATIENCE).event == "gap"
+            with pytest.raises(coord.Timeout):
+                watch.next(timeout=0.01)
+            enqueued = outbox.enqueue(Message(to="a@example.org", sender="b@example.org"))
+            event = watch.next(timeout=PATIENCE)
+            assert event.mail is not None
+            assert (event.event, event.mail.id) == ("mail", enqueued.id)
+        assert watch.closed
+        assert list(watch) == []
+        later = outbox.watch()
+        client.close()
+        assert list(later) == []
+
+
+async def test_a_cancelled_wait_for_an_outbox_loses_nothing(url: str) -> None:
+    async with await coord.aio.connect(url) as client, coord.aio.mailer(host="localhost") as mailer:
+        outbox = client.outbox("letters", mailer)
+        async with outbox.watch() as watch:
+            assert (await anext(watch)).event == "gap"
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(anext(watch), 0.01)
+            enqueued = await outbox.enqueue(Message(to="a@example.org", sender="b@example.org"))
+            event = await watch.next(timeout=PATIENCE)
+            assert event.mail is not None
+            assert (event.event, event.mail.id) == ("mail", enqueued.id)
+        assert [event async for event in watch] == []
+
+
+@pytest.mark.parametrize("senders", [-1, 0, 33, 2**32, 2**64])
+def test_a_number_of_senders_is_refused(client: coord.Client, senders: int) -> None:
+    with coord.mailer(host="localhost") as mailer, pytest.raises(coord.InvalidArgument, match="senders"):
+        client.outbox("letters", mailer).start(senders)
+
+
+def test_a_date_that_no_calendar_has_hides_no_mail(client: coord.Client) -> None:
+    with coord.mailer(host="localhost") as mailer:
+        outbox = client.outbox("letters", mailer)
+        text = Message(to="a@example.org", sender="b@example.org").to_json()
+        outbox._native.enqueue(text, "late", 300_000_000_000_000, None).wait()
+        outbox.enqueue(Message(to="a@example.org", sender="b@example.org"), key="now")
+        assert {mail.key: mail.due.year for mail in outbox.list()}["late"] == 1970
+        assert len(outbox.list()) == 2
+
+
+def test_what_a_message_is_given_may_be_read_once() -> None:
+    message = Message(to=(name for name in ["a@example.org"]), headers=(pair for pair in [("X-A", "1")]))  # type: ignore[arg-type]
+    assert message.to_json() == message.to_json()
+    assert json.loads(message.to_json())["headers"] == [["X-A", "1"]]
+    assert message.to == ["a@example.org"]
+
+
+def test_a_mailer_from_before_a_fork_spoils_the_child() -> None:
+    text = """
+    mailer = coord.mailer(host="localhost")
+    child = os.fork()
+    if child == 0:
+        try:
+            coord.connect("memory:")
+        except coord.Forked:
+            os._exit(7)
+        os._exit(1)
+    say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """
+    with script(text, options=("-W", "ignore::DeprecationWarning")) as process:
+        assert process.end().split() == ["7"]

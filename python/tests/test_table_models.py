@@ -133,6 +133,30 @@ def test_a_document_that_is_no_such_value(memory: coord.Client, wrong: dict[str,
     assert next(iter(wrong)) in str(failure.value)
 
 
+class Address(typing.TypedDict):
+    city: str
+
+
+class Named(typing.Protocol):
+    name: str
+
+
+@dataclasses.dataclass
+class Customer:
+    address: Address
+    others: list[Address]
+    named: Named | None = None
+
+
+def test_a_field_of_a_class_without_instances_comes_back(memory: coord.Client) -> None:
+    customers = memory.table("t", Customer)
+    customer = Customer({"city": "Bonn"}, [{"city": "Ulm"}])
+    customers.insert("k", customer)
+    assert customers.get("k").value == customer
+    memory.table("t").update("k", {"$set": {"named": {"name": "ann"}}})
+    assert customers.get("k").value.named == {"name": "ann"}
+
+
 def test_a_document_without_a_field_that_must_be(memory: coord.Client) -> None:
     memory.table("t").insert("k", {"customer": "ann"})
     with pytest.raises(coord.CorruptState, match="total"):

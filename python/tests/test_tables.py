@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -307,6 +309,54 @@ def test_what_is_no_fence(client: coord.Client, table: coord.Table[dict[str, Any
     with pytest.raises(coord.InvalidArgument, match="strict"):
         table.insert("a", {}, strict=True)
     assert not table.contains("a")
+
+
+def test_a_look_at_a_copy_holds_up_no_change_of_it(client: coord.Client, table: coord.Table[dict[str, Any]]) -> None:
+    for key in range(50):
+        table.insert(key, {"numbers": list(range(1000))})
+    # It matches nothing, and takes long to find that out.
+    slow = {"$or": [{"numbers": -number} for number in range(1, 300)]}
+    with client.table(table.name, cached=True) as copy:
+        copy.insert("n", {"n": 0})
+        looking = threading.Thread(target=copy.count, args=(slow,))
+        looking.start()
+        taken = []
+        while looking.is_alive():
+            begun = time.monotonic()
+            # It returns when the copy shows it.
+            copy.update("n", {"$inc": {"n": 1}})
+            taken.append(time.monotonic() - begun)
+        looking.join()
+        # None of them has waited for the look to end.
+        assert max(taken) < sum(taken) / 2
+
+
+def test_an_operation_that_is_started_lets_other_threads_run(table: coord.Table[dict[str, Any]]) -> None:
+    queue, go, ran = coord._native.Queue(), threading.Lock(), threading.Event()
+
+    def run() -> None:
+        with go:
+            ran.set()
+
+    go.acquire()
+    other = threading.Thread(target=run)
+    other.start()
+    interval = sys.getswitchinterval()
+    # From now on a thread has the interpreter for as long as it does not give it away.
+    sys.setswitchinterval(3600)
+    try:
+        go.release()
+        for tag in range(10_000):
+            queue.start(tag, table._native.write("put", "a", {"n": tag}, None, None, False))
+            queue.take()
+            if ran.is_set():
+                break
+        else:
+            pytest.fail("no other thread has run")
+    finally:
+        sys.setswitchinterval(interval)
+        other.join()
+        queue.close()
 
 
 # --- bad input, other threads, processes --------------------------------------------------------------------------

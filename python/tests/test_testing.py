@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
@@ -65,6 +66,26 @@ async def test_asyncio_controls_it_too() -> None:
         await control.expire_session(client.session.id)
         assert await term.lost is coord.LossReason.EXPIRED
         control.jump(0)
+
+
+async def test_a_listener_that_others_cancel_has_failed_and_hears_the_next(caplog: pytest.LogCaptureFixture) -> None:
+    async with await aio.connect("memory:") as client:
+        control = aio.testing.Control(client)
+        heard: asyncio.Queue[coord.Session] = asyncio.Queue()
+
+        @client.on_session_change
+        async def listen(session: coord.Session) -> None:
+            await heard.put(session)
+            cancelled = asyncio.get_running_loop().create_future()
+            cancelled.cancel()
+            await cancelled
+
+        for _ in range(2):
+            before = client.session.id
+            await control.expire_session(before)
+            while (await asyncio.wait_for(heard.get(), PATIENCE)).id == before:
+                pass
+    assert any("a listener" in record.getMessage() and record.exc_info for record in caplog.records)
 
 
 def test_only_a_store_in_memory_is_controlled(shared_url: str) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import subprocess
 import sys
+import typing
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,6 +55,44 @@ def test_the_stub_is_that_of_the_native_module() -> None:
     run = [sys.executable, "-m", "mypy.stubtest", "coord._native"]
     check = subprocess.run(run, capture_output=True, text=True, check=False, cwd=PACKAGE.parent)
     assert check.returncode == 0, check.stdout + check.stderr
+
+
+def annotated() -> Iterator[tuple[str, Any]]:
+    """Everything of the package that has annotations and that a program can name."""
+    for module in (coord, coord.aio, coord.mail, coord.aio.mail, coord.testing, coord.aio.testing):
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if callable(thing):
+                yield f"{module.__name__}.{name}", thing
+            if not inspect.isclass(thing):
+                continue
+            for member in dir(thing):
+                of_class = inspect.getattr_static(thing, member)
+                found = of_class.fget if isinstance(of_class, property) else getattr(of_class, "__func__", of_class)
+                if inspect.isfunction(found) and (not member.startswith("_") or member.endswith("__")):
+                    yield f"{module.__name__}.{name}.{member}", found
+
+
+def test_annotations_can_be_evaluated() -> None:
+    failures = {}
+    checked = 0
+    for name, thing in annotated():
+        # What the standard library has put into our classes is its own.
+        if not getattr(thing, "__module__", "").startswith("coord"):
+            continue
+        checked += 1
+        try:
+            typing.get_type_hints(thing)
+        except Exception as error:
+            failures[name] = repr(error)
+    assert failures == {}
+    assert checked > 500
+
+
+@pytest.mark.parametrize("name", ["Timeout", "Contended", "mail.Outbox.__init__", "testing.Control.__init__"])
+def test_annotations_can_be_evaluated_by_whoever_has_imported_nothing_else(name: str) -> None:
+    program = f"import typing, coord; assert typing.get_type_hints(coord.{name})"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.parametrize(

@@ -157,15 +157,12 @@ impl CachedTable {
     /// `Unsupported` for what only MongoDB knows, also there: ask [`CachedTable::table`] then. As [`CachedTable::get`].
     pub fn find(&self, filter: impl Given<Filter>, options: FindOptions) -> Result<Vec<Stored>> {
         let filter = filter.given()?;
-        let mut found = self.read(|documents| {
-            let mut found = Vec::new();
-            for (_, cached) in documents.mirror.iter() {
-                if filter.matches(&cached.stored.document)? {
-                    found.push(cached.clone());
-                }
+        let mut found = Vec::new();
+        for cached in self.all()? {
+            if filter.matches(&cached.stored.document)? {
+                found.push(cached);
             }
-            Ok(found)
-        })??;
+        }
         if let Some(sort) = &options.sort {
             let placed: Result<Vec<_>> =
                 found.into_iter().map(|cached| Ok((sort.key(&cached.stored.document)?, cached))).collect();
@@ -193,13 +190,11 @@ impl CachedTable {
     /// As [`CachedTable::find`].
     pub fn count(&self, filter: impl Given<Filter>) -> Result<u64> {
         let filter = filter.given()?;
-        self.read(|documents| {
-            let mut count = 0;
-            for (_, cached) in documents.mirror.iter() {
-                count += u64::from(filter.matches(&cached.stored.document)?);
-            }
-            Ok(count)
-        })?
+        let mut count = 0;
+        for cached in self.all()? {
+            count += u64::from(filter.matches(&cached.stored.document)?);
+        }
+        Ok(count)
     }
 
     /// Up to which place in the history the copy shows everything. No I/O.
@@ -353,6 +348,12 @@ impl CachedTable {
         if self.shared.read_your_writes {
             let _ = self.wait_until(position).await;
         }
+    }
+
+    /// Every document at this moment. They are looked at without the lock: who waits to write has those wait that come to
+    /// read, and is a task on one of few threads.
+    fn all(&self) -> Result<Vec<Arc<Cached>>> {
+        self.read(|documents| documents.mirror.iter().map(|(_, cached)| cached.clone()).collect())
     }
 
     fn read<T>(&self, read: impl FnOnce(&Documents) -> T) -> Result<T> {

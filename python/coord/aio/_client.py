@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from types import TracebackType
@@ -18,7 +17,8 @@ from coord._owner import Owners
 from coord._reconciler import Keys, Mode, native_reconcile
 from coord._table_base import Document, cached_call, check_uncached
 from coord._types import LockInfo, Locks, Session
-from coord._work import RequeueAfter
+from coord._work import RequeueAfter, log
+from coord.aio._calls import called, ended, ends_loop
 from coord.aio._election import Election
 from coord.aio._lock import Held, Lock
 from coord.aio._observer import Observer
@@ -32,11 +32,12 @@ from coord.mail import Address, native_mailer, native_outbox
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+else:
+    # For whoever evaluates annotations.
+    Self = Any
 
 _Listener = TypeVar("_Listener", bound=Callable[[Session], object])
 _V = TypeVar("_V")
-
-_logger = logging.getLogger("coord")
 
 
 async def connect(
@@ -377,9 +378,9 @@ class Client(ClientBase):
 
 async def _listen(changes: SessionWatch, f: Callable[[Session], object]) -> None:
     async for session in changes:
-        try:
-            answer = f(session)
-            if inspect.isawaitable(answer):
-                await answer
-        except Exception:
-            _logger.exception("a listener for changes of the session failed")
+        failure = await ended(asyncio.create_task(called(f, session)))
+        if failure is None:
+            continue
+        if ends_loop(failure):
+            return
+        log(logging.ERROR, "a listener for changes of the session failed", error=failure)

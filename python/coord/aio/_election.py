@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+import coord
 from coord import _native
 from coord._bridge import bridge
 from coord._election import Candidate, Candidates, ElectionBase, Leader, TermBase, _session_of
@@ -17,8 +18,9 @@ from coord.aio._watch import Watch
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from coord.aio._client import Client
+else:
+    # For whoever evaluates annotations.
+    Self = Any
 
 _R = TypeVar("_R")
 
@@ -29,7 +31,7 @@ class Term(TermBase):
     A term that is garbage-collected without either is resigned in the background, with a `ResourceWarning`.
     """
 
-    def __init__(self, native: _native.Term, client: Client, owned: bool = True) -> None:
+    def __init__(self, native: _native.Term, client: coord.aio.Client, owned: bool = True) -> None:
         super().__init__(native, client, owned)
         self._lost = Loss(native.lost())
 
@@ -119,7 +121,7 @@ class LeaderWatch(Watch["Leader | None"]):
 class Election(ElectionBase):
     """An election by its name. Nobody is a candidate before it campaigns."""
 
-    _client: Client
+    _client: coord.aio.Client
 
     async def campaign(self, value: str = "", *, priority: int = 0, timeout: float | None = None) -> Term:
         """Waits until this client leads.
@@ -254,7 +256,7 @@ class Election(ElectionBase):
 
         f runs in this task. When its term is over, `term.lost` tells f to stop, and it is called again in the next
         term. An exception in f is logged, ends the term, and is followed by a growing pause. Cancelling the task ends
-        it all.
+        it all, and so does a cancellation of something that f awaits, when f lets it out.
 
         Args:
             f: The function.

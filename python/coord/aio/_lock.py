@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
+import coord
 from coord import _native
 from coord._bridge import bridge
 from coord._errors import CoordError, LossReason, Timeout
@@ -14,8 +15,9 @@ from coord._types import LockInfo
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from coord.aio._client import Client
+else:
+    # For whoever evaluates annotations.
+    Self = Any
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -58,7 +60,7 @@ class Held(HeldBase):
     A hold that is garbage-collected without either is released in the background, with a `ResourceWarning`.
     """
 
-    def __init__(self, native: _native.Held, client: Client) -> None:
+    def __init__(self, native: _native.Held, client: coord.aio.Client) -> None:
         super().__init__(native, client)
         self._lost = Loss(native.lost())
 
@@ -112,7 +114,7 @@ class Lock(LockBase):
     It is not re-entrant: a second acquire by the same client waits like anyone's.
     """
 
-    _client: Client
+    _client: coord.aio.Client
 
     async def acquire(self, timeout: float | None = None) -> Held:
         """Acquires the lock; waits in line, also through outages of the store.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import coord
 from coord import _native
 from coord._bridge import bridge
 from coord._errors import CoordError
@@ -14,8 +15,9 @@ from coord.aio._watch import Watch
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from coord.aio._client import Client
+else:
+    # For whoever evaluates annotations.
+    Self = Any
 
 
 class Provider(ProviderBase):
@@ -24,7 +26,7 @@ class Provider(ProviderBase):
     It must be kept: one that is garbage-collected is withdrawn in the background, with a `ResourceWarning`.
     """
 
-    def __init__(self, native: _native.Provider, client: Client) -> None:
+    def __init__(self, native: _native.Provider, client: coord.aio.Client) -> None:
         super().__init__(native, client)
         self._events = ProviderEvents(native.events(), self._service)
 

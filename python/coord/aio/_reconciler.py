@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import coord
 from coord import _native
 from coord._bridge import bridge
 from coord._errors import Closed, CoordError, Forked, Timeout
@@ -20,8 +21,9 @@ from coord._work import CancellationBase, RequeueAfter, Run, WorkBase
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from coord.aio._client import Client
+else:
+    # For whoever evaluates annotations.
+    Self = Any
 
 
 class Cancellation(CancellationBase):
@@ -69,10 +71,11 @@ class Reconciler(ReconcilerBase):
     """Calls a function for every key of a source, and again for every key that changes, in tasks of the loop.
 
     A run that is asked to stop has its task cancelled; its key comes again. It is an asynchronous context manager that
-    closes it. It goes on until it, its client or its loop is closed, whether somebody keeps it or not.
+    closes it. It goes on until it or its client is closed, whether somebody keeps it or not, or `asyncio.run` or a
+    runner ends its loop; close it before a bare `loop.close()`.
     """
 
-    def __init__(self, native: _native.Reconciler, client: Client, f: _Function, model: Model) -> None:
+    def __init__(self, native: _native.Reconciler, client: coord.aio.Client, f: _Function, model: Model) -> None:
         super().__init__(native, client, f, model)
         self._f = f
         self._keep = client._keep

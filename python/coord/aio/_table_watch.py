@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from coord._bridge import bridge
 from coord._errors import Closed
@@ -14,6 +14,9 @@ from coord.aio._watch import Waiting, Watch
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+else:
+    # For whoever evaluates annotations.
+    Self = Any
 
 _T = TypeVar("_T")
 _V = TypeVar("_V")

@@ -7,10 +7,11 @@ import json
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from coord import _native
 from coord._bridge import bridge
+from coord.aio._watch import Watch
 from coord.mail import (
     Address,
     Enqueued,
@@ -23,7 +24,6 @@ from coord.mail import (
     Report,
     Sent,
     _counts,
-    _event,
     _mail,
     _mail_or_none,
     _report,
@@ -33,12 +33,15 @@ from coord.mail import (
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+else:
+    # For whoever evaluates annotations.
+    Self = Any
 
-__all__ = ["Mailer", "Outbox", "Senders", "mailer"]
+__all__ = ["Mailer", "Outbox", "OutboxWatch", "Senders", "mailer"]
 
 
 def mailer(url: str = "smtp://", **options: float | str | Address) -> Mailer:
-    """A mailer for the server at this URL, without a store; see `coord.mailer`. No I/O."""
+    """A mailer for the server at this URL, without a store; see `coord.mailer`, also for forks. No I/O."""
     return Mailer(native_mailer(None, url, options))
 
 
@@ -120,18 +123,20 @@ class Outbox(OutboxBase):
         count: int = await bridge().run(self._native.purge(older_than))
         return count
 
-    def watch(self) -> AsyncIterator[OutboxEvent]:
+    def watch(self) -> OutboxWatch:
         """Every change of every mail, by whatever process; the first event is a gap."""
-        return _watch(self._native.watch())
+        return OutboxWatch(self._native.watch(), f"outbox {self.name!r}")
 
     def start(self, senders: int = 1) -> Senders:
         """Starts to send; see `coord.mail.Outbox.start`."""
         return Senders(self._native.start(senders), self)
 
 
-async def _watch(watch: _native.OutboxWatch) -> AsyncIterator[OutboxEvent]:
-    while True:
-        yield _event(await bridge().run(watch.next()))
+class OutboxWatch(Watch[OutboxEvent]):
+    """The mails of an outbox as they come and change: an asynchronous iterator of `OutboxEvent`, the first a gap.
+
+    After an error of the store it goes on, with another gap.
+    """
 
 
 class Senders:
