@@ -246,11 +246,11 @@ def test_a_result_does_not_count_after_a_loss(caplog: pytest.LogCaptureFixture) 
                 works[0].check()
             may_return.set()
             # It leads again under its next session, and runs the key again.
-            eventually(lambda: len(works) == 2, "it is run again")
+            eventually(lambda: len(works) >= 2, "it is run again")
             reconciler.wait_until_reconciled("k", timeout=PATIENCE)
             stats = reconciler.stats()
             assert (stats.fenced, stats.errors) == (1, 0)
-            assert [work.attempt for work in works] == [1, 1]
+            assert {work.attempt for work in works} == {1}
         told = [record.getMessage() for record in caplog.records if record.name == "coord"]
         assert any("does not count" in text for text in told), told
 
@@ -270,7 +270,7 @@ def test_a_function_that_stops_after_a_loss_has_not_failed(caplog: pytest.LogCap
         with client.reconcile("r", table, f, mode="leader", backoff=QUICK) as reconciler:
             eventually(lambda: works, "it runs")
             coord.testing.Control(client).expire_session(client.session.id)
-            eventually(lambda: len(works) == 2, "it is run again")
+            eventually(lambda: len(works) >= 2, "it is run again")
             reconciler.wait_until_reconciled("k", timeout=PATIENCE)
             assert reconciler.stats().errors == 0
     assert not [record for record in caplog.records if record.name == "coord" and record.levelno >= logging.ERROR]
