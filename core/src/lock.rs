@@ -342,8 +342,9 @@ impl Client {
     /// believe in its hold beside the next one, and only its token tells them apart.
     ///
     /// # Errors
-    /// `Conflict` if the token is not that of the present hold; nothing is broken then. `Timeout` if the holder renews
-    /// its session but has not given the lock up in time; it has been asked, and may still. Those of the store.
+    /// `Conflict` if the token is not that of the present hold; nothing is broken then. `Timeout` if the holder has not
+    /// given the lock up in time, as a rule because it renews its session; it has been asked, and may still. Those of the
+    /// store.
     pub async fn break_lock(&self, name: &str, token: i64, force: bool) -> Result<()> {
         let lock = self.lock(name)?;
         self.core().drive(async move { break_hold(lock, token, force).await }).await
@@ -372,18 +373,21 @@ async fn break_hold(lock: Lock, token: i64, force: bool) -> Result<()> {
     }
     let ttl = store.sessions(SessionQuery::Ids(vec![holder.session])).await?.pop().map(|record| record.ttl);
     let patience = ttl.unwrap_or_else(|| core.setup().timing.ttl) * 2;
-    let until = core.setup().env.now() + patience;
-    while core.setup().env.now() < until {
+    let begun = core.setup().env.now();
+    while core.setup().env.now().since(begun) < patience {
+        // Nobody else may look after a holder that has died: nobody waits for the lock, or only those who are gone too.
+        core.current_session().observe([holder.session]);
         core.setup().env.sleep(BREAK_POLL).await;
         let record = store.claims(ClaimQuery::Keys(vec![lock.key.clone()])).await?.pop();
         if record.is_none_or(|record| record.token != token || record.holder != Some(holder)) {
             return Ok(());
         }
     }
+    let lives = if core.current_session().saw_renewal(holder.session, begun) { " and is alive" } else { "" };
     Err(Error::new(
         Code::Timeout,
         format!(
-            "the holder of lock '{}' was asked to go and is alive, but has not gone within {} s; breaking with force              removes it",
+            "the holder of lock '{}' was asked to go{lives}, but has not gone within {} s; breaking with force removes it",
             lock.name,
             patience.as_secs_f64()
         ),

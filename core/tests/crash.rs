@@ -206,6 +206,23 @@ async fn a_try_right_after_a_crash_succeeds_on_sqlite() {
     }
 }
 
+/// An operator's client has just been opened, and nobody else looks after the dead holder.
+#[tokio::test]
+async fn a_hold_of_a_dead_process_is_broken() {
+    // Before a keeper could have found it: on SQLite at once, elsewhere after a ttl.
+    let (sqlite, others) = (urls("broken", "300s"), urls("broken", "5s"));
+    for url in sqlite.iter().take(1).chain(others.iter().skip(1)) {
+        let mut holder = Holder::start(url);
+        let token: i64 = holder.expect("held").parse().unwrap();
+        holder.signal("-KILL");
+        holder.child.wait().unwrap();
+        let client = connect(url).await.unwrap();
+        let broken = client.break_lock("x", token, false);
+        tokio::time::timeout(BOUND, broken).await.expect("it does not live").unwrap();
+        client.lock("x").unwrap().try_acquire().await.unwrap();
+    }
+}
+
 /// A stopped process loses its lock by its ttl, and knows it at its first check.
 #[tokio::test]
 async fn a_stopped_holder_is_passed_over_and_knows_it() {

@@ -79,6 +79,10 @@ impl Observer {
         self.with(|state| state.seen.dead())
     }
 
+    pub(super) fn saw_renewal(&self, id: SessionId, since: Timestamp) -> bool {
+        self.with(|state| state.seen.has_renewed_since(id, since))
+    }
+
     pub(super) fn watched(&self) -> usize {
         self.with(|state| state.watches.values().filter(|watch| !watch.task.is_finished()).count())
     }
