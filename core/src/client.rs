@@ -1,5 +1,7 @@
 //! A client: connected to one store, with a session of its own that carries everything it holds.
 
+mod closing;
+
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,10 +10,10 @@ use std::time::Duration;
 use futures::FutureExt;
 
 use crate::config::{ClockKind, HostLiveness, Location, Options};
-use crate::driver::{Background, Begun, Runtime, Watched, begin};
+use crate::driver::{Background, Runtime, Watched};
 use crate::election::Campaigns;
 use crate::env::{Env, Task};
-use crate::error::{Code, Error, LossReason, Result};
+use crate::error::{Code, Error, Result};
 use crate::lock::Lock;
 use crate::name::Name;
 use crate::protocol::claim::ClaimKey;
@@ -430,44 +432,6 @@ impl Core {
         Err(Error::unavailable("the session is suspended: the store could not be reached in time to renew it"))
     }
 
-    async fn close(self: Arc<Self>, timeout: Duration) -> Result<()> {
-        if !Runtime::is_ours() {
-            return Err(Error::forked());
-        }
-        self.clone().begin_close();
-        let closed = self.life.wait_for(|life| *life == Life::Closed);
-        tokio::select! {
-            biased;
-            () = closed => Ok(()),
-            () = self.setup.env.sleep(timeout) => Err(Error::new(
-                Code::Timeout,
-                format!("the client is not closed after {} s; closing goes on in the background", timeout.as_secs_f64()),
-            )),
-        }
-    }
-
-    /// Starts closing, unless that has begun already.
-    fn begin_close(self: Arc<Self>) {
-        let first = self.life.modify(|life| {
-            let first = *life == Life::Open;
-            if first {
-                *life = Life::Closing;
-            }
-            first
-        });
-        if first {
-            let env = self.setup.env.clone();
-            // Inline first: on a store without I/O everything is released when this returns.
-            match begin(env.tasks.runtime(), self.run_close().boxed()) {
-                Begun::Ended(Ok(())) => {}
-                Begun::Ended(Err(panic)) => tracing::error!("{panic}"),
-                Begun::GoesOn(closing) => {
-                    env.spawn(closing);
-                }
-            }
-        }
-    }
-
     /// Makes this the client's session, and starts its tasks; false if the client is being closed.
     fn adopt(&self, session: &Arc<Session>) -> bool {
         let mut tasks = self.session_tasks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -478,45 +442,6 @@ impl Core {
         *tasks = session.start();
         self.current.replace(session.clone());
         true
-    }
-
-    async fn run_close(self: Arc<Self>) {
-        if let Some(supervisor) = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            supervisor.abort();
-        }
-        self.changes.close();
-        // All but the renewal: holds stay covered until they are released.
-        let (session, mut tasks) = {
-            let mut tasks = self.session_tasks.lock().unwrap_or_else(PoisonError::into_inner);
-            (self.current_session(), std::mem::take(&mut *tasks))
-        };
-        let renewal = if tasks.is_empty() { None } else { Some(tasks.remove(0)) };
-        for task in tasks {
-            task.abort();
-        }
-        session.claims().close(&session);
-        let env = &self.setup.env;
-        tokio::select! {
-            biased;
-            () = async { session.claims().emptied().await; self.setup.background.idle().await } => {
-                if let Err(error) = session.close().await {
-                    tracing::debug!(%error, "the session could not be ended in the store; others will bury it");
-                }
-            }
-            // An unreachable store, or a function that goes on under its lock: the session ends by its ttl.
-            () = env.sleep(session.timing().ttl) => {
-                tracing::warn!(session = %session.id(), "closing without having released everything; it ends with its ttl");
-            }
-            () = session.over() => {}
-        }
-        if let Some(renewal) = renewal {
-            renewal.abort();
-        }
-        session.end(LossReason::Closed);
-        if Arc::strong_count(&self.store_users) == 1 {
-            self.store.close().await;
-        }
-        self.life.replace(Life::Closed);
     }
 }
 
