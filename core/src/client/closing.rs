@@ -64,9 +64,17 @@ impl Core {
         }
         session.claims().close(&session);
         let env = &self.setup.env;
+        let released = async {
+            session.claims().emptied().await;
+            // Nothing is held any more. A renewal that comes after the session's end is refused, as after a loss.
+            if let Some(renewal) = &renewal {
+                renewal.abort();
+            }
+            self.setup.background.idle().await;
+        };
         tokio::select! {
             biased;
-            () = async { session.claims().emptied().await; self.setup.background.idle().await } => {
+            () = released => {
                 if let Err(error) = session.close().await {
                     tracing::debug!(%error, "the session could not be ended in the store; others will bury it");
                 }
@@ -81,6 +89,8 @@ impl Core {
             renewal.abort();
         }
         session.end(LossReason::Closed);
+        // Nor is anything of a session that was lost before, and has no successor, going to be provided again.
+        self.setup.providers.close();
         if Arc::strong_count(&self.store_users) == 1 {
             self.store.close().await;
         }
