@@ -291,7 +291,8 @@ impl Client {
     /// that run under a lock, ends the session, and closes the store. Closing twice is no error.
     ///
     /// # Errors
-    /// `Timeout` when that takes longer than `timeout`; it goes on in the background.
+    /// `Timeout` when that takes longer than `timeout`; it goes on in the background. While a function runs under a lock,
+    /// its session is renewed, and nobody else gets the lock.
     pub async fn close(&self, timeout: Duration) -> Result<()> {
         let core = self.core().clone();
         self.core().drive(async move { core.close(timeout).await }).await

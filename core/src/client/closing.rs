@@ -1,5 +1,6 @@
 //! The end of a client: what it holds is released, functions under it are waited for, and its session ends.
 
+use std::pin::pin;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -7,7 +8,9 @@ use futures::FutureExt;
 
 use super::{Core, Life};
 use crate::driver::{Begun, Runtime, begin};
+use crate::env::Task;
 use crate::error::{Code, Error, LossReason, Result};
+use crate::session::Session;
 
 impl Core {
     pub(super) async fn close(self: Arc<Self>, timeout: Duration) -> Result<()> {
@@ -63,27 +66,10 @@ impl Core {
             task.abort();
         }
         session.claims().close(&session);
-        let env = &self.setup.env;
-        let released = async {
-            session.claims().emptied().await;
-            // Nothing is held any more. A renewal that comes after the session's end is refused, as after a loss.
-            if let Some(renewal) = &renewal {
-                renewal.abort();
-            }
-            self.setup.background.idle().await;
-        };
-        tokio::select! {
-            biased;
-            () = released => {
-                if let Err(error) = session.close().await {
-                    tracing::debug!(%error, "the session could not be ended in the store; others will bury it");
-                }
-            }
-            // An unreachable store, or a function that goes on under its lock: the session ends by its ttl.
-            () = env.sleep(session.timing().ttl) => {
-                tracing::warn!(session = %session.id(), "closing without having released everything; it ends with its ttl");
-            }
-            () = session.over() => {}
+        if self.released(&session, renewal.as_ref()).await
+            && let Err(error) = session.close().await
+        {
+            tracing::debug!(%error, "the session could not be ended in the store; others will bury it");
         }
         if let Some(renewal) = renewal {
             renewal.abort();
@@ -95,5 +81,34 @@ impl Core {
             self.store.close().await;
         }
         self.life.replace(Life::Closed);
+    }
+
+    /// Waits until everything is released; false if the session ends without.
+    async fn released(&self, session: &Arc<Session>, renewal: Option<&Task>) -> bool {
+        let released = async {
+            session.claims().emptied().await;
+            // Nothing is held any more. A renewal that comes after the session's end is refused, as after a loss.
+            if let Some(renewal) = renewal {
+                renewal.abort();
+            }
+            self.setup.background.idle().await;
+        };
+        let mut released = pin!(released);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut released => return true,
+                // An unreachable store: the session ends by its ttl. But not while a function goes on under a hold, which is
+                // to keep everybody else out until it ends; the patience of whoever closes is his own.
+                () = self.setup.env.sleep(session.timing().ttl) => {
+                    if session.claims().holds().iter().any(|hold| hold.is_managed()) {
+                        continue;
+                    }
+                    tracing::warn!(session = %session.id(), "closing without having released everything; it ends with its ttl");
+                    return false;
+                }
+                () = session.over() => return false,
+            }
+        }
     }
 }
