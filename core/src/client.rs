@@ -26,6 +26,7 @@ use crate::store::SharedStore;
 use crate::store::counted::Counted;
 use crate::store::memory::MemoryStore;
 use crate::testing;
+use closing::StoreUse;
 
 /// Connects to the store at this URL (see [`crate::config`]), with the URL's options.
 ///
@@ -58,8 +59,7 @@ pub(crate) struct Core {
     setup: Setup,
     options: Options,
     store: SharedStore,
-    /// How many clients use the store: the last one closes it.
-    store_users: Arc<()>,
+    store_use: StoreUse,
     current: Watched<Arc<Session>>,
     changes: Arc<Hub>,
     life: Watched<Life>,
@@ -124,13 +124,13 @@ impl Client {
             shown: Arc::default(),
             env,
         };
-        Self::open(runtime, store, Arc::new(()), options, setup).await
+        Self::open(runtime, store, StoreUse::first(), options, setup).await
     }
 
     async fn open(
         runtime: Option<Runtime>,
         store: SharedStore,
-        store_users: Arc<()>,
+        store_use: StoreUse,
         options: Options,
         setup: Setup,
     ) -> Result<Self> {
@@ -139,7 +139,7 @@ impl Client {
         let session = match first_session(&setup, if patient { OPENING } else { Duration::ZERO }).await {
             Ok(session) => session,
             Err(error) => {
-                if Arc::strong_count(&store_users) == 1 {
+                if store_use.end() {
                     store.close().await;
                 }
                 return Err(error);
@@ -152,7 +152,7 @@ impl Client {
             runtime,
             options,
             store,
-            store_users,
+            store_use,
             current: Watched::new(session.clone()),
             changes: Hub::new(setup.env.clone(), setup.store.clone()),
             life: Watched::new(Life::Open),
@@ -183,8 +183,8 @@ impl Client {
         };
         let opening = core.clone();
         core.drive(async move {
-            let (runtime, store, users) = (opening.runtime.clone(), opening.store.clone(), opening.store_users.clone());
-            Self::open(runtime, store, users, opening.options.clone(), setup).await
+            let store_use = opening.store_use.another().ok_or_else(|| Error::closed("the client"))?;
+            Self::open(opening.runtime.clone(), opening.store.clone(), store_use, opening.options.clone(), setup).await
         })
         .await
     }

@@ -1,6 +1,8 @@
 //! The end of a client: what it holds is released, functions under it are waited for, and its session ends.
 
 use std::pin::pin;
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +13,38 @@ use crate::driver::{Begun, Runtime, begin};
 use crate::env::Task;
 use crate::error::{Code, Error, LossReason, Result};
 use crate::session::Session;
+
+/// One client's use of a store that several clients share: whoever ends the last one closes the store. By the clients that
+/// are open, not by those that somebody still has.
+#[derive(Debug)]
+pub(super) struct StoreUse {
+    all: Arc<AtomicUsize>,
+    ended: AtomicBool,
+}
+
+impl StoreUse {
+    pub(super) fn first() -> Self {
+        Self { all: Arc::new(AtomicUsize::new(1)), ended: AtomicBool::new(false) }
+    }
+
+    /// Another client's; none if the last has ended, and with it the store.
+    pub(super) fn another(&self) -> Option<Self> {
+        self.all.fetch_update(AcqRel, Acquire, |count| (count > 0).then_some(count + 1)).ok()?;
+        Some(Self { all: self.all.clone(), ended: AtomicBool::new(false) })
+    }
+
+    /// Ends it, once. Says whether it was the last.
+    pub(super) fn end(&self) -> bool {
+        !self.ended.swap(true, AcqRel) && self.all.fetch_sub(1, AcqRel) == 1
+    }
+}
+
+impl Drop for StoreUse {
+    fn drop(&mut self) {
+        // An opening that was given up. If it was the last use, the store ends with its last reference.
+        self.end();
+    }
+}
 
 impl Core {
     pub(super) async fn close(self: Arc<Self>, timeout: Duration) -> Result<()> {
@@ -77,7 +111,7 @@ impl Core {
         session.end(LossReason::Closed);
         // Nor is anything of a session that was lost before, and has no successor, going to be provided again.
         self.setup.providers.close();
-        if Arc::strong_count(&self.store_users) == 1 {
+        if self.store_use.end() {
             self.store.close().await;
         }
         self.life.replace(Life::Closed);

@@ -134,3 +134,19 @@ async fn a_session_that_ends_is_not_renewed() {
     assert_eq!(client.stats().losses, 0);
     assert_eq!(client.session().state, SessionState::Lost(LossReason::Closed));
 }
+
+#[tokio::test]
+async fn the_last_client_that_is_closed_closes_the_store() {
+    let store = Limited::new("closed-by-the-last", 2, Duration::ZERO);
+    let first = store.connect().await;
+    let second = first.open_session().await.expect("memory");
+    first.open_session().await.expect_err("it takes no third");
+    first.close(PATIENCE).await.expect("nothing is held");
+    assert_eq!(store.closed.load(SeqCst), 0, "the second uses it");
+    second.health().await.expect("memory");
+    second.close(PATIENCE).await.expect("nothing is held");
+    assert_eq!(store.closed.load(SeqCst), 1, "although both are still there");
+    assert_eq!(first.open_session().await.expect_err("closed").code(), Code::Closed);
+    drop((first, second));
+    assert_eq!(store.closed.load(SeqCst), 1);
+}
