@@ -16,6 +16,7 @@ use std::time::Duration;
 use crate::acquire;
 use crate::claims::{Hold, Want};
 use crate::client::{Client, Core, claim_key};
+use crate::driver::Runtime;
 use crate::error::{Code, Error, Holder, HolderState, LossReason, Result};
 use crate::mutants::{self, Mutant};
 use crate::name::Name;
@@ -190,7 +191,7 @@ impl Held {
 
     /// How long the hold stays valid without another renewal; zero when it is lost. No I/O.
     pub fn remaining(&self) -> Duration {
-        if self.hold.is_released() { Duration::ZERO } else { self.hold.remaining() }
+        if !Runtime::is_ours() || self.hold.is_released() { Duration::ZERO } else { self.hold.remaining() }
     }
 
     /// Checks that the hold is valid now. Reads a clock, no I/O: call it before each effect.
@@ -198,7 +199,7 @@ impl Held {
     /// # Errors
     /// `Lost` with the reason; `NotHeld` after a release; `Forked`.
     pub fn check(&self) -> Result<()> {
-        if !crate::driver::Runtime::is_ours() {
+        if !Runtime::is_ours() {
             return Err(Error::forked());
         }
         if self.hold.is_released() {
@@ -226,13 +227,13 @@ impl Held {
     pub async fn lost(&self) -> LossReason {
         let hold = self.hold.clone();
         let lost = self.client.core().drive(async move { Ok(hold.lost().await) }).await;
-        // Only the end of the runtime ends the wait with an error, and with it the session ends.
-        lost.unwrap_or(LossReason::Closed)
+        // Only a fork, and the end of the runtime and of the session with it, end the wait with an error.
+        lost.unwrap_or_else(|error| error.loss().unwrap_or(LossReason::Closed))
     }
 
     /// Whether the hold was lost, and why. No I/O.
     pub fn loss(&self) -> Option<LossReason> {
-        self.hold.loss()
+        if Runtime::is_ours() { self.hold.loss() } else { Some(LossReason::Forked) }
     }
 
     /// Releases the lock and hands it to the next waiter, in one write. Goes on in the background when the future is
@@ -242,7 +243,7 @@ impl Held {
     /// `Lost` if the hold was lost before; then nothing of a later holder is touched. `NotHeld` when it was released
     /// before.
     pub async fn release(&self) -> Result<()> {
-        if !crate::driver::Runtime::is_ours() {
+        if !Runtime::is_ours() {
             return Err(Error::forked());
         }
         let hold = self.hold.clone();
