@@ -1,5 +1,7 @@
 //! A client: connected to one store, with a session of its own that carries everything it holds.
 
+mod closing;
+
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,10 +10,10 @@ use std::time::Duration;
 use futures::FutureExt;
 
 use crate::config::{ClockKind, HostLiveness, Location, Options};
-use crate::driver::{Background, Begun, Runtime, Watched, begin};
+use crate::driver::{Background, Runtime, Watched};
 use crate::election::Campaigns;
 use crate::env::{Env, Task};
-use crate::error::{Code, Error, LossReason, Result};
+use crate::error::{Code, Error, Result};
 use crate::lock::Lock;
 use crate::name::Name;
 use crate::protocol::claim::ClaimKey;
@@ -24,6 +26,7 @@ use crate::store::SharedStore;
 use crate::store::counted::Counted;
 use crate::store::memory::MemoryStore;
 use crate::testing;
+use closing::StoreUse;
 
 /// Connects to the store at this URL (see [`crate::config`]), with the URL's options.
 ///
@@ -56,8 +59,7 @@ pub(crate) struct Core {
     setup: Setup,
     options: Options,
     store: SharedStore,
-    /// How many clients use the store: the last one closes it.
-    store_users: Arc<()>,
+    store_use: StoreUse,
     current: Watched<Arc<Session>>,
     changes: Arc<Hub>,
     life: Watched<Life>,
@@ -122,13 +124,13 @@ impl Client {
             shown: Arc::default(),
             env,
         };
-        Self::open(runtime, store, Arc::new(()), options, setup).await
+        Self::open(runtime, store, StoreUse::first(), options, setup).await
     }
 
     async fn open(
         runtime: Option<Runtime>,
         store: SharedStore,
-        store_users: Arc<()>,
+        store_use: StoreUse,
         options: Options,
         setup: Setup,
     ) -> Result<Self> {
@@ -137,7 +139,7 @@ impl Client {
         let session = match first_session(&setup, if patient { OPENING } else { Duration::ZERO }).await {
             Ok(session) => session,
             Err(error) => {
-                if Arc::strong_count(&store_users) == 1 {
+                if store_use.end() {
                     store.close().await;
                 }
                 return Err(error);
@@ -150,7 +152,7 @@ impl Client {
             runtime,
             options,
             store,
-            store_users,
+            store_use,
             current: Watched::new(session.clone()),
             changes: Hub::new(setup.env.clone(), setup.store.clone()),
             life: Watched::new(Life::Open),
@@ -181,8 +183,8 @@ impl Client {
         };
         let opening = core.clone();
         core.drive(async move {
-            let (runtime, store, users) = (opening.runtime.clone(), opening.store.clone(), opening.store_users.clone());
-            Self::open(runtime, store, users, opening.options.clone(), setup).await
+            let store_use = opening.store_use.another().ok_or_else(|| Error::closed("the client"))?;
+            Self::open(opening.runtime.clone(), opening.store.clone(), store_use, opening.options.clone(), setup).await
         })
         .await
     }
@@ -289,7 +291,8 @@ impl Client {
     /// that run under a lock, ends the session, and closes the store. Closing twice is no error.
     ///
     /// # Errors
-    /// `Timeout` when that takes longer than `timeout`; it goes on in the background.
+    /// `Timeout` when that takes longer than `timeout`; it goes on in the background. While a function runs under a lock,
+    /// its session is renewed, and nobody else gets the lock.
     pub async fn close(&self, timeout: Duration) -> Result<()> {
         let core = self.core().clone();
         self.core().drive(async move { core.close(timeout).await }).await
@@ -430,44 +433,6 @@ impl Core {
         Err(Error::unavailable("the session is suspended: the store could not be reached in time to renew it"))
     }
 
-    async fn close(self: Arc<Self>, timeout: Duration) -> Result<()> {
-        if !Runtime::is_ours() {
-            return Err(Error::forked());
-        }
-        self.clone().begin_close();
-        let closed = self.life.wait_for(|life| *life == Life::Closed);
-        tokio::select! {
-            biased;
-            () = closed => Ok(()),
-            () = self.setup.env.sleep(timeout) => Err(Error::new(
-                Code::Timeout,
-                format!("the client is not closed after {} s; closing goes on in the background", timeout.as_secs_f64()),
-            )),
-        }
-    }
-
-    /// Starts closing, unless that has begun already.
-    fn begin_close(self: Arc<Self>) {
-        let first = self.life.modify(|life| {
-            let first = *life == Life::Open;
-            if first {
-                *life = Life::Closing;
-            }
-            first
-        });
-        if first {
-            let env = self.setup.env.clone();
-            // Inline first: on a store without I/O everything is released when this returns.
-            match begin(env.tasks.runtime(), self.run_close().boxed()) {
-                Begun::Ended(Ok(())) => {}
-                Begun::Ended(Err(panic)) => tracing::error!("{panic}"),
-                Begun::GoesOn(closing) => {
-                    env.spawn(closing);
-                }
-            }
-        }
-    }
-
     /// Makes this the client's session, and starts its tasks; false if the client is being closed.
     fn adopt(&self, session: &Arc<Session>) -> bool {
         let mut tasks = self.session_tasks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -478,45 +443,6 @@ impl Core {
         *tasks = session.start();
         self.current.replace(session.clone());
         true
-    }
-
-    async fn run_close(self: Arc<Self>) {
-        if let Some(supervisor) = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            supervisor.abort();
-        }
-        self.changes.close();
-        // All but the renewal: holds stay covered until they are released.
-        let (session, mut tasks) = {
-            let mut tasks = self.session_tasks.lock().unwrap_or_else(PoisonError::into_inner);
-            (self.current_session(), std::mem::take(&mut *tasks))
-        };
-        let renewal = if tasks.is_empty() { None } else { Some(tasks.remove(0)) };
-        for task in tasks {
-            task.abort();
-        }
-        session.claims().close(&session);
-        let env = &self.setup.env;
-        tokio::select! {
-            biased;
-            () = async { session.claims().emptied().await; self.setup.background.idle().await } => {
-                if let Err(error) = session.close().await {
-                    tracing::debug!(%error, "the session could not be ended in the store; others will bury it");
-                }
-            }
-            // An unreachable store, or a function that goes on under its lock: the session ends by its ttl.
-            () = env.sleep(session.timing().ttl) => {
-                tracing::warn!(session = %session.id(), "closing without having released everything; it ends with its ttl");
-            }
-            () = session.over() => {}
-        }
-        if let Some(renewal) = renewal {
-            renewal.abort();
-        }
-        session.end(LossReason::Closed);
-        if Arc::strong_count(&self.store_users) == 1 {
-            self.store.close().await;
-        }
-        self.life.replace(Life::Closed);
     }
 }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 use crate::acquire;
 use crate::claims::{Hold, Want};
 use crate::client::{Client, Core, claim_key};
+use crate::driver::Runtime;
 use crate::error::{Code, Error, Holder, HolderState, LossReason, Result};
 use crate::mutants::{self, Mutant};
 use crate::name::Name;
@@ -191,7 +192,7 @@ impl Held {
 
     /// How long the hold stays valid without another renewal; zero when it is lost. No I/O.
     pub fn remaining(&self) -> Duration {
-        if self.hold.is_released() { Duration::ZERO } else { self.hold.remaining() }
+        if !Runtime::is_ours() || self.hold.is_released() { Duration::ZERO } else { self.hold.remaining() }
     }
 
     /// Checks that the hold is valid now. Reads a clock, no I/O: call it before each effect.
@@ -199,7 +200,7 @@ impl Held {
     /// # Errors
     /// `Lost` with the reason; `NotHeld` after a release; `Forked`.
     pub fn check(&self) -> Result<()> {
-        if !crate::driver::Runtime::is_ours() {
+        if !Runtime::is_ours() {
             return Err(Error::forked());
         }
         if self.hold.is_released() {
@@ -227,13 +228,13 @@ impl Held {
     pub async fn lost(&self) -> LossReason {
         let hold = self.hold.clone();
         let lost = self.client.core().drive(async move { Ok(hold.lost().await) }).await;
-        // Only the end of the runtime ends the wait with an error, and with it the session ends.
-        lost.unwrap_or(LossReason::Closed)
+        // Only a fork, and the end of the runtime and of the session with it, end the wait with an error.
+        lost.unwrap_or_else(|error| error.loss().unwrap_or(LossReason::Closed))
     }
 
     /// Whether the hold was lost, and why. No I/O.
     pub fn loss(&self) -> Option<LossReason> {
-        self.hold.loss()
+        if Runtime::is_ours() { self.hold.loss() } else { Some(LossReason::Forked) }
     }
 
     /// Releases the lock and hands it to the next waiter, in one write. Goes on in the background when the future is
@@ -243,7 +244,7 @@ impl Held {
     /// `Lost` if the hold was lost before; then nothing of a later holder is touched. `NotHeld` when it was released
     /// before.
     pub async fn release(&self) -> Result<()> {
-        if !crate::driver::Runtime::is_ours() {
+        if !Runtime::is_ours() {
             return Err(Error::forked());
         }
         let hold = self.hold.clone();
@@ -344,8 +345,9 @@ impl Client {
     /// when it is cut off) it may believe in its hold beside the next one, and only its token tells them apart.
     ///
     /// # Errors
-    /// `Conflict` if the token is not that of the present hold; nothing is broken then. `Timeout` if the holder renews
-    /// its session but has not given the lock up in time; it has been asked, and may still. Those of the store.
+    /// `Conflict` if the token is not that of the present hold; nothing is broken then. `Timeout` if the holder has not
+    /// given the lock up in time, as a rule because it renews its session; it has been asked, and may still. Those of the
+    /// store.
     pub async fn break_lock(&self, name: &str, token: i64, force: bool) -> Result<()> {
         let lock = self.lock(name)?;
         self.core().drive(async move { break_hold(lock, token, force).await }).await
@@ -374,19 +376,21 @@ async fn break_hold(lock: Lock, token: i64, force: bool) -> Result<()> {
     }
     let ttl = store.sessions(SessionQuery::Ids(vec![holder.session])).await?.pop().map(|record| record.ttl);
     let patience = ttl.unwrap_or_else(|| core.setup().timing.ttl) * 2;
-    let until = core.setup().env.now() + patience;
-    while core.setup().env.now() < until {
+    let begun = core.setup().env.now();
+    while core.setup().env.now().since(begun) < patience {
+        // Nobody else may look after a holder that has died: nobody waits for the lock, or only those who are gone too.
+        core.current_session().observe([holder.session]);
         core.setup().env.sleep(BREAK_POLL).await;
         let record = store.claims(ClaimQuery::Keys(vec![lock.key.clone()])).await?.pop();
         if record.is_none_or(|record| record.token != token || record.holder != Some(holder)) {
             return Ok(());
         }
     }
+    let lives = if core.current_session().saw_renewal(holder.session, begun) { " and is alive" } else { "" };
     Err(Error::new(
         Code::Timeout,
         format!(
-            "the holder of lock '{}' was asked to go and is alive, but has not gone within {} s; breaking with force \
-             removes it",
+            "the holder of lock '{}' was asked to go{lives}, but has not gone within {} s; breaking with force removes it",
             lock.name,
             patience.as_secs_f64()
         ),

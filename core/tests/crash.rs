@@ -2,7 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test is a program of its own")]
 #![cfg(feature = "sqlite")]
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,25 @@ fn holder() {
     });
 }
 
+/// Not a test by itself: a child that takes the lock with one client after the other, and goes on when it is told to.
+#[test]
+fn holder_of_many() {
+    let Ok(url) = std::env::var(ROLE) else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let mut line = String::new();
+        loop {
+            let client = connect(&url).await.unwrap();
+            let held = client.lock("x").unwrap().acquire().await.unwrap();
+            eprintln!("held {}", held.token());
+            if std::io::stdin().read_line(&mut line).unwrap() == 0 {
+                return;
+            }
+            client.close(BOUND).await.unwrap();
+        }
+    });
+}
+
 struct Holder {
     child: Child,
     said: BufReader<std::process::ChildStderr>,
@@ -40,8 +59,12 @@ struct Holder {
 
 impl Holder {
     fn start(url: &str) -> Self {
+        Self::start_as("holder", url)
+    }
+
+    fn start_as(role: &str, url: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "holder", "--nocapture"])
+            .args(["--exact", role, "--nocapture"])
             .env(ROLE, url)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -125,6 +148,50 @@ async fn watched(client: &coord_core::client::Client) {
     }
 }
 
+/// A process lives for long, and its clients do not: who waits for them keeps nothing open of those that have gone.
+#[tokio::test]
+async fn a_neighbour_whose_clients_come_and_go_costs_no_descriptors() {
+    for url in urls("neighbour", "30s").into_iter().take(1) {
+        let client = connect(&url).await.unwrap();
+        let mut holder = Holder::start_as("holder_of_many", &url);
+        for _ in 0..50 {
+            holder.expect("held");
+            let lock = client.lock("x").unwrap();
+            let waiter = tokio::spawn(async move { lock.acquire().await });
+            waiting_and_watching(&client, &url).await;
+            writeln!(holder.child.stdin.as_mut().unwrap(), "go").unwrap();
+            let held = tokio::time::timeout(BOUND, waiter).await.expect("a grant").unwrap().unwrap();
+            held.release().await.unwrap();
+        }
+        holder.expect("held");
+        let begun = Instant::now();
+        // Its own, and that of the neighbour's present client.
+        while open_lock_files(&url).len() > 2 {
+            assert!(begun.elapsed() < BOUND / 3, "still open: {:#?}", open_lock_files(&url));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// The lock files of this store's sessions that this process has open.
+fn open_lock_files(url: &str) -> Vec<String> {
+    let file = url.trim_start_matches("sqlite:///").split('?').next().unwrap_or_default();
+    let entries = std::fs::read_dir("/proc/self/fd").unwrap();
+    let links = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    let links = links.map(|link| link.to_string_lossy().into_owned());
+    links.filter(|link| link.contains(file) && link.contains(".lk")).collect()
+}
+
+/// Waits until the client has queued and watches a session that has not ended.
+async fn waiting_and_watching(client: &coord_core::client::Client, url: &str) {
+    let (own, deadline) = (client.session().id.to_string(), Instant::now() + BOUND);
+    let watches = || open_lock_files(url).iter().any(|link| !link.contains(&own) && !link.ends_with(" (deleted)"));
+    while client.stats().waiting == 0 || !watches() {
+        assert!(Instant::now() < deadline, "the holder is not watched");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_try_right_after_a_crash_succeeds_on_sqlite() {
     for url in urls("tried", "300s").into_iter().take(1) {
@@ -135,6 +202,23 @@ async fn a_try_right_after_a_crash_succeeds_on_sqlite() {
         assert_eq!((error.code(), error.holder().unwrap().state), (Code::Contended, HolderState::Live));
         holder.signal("-KILL");
         holder.child.wait().unwrap();
+        client.lock("x").unwrap().try_acquire().await.unwrap();
+    }
+}
+
+/// An operator's client has just been opened, and nobody else looks after the dead holder.
+#[tokio::test]
+async fn a_hold_of_a_dead_process_is_broken() {
+    // Before a keeper could have found it: on SQLite at once, elsewhere after a ttl.
+    let (sqlite, others) = (urls("broken", "300s"), urls("broken", "5s"));
+    for url in sqlite.iter().take(1).chain(others.iter().skip(1)) {
+        let mut holder = Holder::start(url);
+        let token: i64 = holder.expect("held").parse().unwrap();
+        holder.signal("-KILL");
+        holder.child.wait().unwrap();
+        let client = connect(url).await.unwrap();
+        let broken = client.break_lock("x", token, false);
+        tokio::time::timeout(BOUND, broken).await.expect("it does not live").unwrap();
         client.lock("x").unwrap().try_acquire().await.unwrap();
     }
 }

@@ -50,6 +50,36 @@ async fn a_leader_is_forced() {
 }
 
 #[tokio::test]
+async fn closing_waits_for_a_function_for_longer_than_a_ttl() {
+    let (a, b, _) = trio("memory:kit-close?coord.clock=manual&coord.ttl=10s").await;
+    let control = Control::of(&b).unwrap();
+    let (begun, begins) = tokio::sync::oneshot::channel();
+    let (go, goes) = tokio::sync::oneshot::channel::<()>();
+    let lock = a.lock("l").unwrap();
+    let run = tokio::spawn(async move {
+        lock.run(async move |held| {
+            begun.send(held.clone()).unwrap();
+            goes.await.unwrap();
+        })
+        .await
+    });
+    let held = bounded(begins).await.unwrap();
+    let closing = tokio::spawn({
+        let client = a.clone();
+        async move { client.close(HOUR).await }
+    });
+    assert_eq!(bounded(held.lost()).await, LossReason::Closed);
+    bounded(control.advance(Duration::from_secs(35))).await.unwrap();
+    let error = b.lock("l").unwrap().try_acquire().await.unwrap_err();
+    assert_eq!(error.code(), Code::Contended, "the function still runs");
+    assert!(!closing.is_finished());
+    go.send(()).unwrap();
+    assert_eq!(bounded(run).await.unwrap().unwrap_err().loss(), Some(LossReason::Closed));
+    bounded(closing).await.unwrap().unwrap();
+    b.lock("l").unwrap().try_acquire().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_session_expires() {
     let (a, b, control) = trio("memory:kit-expire").await;
     let candidacy = a.election("e").unwrap().when_elected("a", CandidacyOptions::default()).unwrap();

@@ -354,7 +354,7 @@ class Client(ClientBase):
 
         Raises:
             Conflict: The token is not that of the present hold. Nothing is broken then.
-            Timeout: The holder was asked, is alive, and has not gone in time.
+            Timeout: The holder was asked and has not gone in time, as a rule because it is alive.
         """
         self._native.break_lock(name, token, force).wait()
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use coord_core::error::Code;
 use coord_core::protocol::claim::{ClaimRecord, ClaimStep, HEAD, Step};
 use coord_core::protocol::session::{KillProof, LockFile, Nonce, SessionInfo, SessionStep, Vitality};
+use coord_core::store::mongodb::testing::known_time;
 use coord_core::store::{ClaimQuery, Notice, SessionQuery, Store};
 use coord_tests::servers;
 use mongodb::Client;
@@ -52,6 +53,27 @@ fn a_claim_goes_from_holder_to_waiter_and_both_are_told() {
         };
         assert_eq!(read, [expected]);
         store.close().await;
+    });
+}
+
+/// Otherwise an audit that reads from the next primary could miss a grant that is known here.
+#[test]
+fn nothing_is_read_that_is_older_than_a_grant_that_was_heard_of() {
+    let Some(uri) = servers::shared_uri() else { return };
+    run(async {
+        let prefix = prefix();
+        let open = async || coord_core::store::mongodb::MongoStore::open(&uri, &prefix, 20, TTL, env()).await.unwrap();
+        let (ours, others) = (open().await, open().await);
+        let (first, second, key) = (entry(session(), 1), entry(session(), 1), key("a"));
+        let mut notices = ours.notices(second.session).await.unwrap();
+        acquire(&others, &key, first).await;
+        acquire(&ours, &key, second).await;
+        let before = known_time(&ours).expect("the answer to the acquire told it");
+        let token = release(&others, &key, first).await.expect("it was held").token;
+        assert_eq!(next_notice(&mut notices).await, Notice::Granted { key, entry: second, token });
+        assert!(known_time(&ours).is_some_and(|known| known > before), "and nothing was asked since");
+        ours.close().await;
+        others.close().await;
     });
 }
 

@@ -253,7 +253,10 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.state.give_up(&self.session);
+        // In a forked child it is the parent's, and giving it up would begin with a lock.
+        if self.session.background().is_ours() {
+            self.state.give_up(&self.session);
+        }
     }
 }
 

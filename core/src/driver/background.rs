@@ -25,6 +25,12 @@ impl Background {
         Self { env, running: Arc::new(Watched::new(0)), ours }
     }
 
+    /// Whether this process is the one whose work this is: not in a forked child, where locks may be held by threads that
+    /// are not there.
+    pub(crate) fn is_ours(&self) -> bool {
+        (self.ours)()
+    }
+
     /// Starts `future` now. What is returned tells its result, or an error when it was never run; dropping that
     /// stops nothing.
     pub(crate) fn run<T: Send + 'static>(
@@ -32,7 +38,7 @@ impl Background {
         future: impl Future<Output = T> + Send + 'static,
     ) -> oneshot::Receiver<T> {
         let (done, result) = oneshot::channel();
-        if !(self.ours)() {
+        if !self.is_ours() {
             std::mem::forget(future);
             return result;
         }

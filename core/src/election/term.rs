@@ -178,12 +178,15 @@ impl Term {
                 () = dismissal => Ok(LossReason::Resigned),
             }
         });
-        // Only the end of the runtime ends the wait with an error, and with it the session ends.
-        lost.await.unwrap_or(LossReason::Closed)
+        // Only a fork, and the end of the runtime and of the session with it, end the wait with an error.
+        lost.await.unwrap_or_else(|error| error.loss().unwrap_or(LossReason::Closed))
     }
 
     /// Whether the term is over, and why. No I/O.
     pub fn loss(&self) -> Option<LossReason> {
+        if !Runtime::is_ours() {
+            return Some(LossReason::Forked);
+        }
         self.reign.hold.loss().or_else(|| self.is_dismissed().then_some(LossReason::Resigned))
     }
 

@@ -57,17 +57,19 @@ impl Hub {
     /// `Closed`; those of the store. Nothing was told then.
     pub(crate) async fn attach(self: &Arc<Self>, interest: Interest, sink: Sink) -> Result<Attached> {
         let mut sink = Some(sink);
-        if let Some(attached) = self.join(&interest, &mut sink)? {
+        if let Some(attached) = self.join(&mut self.state(), &interest, &mut sink)? {
             return Ok(attached);
         }
         let _one_at_a_time = self.opening.lock().await;
-        if let Some(attached) = self.join(&interest, &mut sink)? {
+        if let Some(attached) = self.join(&mut self.state(), &interest, &mut sink)? {
             return Ok(attached);
         }
         let wider = self.state().interest.and(&interest);
         let changes = self.store.changes(wider.clone()).await?;
-        self.run(wider, changes);
-        self.join(&interest, &mut sink)?.ok_or_else(|| Error::closed("the client"))
+        // In one lock: the last of the others may go at any time, and with it the stream that nobody listens to.
+        let mut state = self.state();
+        self.run(&mut state, wider, changes);
+        self.join(&mut state, &interest, &mut sink)?.ok_or_else(|| Error::closed("the client"))
     }
 
     /// How many look on.
@@ -92,8 +94,12 @@ impl Hub {
     }
 
     /// Attaches the sink if the running stream shows what it wants.
-    fn join(self: &Arc<Self>, interest: &Interest, sink: &mut Option<Sink>) -> Result<Option<Attached>> {
-        let mut state = self.state();
+    fn join(
+        self: &Arc<Self>,
+        state: &mut State,
+        interest: &Interest,
+        sink: &mut Option<Sink>,
+    ) -> Result<Option<Attached>> {
         if state.closed {
             return Err(Error::closed("the client"));
         }
@@ -113,8 +119,7 @@ impl Hub {
         Ok(Some(Attached { hub: Arc::downgrade(self), number }))
     }
 
-    fn run(self: &Arc<Self>, interest: Interest, changes: Changes) {
-        let mut state = self.state();
+    fn run(self: &Arc<Self>, state: &mut State, interest: Interest, changes: Changes) {
         if state.closed {
             return;
         }

@@ -247,16 +247,20 @@ impl DeathWatch {
     }
 
     /// Waits for the proof that the session's process is dead; returns the nonces that its record must carry one
-    /// of. None as soon as it is known that nothing will ever be proven. Needs a tokio runtime with I/O and time; may be
-    /// dropped at any time.
-    pub(crate) async fn freed(&mut self) -> Option<Vec<Nonce>> {
+    /// of. None as soon as it is known that nothing will ever be proven: of a session that ends before its process, that is
+    /// looked for every `period`. Needs a tokio runtime with I/O and time; may be dropped at any time.
+    pub(crate) async fn freed(&mut self, period: Duration) -> Option<Vec<Nonce>> {
         // Seen now or never: if it is free already and was not trusted, nothing can be learned from it.
         if !self.can_prove() {
             return None;
         }
-        if let Some(process) = &self.process {
-            ended(process).await;
-            self.process = None;
+        while let Some(process) = &self.process {
+            match tokio::time::timeout(period, ended(process)).await {
+                Ok(()) => self.process = None,
+                // A lock that is free while its process is there proves nothing: its descriptor was closed.
+                Err(_) if self.can_prove() => {}
+                Err(_) => return None,
+            }
         }
         loop {
             if let Some(nonces) = self.look() {

@@ -327,6 +327,11 @@ impl Session {
         observer::renews(self, id).await
     }
 
+    /// Whether a session is known to have renewed since this moment: one's own, or one that is observed here. No I/O.
+    pub(crate) fn saw_renewal(&self, id: SessionId, since: Timestamp) -> bool {
+        if id == self.id { self.is_live() } else { self.observer.saw_renewal(id, since) }
+    }
+
     /// Observes these sessions from now on, for as long as two ttls after the latest call.
     pub(crate) fn observe(self: &Arc<Self>, ids: impl IntoIterator<Item = SessionId>) {
         observer::want(self, ids);

@@ -52,7 +52,7 @@ pub(super) struct Observer {
 struct State {
     seen: Observations,
     infos: BTreeMap<SessionId, SessionInfo>,
-    watches: BTreeMap<SessionId, Task>,
+    watches: BTreeMap<SessionId, Watch>,
     /// Sessions whose lock file proved nothing, or whose death could not be written down, and until when that is not
     /// tried again: they are as good as unwatched.
     in_vain: BTreeMap<SessionId, Timestamp>,
@@ -60,6 +60,14 @@ struct State {
     /// been granted since.
     again: BTreeMap<SessionId, Timestamp>,
     stopped: bool,
+}
+
+/// The task that watches a process through the kernel.
+#[derive(Debug)]
+struct Watch {
+    task: Task,
+    /// It has its proof, and declares the session dead: what finds that out by other means does not end it.
+    buries: bool,
 }
 
 impl Observer {
@@ -71,15 +79,19 @@ impl Observer {
         self.with(|state| state.seen.dead())
     }
 
+    pub(super) fn saw_renewal(&self, id: SessionId, since: Timestamp) -> bool {
+        self.with(|state| state.seen.has_renewed_since(id, since))
+    }
+
     pub(super) fn watched(&self) -> usize {
-        self.with(|state| state.watches.values().filter(|task| !task.is_finished()).count())
+        self.with(|state| state.watches.values().filter(|watch| !watch.task.is_finished()).count())
     }
 
     pub(super) fn stop(&self) {
         self.with(|state| {
             state.stopped = true;
-            for task in std::mem::take(&mut state.watches).into_values() {
-                task.abort();
+            for watch in std::mem::take(&mut state.watches).into_values() {
+                watch.task.abort();
             }
         });
     }
@@ -287,9 +299,10 @@ async fn bury(session: &Arc<Session>, id: SessionId, proof: KillProof) -> Result
 async fn clear_up(session: &Arc<Session>, id: SessionId) -> Result<()> {
     session.observer.with(|state| {
         state.seen.on_dead(id);
-        if let Some(task) = state.watches.remove(&id) {
-            // This very task may be the one that runs here; it ends after its last await.
-            drop(task);
+        // A task that is dropped goes on: it would wait, with its descriptors, until the process ends. But the one that
+        // buries may be the very one that runs here; it ends after its last await.
+        if let Some(watch) = state.watches.remove(&id).filter(|watch| !watch.buries) {
+            watch.task.abort();
         }
         let later = session.env().now() + session.timing().ttl;
         if !mutants::on(Mutant::ClearOnce) {
@@ -320,7 +333,7 @@ async fn sweep(session: &Arc<Session>, id: SessionId) -> Result<()> {
 /// Watches the process of a session on this host, if its lock file is one that can prove something. Says whether it is
 /// watched. What was in vain is tried again once per period at most.
 fn watch_process(session: &Arc<Session>, id: SessionId, info: &SessionInfo) -> bool {
-    if session.observer.with(|state| state.watches.get(&id).is_some_and(|task| !task.is_finished())) {
+    if session.observer.with(|state| state.watches.get(&id).is_some_and(|watch| !watch.task.is_finished())) {
         return true;
     }
     if !may_watch(session, id) {
@@ -332,26 +345,38 @@ fn watch_process(session: &Arc<Session>, id: SessionId, info: &SessionInfo) -> b
         return false;
     }
     let watcher = session.clone();
-    let task = session.env().spawn(async move {
-        let dead = match watch.freed().await {
-            Some(ring) => bury_freed(&watcher, id, ring).await,
-            None => false,
-        };
-        if !dead {
-            was_in_vain(&watcher, id);
-        }
-        watcher.observer.with(|state| state.watches.remove(&id));
-        // Whoever is not dead is looked after in another way from now on.
-        watcher.observer.wake.notify_one();
-    });
     session.observer.with(|state| {
-        if state.stopped {
-            task.abort();
-        } else {
-            state.watches.insert(id, task);
+        if !state.stopped {
+            // In one lock, so that the task finds itself in the table however soon it ends.
+            let task = session.env().spawn(async move {
+                let ring = watch.freed(watcher.timing().ttl).await;
+                // What it keeps open is of no more use.
+                drop(watch);
+                end_watch(&watcher, id, ring).await;
+            });
+            state.watches.insert(id, Watch { task, buries: false });
         }
     });
     true
+}
+
+/// A watch has its proof, or never will.
+async fn end_watch(session: &Arc<Session>, id: SessionId, ring: Option<Vec<Nonce>>) {
+    let dead = match ring {
+        Some(ring) => {
+            let known = session.observer.with(|state| state.watches.get_mut(&id).map(|watch| watch.buries = true));
+            // Somebody else has buried it in this moment.
+            let Some(()) = known else { return };
+            bury_freed(session, id, ring).await
+        }
+        None => false,
+    };
+    if !dead {
+        was_in_vain(session, id);
+    }
+    session.observer.with(|state| state.watches.remove(&id));
+    // Whoever is not dead is looked after in another way from now on.
+    session.observer.wake.notify_one();
 }
 
 /// Buries a session whose kernel lock is free. Says whether it is dead.
@@ -378,7 +403,7 @@ fn was_in_vain(session: &Session, id: SessionId) {
 fn may_watch(session: &Session, id: SessionId) -> bool {
     let now = session.env().now();
     session.observer.with(|state| {
-        state.watches.retain(|_, task| !task.is_finished());
+        state.watches.retain(|_, watch| !watch.task.is_finished());
         state.in_vain.retain(|_, until| *until > now);
         !state.stopped && state.watches.len() < MAX_WATCHES && !state.in_vain.contains_key(&id)
     })
@@ -411,7 +436,8 @@ pub(super) async fn look_at(session: &Arc<Session>, id: SessionId) -> Result<(Se
             })
         }
     };
-    let proof = open_watch(session, id, &info).and_then(|mut watch| watch.freed().now_or_never().flatten());
+    let ttl = session.timing().ttl;
+    let proof = open_watch(session, id, &info).and_then(|mut watch| watch.freed(ttl).now_or_never().flatten());
     if let Some(ring) = proof {
         bury(session, id, KillProof::KernelLock(ring)).await?;
     }

@@ -319,6 +319,14 @@ impl Providers {
         });
     }
 
+    /// The client is closed: nothing of this is provided any more, whatever became of the session.
+    pub(crate) fn close(&self) {
+        let mut table = self.table();
+        for offer in std::mem::take(&mut *table).into_values() {
+            offer.end();
+        }
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -113,6 +113,10 @@ impl Env {
         drop(shuttle::future::spawn(future));
     }
 
+    pub(crate) fn is_ours(&self) -> bool {
+        true
+    }
+
     pub(crate) fn run<T: Send + 'static>(
         &self,
         future: impl Future<Output = T> + Send + 'static,

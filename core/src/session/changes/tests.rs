@@ -127,3 +127,28 @@ async fn the_last_to_leave_closes_the_stream() {
     assert_eq!(third.next().await, None);
     assert!(world.hub.subscribe(claims("a/b/")).await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_while_the_last_goes_is_told() {
+    let world = world();
+    for round in 0..ROUNDS {
+        let last = world.hub.subscribe(claims("election/a/")).await.unwrap();
+        let barrier = Arc::new(std::sync::Barrier::new(2));
+        let begun = barrier.clone();
+        let goes = tokio::task::spawn_blocking(move || {
+            begun.wait();
+            // So that each moment of the other's coming has its turn.
+            for _ in 0..round % 997 {
+                std::hint::spin_loop();
+            }
+            drop(last);
+        });
+        barrier.wait();
+        // It wants more than there is, so a wider stream begins.
+        let mut comes = world.hub.subscribe(claims("lock/a/")).await.expect("nobody has closed the hub");
+        assert!(matches!(next(&mut comes).await, Change::Snapshot(_)));
+        goes.await.unwrap();
+    }
+}
+
+const ROUNDS: u32 = 5_000;

@@ -16,6 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a test looks at what must not happen. Too short only makes the test blind, never wrong.
 const GLANCE: Duration = Duration::from_millis(200);
 
+/// How often a watch looks whether the session has ended before its process.
+const PERIOD: Duration = Duration::from_millis(20);
+
 const OWNER: &str = "COORD_TEST_OWNER";
 
 /// A directory of its own on the file system of the build.
@@ -148,17 +151,17 @@ fn the_owner() {
 }
 
 async fn soon(watch: &mut DeathWatch) -> Vec<Nonce> {
-    let freed = tokio::time::timeout(PATIENCE, watch.freed()).await;
+    let freed = tokio::time::timeout(PATIENCE, watch.freed(PERIOD)).await;
     freed.expect("the process has ended").expect("the death is proven")
 }
 
 async fn not_now(watch: &mut DeathWatch) -> bool {
-    !matches!(tokio::time::timeout(GLANCE, watch.freed()).await, Ok(Some(_)))
+    !matches!(tokio::time::timeout(GLANCE, watch.freed(PERIOD)).await, Ok(Some(_)))
 }
 
 /// A watch that can prove nothing says so.
 async fn in_vain(watch: &mut DeathWatch) -> bool {
-    tokio::time::timeout(PATIENCE, watch.freed()).await.expect("it ends").is_none() && !watch.can_prove()
+    tokio::time::timeout(PATIENCE, watch.freed(PERIOD)).await.expect("it ends").is_none() && !watch.can_prove()
 }
 
 /// What a process leaves behind that has crashed, and whose id nobody can see: the file, with nobody's lock on it.
@@ -234,10 +237,16 @@ async fn a_session_that_ends_before_its_process_is_not_proven_dead() {
     // A second name, as backups make them, must not make it look alive again.
     std::fs::hard_link(&path, dir.0.join("backup")).expect("a link");
     let mut linked = DeathWatch::open(&dir.0, id(1), &owner.unseen(), true).expect("it is the file");
-    assert!(not_now(&mut unseen).await && not_now(&mut linked).await);
+    assert!(not_now(&mut seen).await && not_now(&mut unseen).await && not_now(&mut linked).await);
+    let watching = tokio::spawn(async move { (seen.freed(PERIOD).await, seen) });
+    tokio::task::yield_now().await;
     assert_eq!(owner.ask("remove"), "done");
     assert!(!path.exists());
-    assert!(not_now(&mut seen).await && in_vain(&mut unseen).await && in_vain(&mut linked).await);
+    assert!(in_vain(&mut unseen).await && in_vain(&mut linked).await);
+    // And whoever watches already learns it before the process ends, which may be in a year.
+    let watched = tokio::time::timeout(PATIENCE, watching).await.expect("it ends");
+    let (proof, mut seen) = watched.expect("no panic");
+    assert_eq!(proof, None);
     owner.crash();
     assert!(in_vain(&mut seen).await && in_vain(&mut unseen).await && in_vain(&mut linked).await);
 }

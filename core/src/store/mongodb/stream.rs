@@ -90,6 +90,8 @@ impl Supervisor {
     async fn follow(&mut self, stream: Stream) -> Result<(), mpsc::error::SendError<Notice>> {
         let Ok(mut feed) = Feed::start(&self.inner, stream) else { return Ok(()) };
         while let Some(event) = feed.next(&mut self.token).await {
+            // Before anybody believes in a grant: what is read of claims from now on, on whatever primary, is not older.
+            self.inner.saw(event.cluster_time);
             for notice in notices_of(&event) {
                 self.notices.send(notice).await?;
             }

@@ -5,13 +5,18 @@ use mongodb::bson::{Document, doc};
 
 use super::pipeline::{self, Write};
 use super::quick::{self, Form};
-use super::{COLLECT_MARGIN_MS, codec};
+use super::{COLLECT_MARGIN_MS, MongoStore, codec};
 use crate::error::Result;
 use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep, ClaimView};
 use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
 
 /// How far cluster time must be beyond a token, in milliseconds, before the claim is collected.
 pub const COLLECT_MARGIN: i64 = COLLECT_MARGIN_MS;
+
+/// What this store knows to have happened: nothing that it reads of claims is older. Time and increment.
+pub fn known_time(store: &MongoStore) -> Option<(u32, u32)> {
+    store.0.highest_seen().map(|known| (known.time, known.increment))
+}
 
 /// The command that applies a claim's step and answers with the whole document.
 pub fn claim_command(collection: &str, key: &ClaimKey, step: &ClaimStep) -> Document {
