@@ -8,7 +8,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"testing"
+	"time"
 )
 
 // mailServer is the mail server of all suites, tests/servers/smtp.py: requests and answers in JSON.
@@ -85,10 +87,39 @@ func (s *mailServer) messages() []arrivedMail {
 	return answer.Messages
 }
 
-func (s *mailServer) mailer() *Mailer {
+// rule makes the server misbehave.
+func (s *mailServer) rule(rule string) {
+	s.t.Helper()
+	s.ask(`{"rule": `+rule+`}`, &struct{}{})
+}
+
+// arrived waits until that many messages have arrived.
+func (s *mailServer) arrived(count int) {
+	s.t.Helper()
+	becomes(s.t, "what is to arrive", func() bool { return len(s.messages()) >= count })
+}
+
+// commands is what the server was told.
+func (s *mailServer) commands() []string {
+	s.t.Helper()
+	var answer struct{ Log [][2]any }
+	s.ask(`{"log": true}`, &answer)
+	var commands []string
+	for _, entry := range answer.Log {
+		commands = append(commands, fmt.Sprint(entry[1]))
+	}
+	return commands
+}
+
+// mailer makes one with these options, each a name and a value, beside those of all tests.
+func (s *mailServer) mailer(more ...string) *Mailer {
 	s.t.Helper()
 	url := fmt.Sprintf("smtp://127.0.0.1:%d?tls=none", s.port)
-	mailer, err := NewMailer(url, map[string]string{"sender": "shop@example.org", "retry_min": "10ms", "retry_max": "20ms"})
+	options := map[string]string{"sender": "shop@example.org", "retry_min": "10ms", "retry_max": "20ms"}
+	for pair := range slices.Chunk(more, 2) {
+		options[pair[0]] = pair[1]
+	}
+	mailer, err := NewMailer(url, options)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -153,6 +184,86 @@ func TestMistakesInMessagesNameTheirField(t *testing.T) {
 	cancel()
 	_, err = mailer.Send(ctx, &Message{To: To("a@example.org")})
 	wants(t, err, ErrCancelled)
+}
+
+type sent struct {
+	report *Report
+	err    error
+}
+
+// sending sends a message in the background.
+func sending(ctx context.Context, mailer *Mailer, to ...string) <-chan sent {
+	told := make(chan sent, 1)
+	go func() {
+		report, err := mailer.Send(ctx, &Message{To: To(to...)})
+		told <- sent{report, err}
+	}()
+	return told
+}
+
+func TestWhoGivesUpAMessageAfterItsDotIsToldThatItsOutcomeIsUnknown(t *testing.T) {
+	server := startMailServer(t)
+	server.rule(`{"at": "dot", "do": "taken stall"}`)
+	mailer := server.mailer()
+	soon, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_, err := mailer.Send(soon, &Message{To: To("ann@example.org")})
+	wants(t, err, ErrOutcomeUnknown)
+	server.arrived(1)
+
+	ctx, cancel := context.WithCancel(limited(t))
+	told := sending(ctx, mailer, "ann@example.org")
+	server.arrived(2)
+	cancel()
+	wants(t, comes(t, "the end of the message", told).err, ErrOutcomeUnknown)
+
+	ctx, cancel = context.WithCancel(limited(t))
+	told = sending(ctx, mailer, "ann@example.org")
+	server.arrived(3)
+	ended, end := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer end()
+	wants(t, mailer.Close(ended), ErrTimeout)
+	_, err = mailer.Send(limited(t), &Message{To: To("bob@example.org")})
+	wants(t, err, ErrClosed)
+	cancel()
+	wants(t, comes(t, "the end of the message", told).err, ErrOutcomeUnknown)
+	if err := mailer.Close(limited(t)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWhoWaitsForAMessageIsToldItsOutcomeThoughTheMailerIsClosed(t *testing.T) {
+	server := startMailServer(t)
+	server.rule(`{"at": "dot", "do": "until 1", "times": 1}`)
+	mailer := server.mailer()
+	told := sending(limited(t), mailer, "ann@example.org")
+	becomes(t, "the message", func() bool { return slices.Contains(server.commands(), "data") })
+	ended, end := context.WithCancel(context.Background())
+	end()
+	wants(t, mailer.Close(ended), ErrCancelled)
+	other := server.mailer() // which the server waits for
+	if _, err := other.Send(limited(t), &Message{To: To("bob@example.org")}); err != nil {
+		t.Fatal(err)
+	}
+	if got := comes(t, "the end of the message", told); got.err != nil || !got.report.AllAccepted() {
+		t.Errorf("%+v", got)
+	}
+	if err := mailer.Close(limited(t)); err != nil {
+		t.Error(err)
+	}
+
+	// Between two attempts nothing is being sent, and the mailer is closed at once.
+	server.rule(`{"at": "rcpt", "do": "450 later", "for": "eve@"}`)
+	mailer = server.mailer("retry_min", "300ms", "retry_max", "300ms")
+	told = sending(limited(t), mailer, "ann@example.org", "eve@example.org")
+	server.arrived(2)
+	if err := mailer.Close(limited(t)); err != nil {
+		t.Error(err)
+	}
+	got := comes(t, "the end of the message", told)
+	if got.err != nil || got.report.Recipients[0].Status != Accepted || got.report.Recipients[1].Status != Rejected {
+		t.Errorf("%+v", got)
+	}
 }
 
 func TestABatchTellsOfEachMessage(t *testing.T) {

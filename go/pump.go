@@ -21,6 +21,8 @@ type pump struct {
 	file  *os.File
 	// ended is closed when the goroutine is gone and the queue destroyed.
 	ended chan struct{}
+	// atEnd is called before that, when no operation can begin any more.
+	atEnd func()
 
 	mu       sync.Mutex
 	lastTag  uint64
@@ -29,7 +31,7 @@ type pump struct {
 	stopped  bool
 }
 
-func newPump() (*pump, error) {
+func newPump(atEnd func()) (*pump, error) {
 	queue, failed := ccoord.NewQueue()
 	if failed != nil {
 		return nil, newError("make a queue", failed)
@@ -39,7 +41,9 @@ func newPump() (*pump, error) {
 		queue.Destroy()
 		return nil, &Error{Code: ErrUnknown, Op: "watch the queue", Message: err.Error()}
 	}
-	p := &pump{queue: queue, file: file, ended: make(chan struct{}), waiting: map[uint64]func(ccoord.Event){}}
+	p := &pump{
+		queue: queue, file: file, ended: make(chan struct{}), atEnd: atEnd, waiting: map[uint64]func(ccoord.Event){},
+	}
 	go p.run()
 	return p, nil
 }
@@ -85,6 +89,13 @@ func (p *pump) register(last, cancellable bool, done func(ccoord.Event), begin b
 		p.forget(tag)
 	}
 	return op, tag, err
+}
+
+// hold keeps the pump from ending until letGo is called, as an operation does whose event is still to come.
+func (p *pump) hold() (letGo func(), failed *ccoord.Error) {
+	nothing := func(ccoord.Report) (ccoord.Op, *ccoord.Error) { return ccoord.Op{}, nil }
+	_, tag, failed := p.register(false, false, ccoord.Event.Destroy, nothing)
+	return func() { p.forget(tag) }, failed
 }
 
 // forget ends the wait for an event that does not come to the queue.
@@ -218,5 +229,6 @@ func (p *pump) end() {
 	for _, done := range left {
 		done(ccoord.Event{Code: int32(ErrClosed)})
 	}
+	p.atEnd()
 	close(p.ended)
 }

@@ -6687,8 +6687,11 @@ const char *coord_mailer_location(const coord_mailer_t *mailer);
  * Sends a message, given as JSON (docs/mail.md has its fields):
  * `{"to": "ann@example.org", "subject": "Hello", "text": "..."}`. `*out` becomes the report, JSON with what the server
  * said about each recipient, also where it refused all of them. COORD_E_INVALID_ARGUMENT names the field, and nothing
- * was sent; COORD_E_OUTCOME_UNKNOWN when all of it was sent and the server's answer did not come. The mailer's own
- * option "timeout" bounds the call as well as `timeout_ms`.
+ * was sent; COORD_E_OUTCOME_UNKNOWN when all of it was sent and the server's answer did not come.
+ *
+ * The mailer's own option "timeout" bounds the call as well as `timeout_ms`. Whichever ends it, or `cancel`: the report is
+ * given where the server has answered for somebody. COORD_E_TIMEOUT and COORD_E_CANCELLED say that nothing was sent; once
+ * all of the message has left, it is COORD_E_OUTCOME_UNKNOWN.
  *
  * @threadsafe yes
  * @blocks until sent, up to timeout_ms
@@ -6705,7 +6708,7 @@ coord_status_t coord_mailer_send(coord_mailer_t *mailer,
                                  coord_error_t **err);
 
 /**
- * Starts coord_mailer_send; ends with COORD_EVENT_TEXT.
+ * Starts coord_mailer_send; ends with COORD_EVENT_TEXT. coord_op_cancel ends it as `cancel` does there.
  *
  * @threadsafe yes
  * @blocks no

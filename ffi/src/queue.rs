@@ -114,9 +114,40 @@ impl Report {
         payload: impl FnOnce(T) -> Payload + Send + 'static,
     ) -> Result<()> {
         let queue = handle::get::<QueueObject>(self.queue)?;
+        let event = self.event(kind, payload);
+        let started = Runtime::shared()?.start_or_end(&queue.events, future, limit, Some(&queue.ended), event)?;
+        self.started(&queue, started);
+        Ok(())
+    }
+
+    /// The same for a future that heeds `stop`, which coord_op_cancel fires, and its time by itself.
+    ///
+    /// # Errors
+    /// As [`Report::start`].
+    pub(crate) fn start_heeding<T: Send + 'static>(
+        self,
+        kind: i32,
+        stop: CancelToken,
+        future: impl Future<Output = Result<T>> + Send + 'static,
+        payload: impl FnOnce(T) -> Payload + Send + 'static,
+    ) -> Result<()> {
+        let queue = handle::get::<QueueObject>(self.queue)?;
+        let event = self.event(kind, payload);
+        let started = Runtime::shared()?.start_heeding(&queue.events, future, stop, Some(&queue.ended), event)?;
+        self.started(&queue, started);
+        Ok(())
+    }
+
+    fn event<T, P: FnOnce(T) -> Payload + Send + 'static>(
+        &self,
+        kind: i32,
+        payload: P,
+    ) -> impl FnOnce(Result<T>) -> EventObject + Send + use<T, P> {
         let tag = self.tag;
-        let map = move |outcome: Result<T>| EventObject::new(kind, tag, outcome.map(payload));
-        let started = Runtime::shared()?.start_or_end(&queue.events, future, limit, Some(&queue.ended), map)?;
+        move |outcome| EventObject::new(kind, tag, outcome.map(payload))
+    }
+
+    fn started(self, queue: &QueueObject, started: Started<EventObject>) {
         let op = match started {
             Started::GoesOn(op) => OpObject::GoesOn(op),
             Started::Ended(event) if !self.op.is_null() && queue.skip_ended.load(SeqCst) => {
@@ -130,7 +161,6 @@ impl Report {
         if !self.op.is_null() {
             self.op.put(handle::issue(op));
         }
-        Ok(())
     }
 }
 
