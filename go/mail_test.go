@@ -351,3 +351,44 @@ func sendsWhatWasEnqueued(t *testing.T, server *mailServer, url string) {
 		t.Errorf("what arrived is %+v", got)
 	}
 }
+
+func TestAWatchOfAnOutboxEndsWithItsClient(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, url string) {
+		for _, siblings := range []int{0, 1} {
+			client, err := Connect(limited(t), url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range siblings {
+				other, err := client.OpenSession(limited(t))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = other.Close(limited(t)) }()
+			}
+			mailer, err := client.Mailer("smtp://127.0.0.1?tls=none&sender=a@example.org", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			outbox, err := client.Outbox("letters", mailer, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			begun, ended := make(chan struct{}, 1), make(chan struct{})
+			go func() {
+				defer close(ended)
+				for event, err := range outbox.Watch(context.Background()) {
+					if err != nil || event.Event != "gap" {
+						t.Error(event, err)
+					}
+					begun <- struct{}{}
+				}
+			}()
+			comes(t, "the gap", begun)
+			if err := client.Close(limited(t)); err != nil {
+				t.Fatalf("%d siblings: %v", siblings, err)
+			}
+			comes(t, "the end of the watch", ended)
+		}
+	})
+}

@@ -6755,7 +6755,7 @@ size_t coord_mail_batch_total(const coord_mail_batch_t *batch);
 /**
  * Waits for the next message of the batch that has ended, in whatever order. `*out` becomes JSON: `index`, the
  * message's place in the list, and either `report` or `error` (with `code`, `name`, `message` and `retryable`); or
- * NULL when all have ended.
+ * NULL when all have ended. COORD_E_CLOSED when the handle is destroyed.
  *
  * @threadsafe yes
  * @blocks until the next has ended, up to timeout_ms
@@ -6786,7 +6786,7 @@ coord_status_t coord_mail_batch_next_start(coord_mail_batch_t *batch,
                                            coord_error_t **err);
 
 /**
- * Destroys a batch: what has not begun is not sent. NULL is allowed.
+ * Destroys a batch: what has not begun is not sent. Also while another thread waits for the next. NULL is allowed.
  *
  * @threadsafe yes
  * @blocks no
@@ -7169,7 +7169,8 @@ coord_status_t coord_outbox_watch_new(coord_outbox_t *outbox, coord_outbox_watch
 
 /**
  * Waits for the next event: `{"event": "gap"}` (changes may be missing: list what is there),
- * `{"event": "mail", "mail": {...}}` or `{"event": "purged", "id": ...}`.
+ * `{"event": "mail", "mail": {...}}` or `{"event": "purged", "id": ...}`. COORD_E_CLOSED when the client is closed, or the
+ * handle destroyed.
  *
  * @threadsafe yes
  * @blocks until there is one, up to timeout_ms
@@ -7200,7 +7201,7 @@ coord_status_t coord_outbox_watch_next_start(coord_outbox_watch_t *watch,
                                              coord_error_t **err);
 
 /**
- * Ends a watch. NULL is allowed.
+ * Ends a watch, also a wait for its next event. NULL is allowed.
  *
  * @threadsafe yes
  * @blocks no

@@ -374,7 +374,11 @@ async fn break_hold(lock: Lock, token: i64, force: bool) -> Result<()> {
     let patience = ttl.unwrap_or_else(|| core.setup().timing.ttl) * 2;
     let until = core.setup().env.now() + patience;
     while core.setup().env.now() < until {
-        core.setup().env.sleep(BREAK_POLL).await;
+        tokio::select! {
+            biased;
+            () = core.closing() => return Err(Error::closed("the client")),
+            () = core.setup().env.sleep(BREAK_POLL) => {}
+        }
         let record = store.claims(ClaimQuery::Keys(vec![lock.key.clone()])).await?.pop();
         if record.is_none_or(|record| record.token != token || record.holder != Some(holder)) {
             return Ok(());

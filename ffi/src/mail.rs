@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::ffi::c_char;
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use coord_core::driver::CancelToken;
@@ -20,6 +19,7 @@ use crate::error::{coord_error_t, coord_status_t};
 use crate::event::{COORD_EVENT_DONE, COORD_EVENT_TEXT, Payload, coord_op_t};
 use crate::handle::{self, object};
 use crate::queue::{Report, coord_queue_t, wait};
+use crate::shared::Shared;
 use crate::text::{TextObject, coord_text_t};
 
 /// A mail server to send through.
@@ -33,7 +33,7 @@ pub(crate) struct MailerObject {
     location: Lent,
 }
 
-pub(crate) struct MailBatchObject(Arc<Batch>);
+pub(crate) struct MailBatchObject(Shared<Batch>);
 
 object!(MailerObject, coord_mailer_t, 50, "mailer");
 object!(MailBatchObject, coord_mail_batch_t, 51, "batch of messages");
@@ -210,7 +210,7 @@ pub unsafe extern "C" fn coord_mailer_send_many(
         let out = out.required("out")?;
         let mailer = self::mailer(mailer)?;
         let messages = Message::list_from_json(&messages.read_long("messages")?)?;
-        out.put(handle::issue(MailBatchObject(Arc::new(mailer.send_many(messages)))));
+        out.put(handle::issue(MailBatchObject(Shared::new("batch of messages", mailer.send_many(messages)))));
         Ok(())
     })
 }
@@ -224,12 +224,12 @@ pub unsafe extern "C" fn coord_mailer_send_many(
 /// @since 0.1
 #[unsafe(no_mangle)]
 pub extern "C" fn coord_mail_batch_total(batch: *const coord_mail_batch_t) -> usize {
-    value(0, || Ok(handle::get::<MailBatchObject>(batch)?.0.total()))
+    value(0, || Ok(handle::get::<MailBatchObject>(batch)?.0.value().total()))
 }
 
 /// Waits for the next message of the batch that has ended, in whatever order. `*out` becomes JSON: `index`, the
 /// message's place in the list, and either `report` or `error` (with `code`, `name`, `message` and `retryable`); or
-/// NULL when all have ended.
+/// NULL when all have ended. COORD_E_CLOSED when the handle is destroyed.
 ///
 /// @threadsafe yes
 /// @blocks until the next has ended, up to timeout_ms
@@ -279,8 +279,8 @@ pub unsafe extern "C" fn coord_mail_batch_next_start(
 }
 
 fn next(batch: *mut coord_mail_batch_t) -> Result<impl Future<Output = Result<Option<String>>> + Send + 'static> {
-    let batch = handle::get::<MailBatchObject>(batch)?.0.clone();
-    Ok(async move { Ok(batch.next().await?.map(sent_json)) })
+    let batch = handle::get::<MailBatchObject>(batch)?;
+    Ok(batch.0.wait(|batch| async move { Ok(batch.next().await?.map(sent_json)) }))
 }
 
 fn sent_json(sent: Sent) -> String {
@@ -299,7 +299,7 @@ fn sent_json(sent: Sent) -> String {
     }
 }
 
-/// Destroys a batch: what has not begun is not sent. NULL is allowed.
+/// Destroys a batch: what has not begun is not sent. Also while another thread waits for the next. NULL is allowed.
 ///
 /// @threadsafe yes
 /// @blocks no
@@ -308,7 +308,11 @@ fn sent_json(sent: Sent) -> String {
 /// @since 0.1
 #[unsafe(no_mangle)]
 pub extern "C" fn coord_mail_batch_destroy(batch: *mut coord_mail_batch_t) {
-    quiet(|| handle::take::<MailBatchObject>(batch).map(drop));
+    quiet(|| {
+        // At once, also when another thread is in a call with it.
+        handle::take::<MailBatchObject>(batch)?.0.end();
+        Ok(())
+    });
 }
 
 /// Connects, logs in, and asks the server whether it answers. COORD_E_UNAVAILABLE when it does not,

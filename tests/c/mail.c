@@ -139,6 +139,55 @@ static void outbox(coord_client_t *client) {
     coord_mailer_destroy(mailer);
 }
 
+static coord_outbox_watch_t *watch_past_the_gap(coord_outbox_t *outbox) {
+    coord_outbox_watch_t *watch = NULL;
+    coord_text_t *text = NULL;
+    OK(coord_outbox_watch_new(outbox, &watch, &err));
+    OK(coord_outbox_watch_next(watch, WAIT_MS, NULL, &text, &err));
+    HAS(text, "\"gap\"");
+    coord_text_destroy(text);
+    return watch;
+}
+
+static void *waits_for_ever(void *watch) {
+    coord_text_t *text = NULL;
+    coord_status_t status = coord_outbox_watch_next(watch, -1, NULL, &text, NULL);
+    /* The second if the handle was gone before the call. */
+    CHECK(status == COORD_E_CLOSED || status == COORD_E_HANDLE);
+    CHECK(text == NULL);
+    return NULL;
+}
+
+/* A wait ends with its handle and with its client, though the store has other sessions. */
+static void ends_of_waits(void) {
+    coord_client_t *first = connect_as("first"), *client = NULL;
+    OK(coord_client_open_session(first, WAIT_MS, NULL, &client, &err));
+    coord_mailer_t *mailer = mailer_of(client, "{\"sender\": \"shop@example.org\"}");
+    coord_queue_t *queue = new_queue();
+    coord_outbox_t *outbox = NULL;
+    OK(coord_outbox_new(client, "watched", COORD_NUL, mailer, NULL, 0, &outbox, &err));
+
+    coord_outbox_watch_t *watch = watch_past_the_gap(outbox);
+    pthread_t thread;
+    OK(coord_outbox_watch_next_start(watch, -1, queue, 1, NULL, &err));
+    CHECK(pthread_create(&thread, NULL, waits_for_ever, watch) == 0);
+    coord_outbox_watch_destroy(watch);
+    expect(queue, COORD_EVENT_TEXT, 1, COORD_E_CLOSED);
+    CHECK(pthread_join(thread, NULL) == 0);
+
+    watch = watch_past_the_gap(outbox);
+    OK(coord_outbox_watch_next_start(watch, -1, queue, 2, NULL, &err));
+    OK(coord_client_close(client, WAIT_MS, &err));
+    expect(queue, COORD_EVENT_TEXT, 2, COORD_E_CLOSED);
+    coord_outbox_watch_destroy(watch);
+    coord_outbox_destroy(outbox);
+    coord_mailer_destroy(mailer);
+    coord_queue_destroy(queue);
+    coord_client_destroy(client);
+    OK(coord_client_close(first, WAIT_MS, &err));
+    coord_client_destroy(first);
+}
+
 /* A mail server that takes all of a message and says nothing more, and how many messages it has taken. */
 static atomic_int taken;
 
@@ -224,6 +273,16 @@ static void given_up(void) {
     FAILS(COORD_E_CANCELLED, coord_mailer_send(mailer, MESSAGE, COORD_NUL, -1, cancel, &text, &err));
     EQUAL(atomic_load(&taken), 4);
 
+    /* A batch ends with its handle, though somebody waits for its next. */
+    coord_mail_batch_t *batch = NULL;
+    char many[1000];
+    snprintf(many, sizeof many, "[%s, %s]", MESSAGE, MESSAGE);
+    OK(coord_mailer_send_many(mailer, many, COORD_NUL, &batch, &err));
+    OK(coord_mail_batch_next_start(batch, -1, queue, 3, NULL, &err));
+    EVENTUALLY(atomic_load(&taken) == 6);
+    coord_mail_batch_destroy(batch);
+    expect(queue, COORD_EVENT_TEXT, 3, COORD_E_CLOSED);
+
     coord_cancel_destroy(cancel);
     coord_queue_destroy(queue);
     coord_mailer_destroy(mailer);
@@ -237,6 +296,7 @@ int main(void) {
     sending(NULL);
     sending(client);
     outbox(client);
+    ends_of_waits();
     if (strncmp(test_url(), "memory:", 7) == 0) given_up(); /* it needs no store */
     OK(coord_client_close(client, WAIT_MS, &err));
     coord_client_destroy(client);
