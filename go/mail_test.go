@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -391,4 +392,39 @@ func TestAWatchOfAnOutboxEndsWithItsClient(t *testing.T) {
 			comes(t, "the end of the watch", ended)
 		}
 	})
+}
+
+func TestSendersAreStoppedThoughTheContextHasEnded(t *testing.T) {
+	server := startMailServer(t)
+	client := connect(t, memory(t))
+	start := func(name string) (*Outbox, *Senders) {
+		outbox, err := client.Outbox("letters", server.mailer("hello", name), map[string]string{"poll": "50ms"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		senders, err := outbox.Start(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return outbox, senders
+	}
+	outbox, senders := start("first.example.org")
+	ended, end := context.WithCancel(context.Background())
+	end()
+	wants(t, senders.Stop(ended), ErrCancelled)
+	if _, err := outbox.Enqueue(limited(t), &Message{To: To("ann@example.org")}, EnqueueOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	_, second := start("second.example.org")
+	server.arrived(1)
+	for _, command := range server.commands() {
+		if strings.HasPrefix(command, "ehlo first") {
+			t.Error("it was sent by those that were stopped")
+		}
+	}
+	for _, one := range []*Senders{senders, second} {
+		if err := one.Stop(limited(t)); err != nil {
+			t.Error(err)
+		}
+	}
 }

@@ -228,11 +228,10 @@ func (o *Outbox) Start(senders int) (*Senders, error) {
 	return s, nil
 }
 
-// Stop begins nothing new, and waits until what has begun is finished and recorded, or ctx ends. It fails with ErrClosed if
-// the mailer was closed before: then they had ended without it, and the mails wait in the outbox for other senders.
+// Stop begins nothing new, and waits until what has begun is finished and recorded. When ctx ends first, also before the
+// call, that goes on in the background. It fails with ErrClosed if the mailer was closed before: then they had ended
+// without it, and the mails wait in the outbox for other senders.
 func (s *Senders) Stop(ctx context.Context) error {
 	defer runtime.KeepAlive(s)
-	return s.outbox.pump().finish(ctx, "stop sending", func(to ccoord.Report) (ccoord.Op, *ccoord.Error) {
-		return s.senders.Stop(timeLimit(ctx), to)
-	})
+	return s.outbox.pump().finishAnyway(ctx, "stop sending", s.senders.Stop)
 }

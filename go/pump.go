@@ -166,6 +166,18 @@ func (p *pump) finish(ctx context.Context, op string, begin begin) error {
 	return err
 }
 
+// finishAnyway is finish for what nobody can do afterwards: it is begun also when ctx has ended.
+func (p *pump) finishAnyway(
+	ctx context.Context, op string, begin func(timeoutMillis int64, to ccoord.Report) (ccoord.Op, *ccoord.Error),
+) error {
+	err := p.finish(ctx, op, func(to ccoord.Report) (ccoord.Op, *ccoord.Error) { return begin(timeLimit(ctx), to) })
+	if ctx.Err() != nil {
+		// Once more does no harm where it was begun before.
+		_ = p.start(ccoord.Event.Destroy, func(to ccoord.Report) (ccoord.Op, *ccoord.Error) { return begin(-1, to) })
+	}
+	return err
+}
+
 // timeLimit is the context's deadline in the library's terms: milliseconds from now, -1 for none. It is never 0, which
 // would not wait at all, and rounded down, so that the library's own message comes first.
 func timeLimit(ctx context.Context) int64 {
