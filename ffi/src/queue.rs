@@ -94,6 +94,26 @@ pub(crate) fn wait<T: Send + 'static>(
     Runtime::shared()?.wait(future, limit, cancel.as_ref())
 }
 
+/// As [`wait`], for what goes on when it is given up: it is begun also with a token that was fired before, since nobody can
+/// do it afterwards.
+///
+/// # Errors
+/// As [`wait`].
+pub(crate) fn wait_begun<T: Send + 'static>(
+    future: impl Future<Output = Result<T>> + Send + 'static,
+    limit: Option<Duration>,
+    cancel: *mut coord_cancel_t,
+) -> Result<T> {
+    if !token(cancel)?.is_some_and(|token| token.is_fired()) {
+        return wait(future, limit, cancel);
+    }
+    let begun = Runtime::shared()?.wait(async move { Ok(future.await) }, Some(Duration::ZERO), None);
+    begun.unwrap_or_else(|error| match error.code() {
+        Code::Timeout => Err(Error::new(Code::Cancelled, "the operation was cancelled; it goes on in the background")),
+        _ => Err(error),
+    })
+}
+
 /// What every `_start` gets beside its own arguments.
 pub(crate) struct Report {
     pub(crate) queue: *mut coord_queue_t,

@@ -14,7 +14,7 @@ use crate::error::{coord_error_t, coord_status_t};
 use crate::event::{COORD_EVENT_DONE, COORD_EVENT_TEXT, Payload, coord_op_t};
 use crate::handle::{self, object};
 use crate::outbox::{coord_outbox_t, outbox};
-use crate::queue::{Report, coord_queue_t, wait};
+use crate::queue::{Report, coord_queue_t, wait, wait_begun};
 use crate::shared::Shared;
 use crate::text::{TextObject, coord_text_t};
 
@@ -169,7 +169,7 @@ pub unsafe extern "C" fn coord_senders_stop(
 ) -> coord_status_t {
     // SAFETY: as every export, see lib.rs.
     let err = unsafe { Out::lent(err) };
-    fallible(err, || wait(op_stop(senders)?, timeout(timeout_ms)?, cancel))
+    fallible(err, || wait_begun(op_stop(senders)?, timeout(timeout_ms)?, cancel))
 }
 
 /// Starts coord_senders_stop; ends with COORD_EVENT_DONE.
