@@ -282,25 +282,29 @@ func read[T any](ctx context.Context, p *pump, op string, begin begin) (T, error
 
 // SendMany sends messages, as many at a time as the mailer has connections, and yields what became of each as it ends:
 // its place in the list, and what Send would return. Leaving the loop ends it: what has not begun is not sent.
+//
+// What ends the batch, and is no message's, comes last and in the place -1: an error of ctx, ErrClosed, or
+// ErrInvalidArgument for the list as a whole.
 func (m *Mailer) SendMany(ctx context.Context, messages []*Message) iter.Seq2[int, SendResult] {
 	const op = "send messages"
 	return func(yield func(int, SendResult) bool) {
 		defer runtime.KeepAlive(m)
+		const noMessage = -1
 		text, err := json.Marshal(messages)
 		if err != nil {
-			yield(0, SendResult{Err: &Error{Code: ErrInvalidArgument, Op: op, Message: err.Error()}})
+			yield(noMessage, SendResult{Err: &Error{Code: ErrInvalidArgument, Op: op, Message: err.Error()}})
 			return
 		}
 		// Also while the caller looks at a result, and nobody waits for the next.
 		letGo, failed := m.core.pump.hold()
 		if failed != nil {
-			yield(0, SendResult{Err: newError(op, failed)})
+			yield(noMessage, SendResult{Err: newError(op, failed)})
 			return
 		}
 		defer letGo()
 		batch, failed := m.core.mailer.SendMany(string(text))
 		if failed != nil {
-			yield(0, SendResult{Err: newError(op, failed)})
+			yield(noMessage, SendResult{Err: newError(op, failed)})
 			return
 		}
 		defer batch.Destroy()
@@ -309,7 +313,7 @@ func (m *Mailer) SendMany(ctx context.Context, messages []*Message) iter.Seq2[in
 				return batch.Next(timeLimit(ctx), to)
 			})
 			if err != nil {
-				yield(0, SendResult{Err: err})
+				yield(noMessage, SendResult{Err: err})
 				return
 			}
 			if sent == nil {

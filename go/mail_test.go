@@ -267,6 +267,51 @@ func TestWhoWaitsForAMessageIsToldItsOutcomeThoughTheMailerIsClosed(t *testing.T
 	}
 }
 
+func TestWhatEndsABatchIsNoMessages(t *testing.T) {
+	server := startMailServer(t)
+	server.rule(`{"at": "rcpt", "do": "stall", "for": "r1@"}`)
+	messages := []*Message{{To: To("r0@example.org")}, {To: To("r1@example.org")}}
+	mailer := server.mailer("pool", "1")
+	ctx, cancel := context.WithCancel(limited(t))
+	defer cancel()
+	var places []int
+	for place, result := range mailer.SendMany(ctx, messages) {
+		places = append(places, place)
+		if place == 0 && result.Err == nil {
+			cancel()
+		} else {
+			wants(t, result.Err, ErrCancelled)
+		}
+	}
+	if !slices.Equal(places, []int{0, -1}) {
+		t.Errorf("the places are %v", places)
+	}
+
+	// Closed in between, the batch ends as it would, and each message has its end.
+	server.ask(`{"forget": true}`, &struct{}{})
+	mailer = server.mailer("pool", "1")
+	messages = append(messages, &Message{To: To("r2@example.org")})
+	places = nil
+	for place, result := range mailer.SendMany(limited(t), messages) {
+		places = append(places, place)
+		if code := CodeOf(result.Err); code != 0 && code != ErrClosed {
+			t.Error(result.Err)
+		}
+		if err := mailer.Close(limited(t)); err != nil {
+			t.Error(err)
+		}
+	}
+	if slices.Sort(places); !slices.Equal(places, []int{0, 1, 2}) {
+		t.Errorf("the places are %v", places)
+	}
+	for place, result := range mailer.SendMany(limited(t), messages) {
+		if place != -1 {
+			t.Errorf("the place is %d", place)
+		}
+		wants(t, result.Err, ErrClosed)
+	}
+}
+
 func TestABatchTellsOfEachMessage(t *testing.T) {
 	server := startMailServer(t)
 	mailer := server.mailer()
