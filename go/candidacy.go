@@ -178,7 +178,8 @@ func (c *Candidacy) call(ctx context.Context, client *Client, elected ccoord.Ele
 		return
 	}
 	term := newSharedTerm(client, handle)
-	inside, cancel := context.WithCancelCause(context.WithValue(ctx, runBy{c.core}, true))
+	marked := context.WithValue(context.WithValue(ctx, runBy{c.core}, true), calledBy{c}, true)
+	inside, cancel := context.WithCancelCause(marked)
 	defer cancel(nil)
 	over := term.Context()
 	defer context.AfterFunc(over, func() { cancel(context.Cause(over)) })()
@@ -198,6 +199,9 @@ func (c *Candidacy) complete(term *Term, elected ccoord.Elected, err error) {
 	c.core.report("a function that ran as leader has failed", "election", term.Name(), "token", term.Token(), "error", err)
 }
 
+// calledBy marks the contexts of a candidacy's function.
+type calledBy struct{ candidacy *Candidacy }
+
 // guarded makes an error of a panic: one function must not end the program of all.
 func guarded(ctx context.Context, term *Term, f func(context.Context, *Term) error) (err error) {
 	defer func() {
@@ -215,7 +219,7 @@ func guarded(ctx context.Context, term *Term, f func(context.Context, *Term) err
 // Inside the function, with its context, it does not wait: it would wait for itself.
 func (c *Candidacy) Close(ctx context.Context) error {
 	c.stop()
-	if ctx.Value(runBy{c.core}) != nil {
+	if ctx.Value(calledBy{c}) != nil {
 		return nil
 	}
 	select {

@@ -314,6 +314,26 @@ func TestAFunctionThatEndsItsGoroutineHasFailed(t *testing.T) {
 	resign(t, campaign(t, l, ""))
 }
 
+func TestClosingACandidacyWaitsInsideOtherFunctionsOfItsClient(t *testing.T) {
+	client := connect(t, memory(t))
+	entered := make(chan struct{}, 1)
+	var returned atomic.Bool
+	c, err := election(t, client, "e").WhenElected(context.Background(), "", func(ctx context.Context, _ *Term) error {
+		entered <- struct{}{}
+		<-ctx.Done()
+		returned.Store(true)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	comes(t, "the call", entered)
+	err = lock(t, client, "a").Do(limited(t), func(ctx context.Context, _ *Held) error { return c.Close(ctx) })
+	if err != nil || !returned.Load() {
+		t.Errorf("%v; the function has returned: %v", err, returned.Load())
+	}
+}
+
 func TestACandidacyEndsWithItsContextAndItsClient(t *testing.T) {
 	url := memory(t)
 	client := connect(t, url)
