@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -264,6 +265,23 @@ func TestWhoWaitsForAMessageIsToldItsOutcomeThoughTheMailerIsClosed(t *testing.T
 	got := comes(t, "the end of the message", told)
 	if got.err != nil || got.report.Recipients[0].Status != Accepted || got.report.Recipients[1].Status != Rejected {
 		t.Errorf("%+v", got)
+	}
+}
+
+func TestATimeLimitOfTheMailersOwnIsNotTheContexts(t *testing.T) {
+	server := startMailServer(t)
+	server.rule(`{"at": "rcpt", "do": "stall"}`)
+	_, err := server.mailer("timeout", "50ms").Send(limited(t), &Message{To: To("ann@example.org")})
+	wants(t, err, ErrTimeout)
+	if errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the context has not ended: %v", err)
+	}
+	soon, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	_, err = server.mailer().Send(soon, &Message{To: To("ann@example.org")})
+	wants(t, err, ErrTimeout)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the context has ended: %v", err)
 	}
 }
 

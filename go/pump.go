@@ -148,7 +148,8 @@ func (p *pump) await(ctx context.Context, op string, grants bool, begin begin) (
 			return ccoord.Event{}, interrupted(ctx, op, "was given up")
 		}
 	case ErrTimeout:
-		if _, limited := ctx.Deadline(); limited {
+		// What was given up earlier had a time limit of its own.
+		if deadline, limited := ctx.Deadline(); limited && time.Until(deadline) <= time.Millisecond {
 			e := newError(op, failed)
 			e.blame(ctx, context.DeadlineExceeded)
 			return ccoord.Event{}, e
