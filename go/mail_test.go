@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -489,5 +491,39 @@ func TestSendersAreStoppedThoughTheContextHasEnded(t *testing.T) {
 		if err := one.Stop(limited(t)); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+func TestForgottenSendersAreStoppedAndReported(t *testing.T) {
+	var report record
+	client := connect(t, memory(t), WithLogger(slog.New(slog.NewTextHandler(&report, nil))))
+	mailer, err := client.Mailer("smtp://127.0.0.1?tls=none&sender=a@example.org", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	outbox, err := client.Outbox("letters", mailer, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, stop := range []bool{true, false} {
+		func() {
+			senders, err := outbox.Start(1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if stop {
+				err = senders.Stop(limited(t))
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}()
+		if stop {
+			runtime.GC()
+		}
+	}
+	becomes(t, "the report", func() bool { runtime.GC(); return report.has("without Stop") && report.has("outbox=letters") })
+	if text := report.text.String(); strings.Count(text, "without Stop") != 1 {
+		t.Errorf("what was stopped is reported, too: %s", text)
 	}
 }
