@@ -71,7 +71,10 @@ func (l *Election) WhenElected(
 	}
 	waiting, stop := context.WithCancel(ctx)
 	c := &Candidacy{core: core, op: op, stop: stop, candidacy: candidacy, ended: make(chan struct{})}
-	go c.run(ctx, waiting, l.client, f)
+	closed := make(chan error, 1)
+	// At once, also while f runs: its context is cancelled by it.
+	context.AfterFunc(waiting, func() { closed <- c.close() })
+	go c.run(ctx, waiting, closed, l.client, f)
 	return c, nil
 }
 
@@ -112,12 +115,27 @@ func (l *Election) Run(
 	}
 }
 
-// run calls f in every term, until the end has begun.
-func (c *Candidacy) run(ctx, waiting context.Context, client *Client, f func(context.Context, *Term) error) {
-	defer close(c.ended)
-	closed := make(chan error, 1)
-	// At once, also while f runs: its context is cancelled by it.
-	context.AfterFunc(waiting, func() { closed <- c.close() })
+// run calls f in every term, until the end has begun. A function that ends its goroutine (runtime.Goexit) has failed, and
+// another goroutine goes on: the candidacy is not over, and whoever waits for its end is not to be told so.
+func (c *Candidacy) run(
+	ctx, waiting context.Context, closed <-chan error, client *Client, f func(context.Context, *Term) error,
+) {
+	over := false
+	defer func() {
+		if over {
+			close(c.ended)
+		} else {
+			go c.run(ctx, waiting, closed, client, f)
+		}
+	}()
+	c.lead(ctx, waiting, closed, client, f)
+	over = true
+}
+
+// lead calls f in one term after another.
+func (c *Candidacy) lead(
+	ctx, waiting context.Context, closed <-chan error, client *Client, f func(context.Context, *Term) error,
+) {
 	for {
 		elected, err := c.next(waiting)
 		switch {
@@ -160,17 +178,29 @@ func (c *Candidacy) call(ctx context.Context, client *Client, elected ccoord.Ele
 		return
 	}
 	term := newSharedTerm(client, handle)
-	inside, cancel := context.WithCancelCause(context.WithValue(ctx, runBy{c.core}, true))
+	marked := context.WithValue(context.WithValue(ctx, runBy{c.core}, true), calledBy{c}, true)
+	inside, cancel := context.WithCancelCause(marked)
 	defer cancel(nil)
 	over := term.Context()
 	defer context.AfterFunc(over, func() { cancel(context.Cause(over)) })()
-	if err := guarded(inside, term, f); err != nil {
-		_ = elected.Complete(true, readable(err.Error()))
-		c.core.report("a function that ran as leader has failed", "election", term.Name(), "token", term.Token(), "error", err)
+	// What it is when f ends its goroutine: then nothing below but this is run.
+	err := errEndedItsGoroutine
+	defer func() { c.complete(term, elected, err) }()
+	err = guarded(inside, term, f)
+}
+
+// complete says what a call has come to, and reports an error.
+func (c *Candidacy) complete(term *Term, elected ccoord.Elected, err error) {
+	if err == nil {
+		_ = elected.Complete(false, "")
 		return
 	}
-	_ = elected.Complete(false, "")
+	_ = elected.Complete(true, readable(err.Error()))
+	c.core.report("a function that ran as leader has failed", "election", term.Name(), "token", term.Token(), "error", err)
 }
+
+// calledBy marks the contexts of a candidacy's function.
+type calledBy struct{ candidacy *Candidacy }
 
 // guarded makes an error of a panic: one function must not end the program of all.
 func guarded(ctx context.Context, term *Term, f func(context.Context, *Term) error) (err error) {
@@ -189,7 +219,7 @@ func guarded(ctx context.Context, term *Term, f func(context.Context, *Term) err
 // Inside the function, with its context, it does not wait: it would wait for itself.
 func (c *Candidacy) Close(ctx context.Context) error {
 	c.stop()
-	if ctx.Value(runBy{c.core}) != nil {
+	if ctx.Value(calledBy{c}) != nil {
 		return nil
 	}
 	select {

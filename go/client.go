@@ -47,7 +47,7 @@ func Connect(ctx context.Context, url string, options ...Option) (*Client, error
 			return nil, newError(op, failed)
 		}
 	}
-	p, err := newPump()
+	p, err := newPump(func() {})
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +60,7 @@ func Connect(ctx context.Context, url string, options ...Option) (*Client, error
 // this one's.
 func (c *Client) OpenSession(ctx context.Context) (*Client, error) {
 	defer runtime.KeepAlive(c)
-	p, err := newPump()
+	p, err := newPump(func() {})
 	if err != nil {
 		return nil, err
 	}

@@ -395,6 +395,20 @@ func TestClosingEndsEverything(t *testing.T) {
 	})
 }
 
+func TestAContextThatIsAskedForAfterTheEndOfTheClientSaysHowItWasLost(t *testing.T) {
+	client := connect(t, memory(t))
+	held, term := acquire(t, lock(t, client, "a")), campaign(t, election(t, client, "e"), "")
+	if err := client.Close(limited(t)); err != nil {
+		t.Fatal(err)
+	}
+	for _, ctx := range []context.Context{held.Context(), term.Context()} {
+		comes(t, "the end of the context", ctx.Done())
+		if code := CodeOf(context.Cause(ctx)); code != ErrLost && code != ErrNotHeld {
+			t.Errorf("the cause is %v", context.Cause(ctx))
+		}
+	}
+}
+
 func TestAFunctionUnderALockCannotCloseTheClient(t *testing.T) {
 	client := connect(t, memory(t))
 	err := lock(t, client, "a").Do(limited(t), func(ctx context.Context, _ *Held) error { return client.Close(ctx) })

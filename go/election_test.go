@@ -280,6 +280,60 @@ func TestAPanicIsAnErrorOfTheFunction(t *testing.T) {
 	}
 }
 
+func TestAFunctionThatEndsItsGoroutineHasFailed(t *testing.T) {
+	var report record
+	client := connect(t, memory(t), WithLogger(slog.New(slog.NewTextHandler(&report, nil))))
+	l := election(t, client, "e")
+	calls := make(chan int64, 16)
+	first := true
+	c, err := l.WhenElected(context.Background(), "", func(_ context.Context, term *Term) error {
+		calls <- term.Token()
+		if first {
+			first = false
+			runtime.Goexit()
+		}
+		return nil
+	}, Backoff(time.Millisecond, time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if one, two := comes(t, "the call", calls), comes(t, "the next call", calls); one >= two {
+		t.Errorf("%d, %d", one, two)
+	}
+	if !report.has("runtime.Goexit") {
+		t.Errorf("the report: %s", report.text.String())
+	}
+	select {
+	case <-c.Done():
+		t.Error("it is said to be over")
+	default:
+	}
+	if err := c.Close(limited(t)); err != nil {
+		t.Error(err)
+	}
+	resign(t, campaign(t, l, ""))
+}
+
+func TestClosingACandidacyWaitsInsideOtherFunctionsOfItsClient(t *testing.T) {
+	client := connect(t, memory(t))
+	entered := make(chan struct{}, 1)
+	var returned atomic.Bool
+	c, err := election(t, client, "e").WhenElected(context.Background(), "", func(ctx context.Context, _ *Term) error {
+		entered <- struct{}{}
+		<-ctx.Done()
+		returned.Store(true)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	comes(t, "the call", entered)
+	err = lock(t, client, "a").Do(limited(t), func(ctx context.Context, _ *Held) error { return c.Close(ctx) })
+	if err != nil || !returned.Load() {
+		t.Errorf("%v; the function has returned: %v", err, returned.Load())
+	}
+}
+
 func TestACandidacyEndsWithItsContextAndItsClient(t *testing.T) {
 	url := memory(t)
 	client := connect(t, url)

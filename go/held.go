@@ -132,6 +132,10 @@ func (h *Held) watchForLoss(cancel context.CancelCauseFunc) {
 	if final := h.final.Load(); final != nil {
 		cancel(final)
 	} else if failed := h.client.inner().pump.start(done, h.held.WaitLost); failed != nil {
+		// The client's end was the hold's; its own words are better.
+		if own := h.held.Check(); own != nil {
+			failed = own
+		}
 		cancel(h.newError("hold", failed))
 	}
 }

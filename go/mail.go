@@ -143,7 +143,11 @@ type Mailer struct {
 type mailerCore struct {
 	mailer ccoord.Mailer
 	pump   *pump
-	ending sync.Once
+
+	closing sync.Once
+	// closed is closed when the library has closed the mailer; closeErr is valid then.
+	closed   chan struct{}
+	closeErr error
 }
 
 // NewMailer makes a mailer for the server at this URL, "smtp://user:password@host:587" (with STARTTLS) or "smtps://…"
@@ -169,13 +173,14 @@ func newMailer(client *ccoord.Client, url string, options map[string]string) (*M
 	if failed != nil {
 		return nil, newError(op, failed)
 	}
-	p, err := newPump()
+	p, err := newPump(mailer.Destroy)
 	if err != nil {
 		mailer.Destroy()
 		return nil, err
 	}
-	m := &Mailer{core: &mailerCore{mailer: mailer, pump: p}}
-	runtime.AddCleanup(m, (*mailerCore).end, m.core)
+	m := &Mailer{core: &mailerCore{mailer: mailer, pump: p, closed: make(chan struct{})}}
+	// Whoever waits keeps m: nobody does then.
+	runtime.AddCleanup(m, (*pump).stop, p)
 	return m, nil
 }
 
@@ -187,11 +192,35 @@ func optionsJSON(options map[string]string) string {
 	return string(text)
 }
 
-func (c *mailerCore) end() {
-	c.ending.Do(func() {
-		c.pump.stop()
-		c.mailer.Destroy()
+// beginClose closes the mailer, and has its pump end with the last of those who wait for it: what became of a message that
+// was being sent is theirs to know.
+func (m *Mailer) beginClose() {
+	c := m.core
+	c.closing.Do(func() {
+		ended := func(failed *ccoord.Error) {
+			if failed != nil && Code(failed.Code) != ErrClosed {
+				c.closeErr = newError("close the mailer", failed)
+			}
+			close(c.closed)
+		}
+		failed := c.pump.startLast(func(event ccoord.Event) {
+			ended(event.Err())
+			event.Destroy()
+			runtime.KeepAlive(m) // until here, also where nobody waits
+		}, func(to ccoord.Report) (ccoord.Op, *ccoord.Error) { return c.mailer.Close(-1, to) })
+		if failed != nil {
+			ended(failed)
+		}
 	})
+}
+
+func (c *mailerCore) isClosed() bool {
+	select {
+	case <-c.closed:
+		return true
+	default:
+		return false
+	}
 }
 
 // Location is where the server is, without user and password.
@@ -201,11 +230,12 @@ func (m *Mailer) Location() string {
 }
 
 // Send sends a message, with what is temporary tried again, within the mailer's option "timeout" and until ctx ends. It
-// returns what the server said about each recipient, also where it refused all of them. Nothing is sent twice: without
-// the server's answer to all of the message it fails with ErrOutcomeUnknown.
+// returns what the server said about each recipient, also where it refused all of them, and also when ctx ends and some
+// had been answered for. Nothing is sent twice: without the server's answer to all of the message it fails with
+// ErrOutcomeUnknown, whatever ended the wait for that.
 //
-// It fails with ErrInvalidArgument, which names the field; ErrUnavailable, ErrTimeout, ErrUnauthorized (login or
-// certificate) and ErrUnsupported, when nothing was sent.
+// It fails with ErrInvalidArgument, which names the field; ErrUnavailable, ErrTimeout, ErrCancelled, ErrClosed,
+// ErrUnauthorized (login or certificate) and ErrUnsupported, when nothing was sent.
 func (m *Mailer) Send(ctx context.Context, message *Message) (*Report, error) {
 	defer runtime.KeepAlive(m)
 	const op = "send a message"
@@ -252,18 +282,29 @@ func read[T any](ctx context.Context, p *pump, op string, begin begin) (T, error
 
 // SendMany sends messages, as many at a time as the mailer has connections, and yields what became of each as it ends:
 // its place in the list, and what Send would return. Leaving the loop ends it: what has not begun is not sent.
+//
+// What ends the batch, and is no message's, comes last and in the place -1: an error of ctx, ErrClosed, or
+// ErrInvalidArgument for the list as a whole.
 func (m *Mailer) SendMany(ctx context.Context, messages []*Message) iter.Seq2[int, SendResult] {
 	const op = "send messages"
 	return func(yield func(int, SendResult) bool) {
 		defer runtime.KeepAlive(m)
+		const noMessage = -1
 		text, err := json.Marshal(messages)
 		if err != nil {
-			yield(0, SendResult{Err: &Error{Code: ErrInvalidArgument, Op: op, Message: err.Error()}})
+			yield(noMessage, SendResult{Err: &Error{Code: ErrInvalidArgument, Op: op, Message: err.Error()}})
 			return
 		}
+		// Also while the caller looks at a result, and nobody waits for the next.
+		letGo, failed := m.core.pump.hold()
+		if failed != nil {
+			yield(noMessage, SendResult{Err: newError(op, failed)})
+			return
+		}
+		defer letGo()
 		batch, failed := m.core.mailer.SendMany(string(text))
 		if failed != nil {
-			yield(0, SendResult{Err: newError(op, failed)})
+			yield(noMessage, SendResult{Err: newError(op, failed)})
 			return
 		}
 		defer batch.Destroy()
@@ -272,7 +313,7 @@ func (m *Mailer) SendMany(ctx context.Context, messages []*Message) iter.Seq2[in
 				return batch.Next(timeLimit(ctx), to)
 			})
 			if err != nil {
-				yield(0, SendResult{Err: err})
+				yield(noMessage, SendResult{Err: err})
 				return
 			}
 			if sent == nil {
@@ -316,16 +357,18 @@ func (m *Mailer) Health(ctx context.Context) error {
 	})
 }
 
-// Close refuses new messages, waits for those that are being sent until ctx ends, and says goodbye to the server. Closing
-// again is no error.
+// Close refuses new messages, waits for those that are being sent, and says goodbye to the server. When ctx ends first, it
+// goes on in the background, and whoever waits for a message is told what became of it. Closing again waits for the same
+// end, and is no error.
 func (m *Mailer) Close(ctx context.Context) error {
 	defer runtime.KeepAlive(m)
-	err := m.core.pump.finish(ctx, "close the mailer", func(to ccoord.Report) (ccoord.Op, *ccoord.Error) {
-		return m.core.mailer.Close(timeLimit(ctx), to)
-	})
-	m.core.end()
-	if CodeOf(err) == ErrClosed {
-		return nil
+	m.beginClose()
+	select {
+	case <-m.core.closed:
+	case <-ctx.Done():
+		if !m.core.isClosed() {
+			return interrupted(ctx, "close the mailer", "goes on in the background")
+		}
 	}
-	return err
+	return m.core.closeErr
 }

@@ -4,11 +4,17 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 )
 
 // mailServer is the mail server of all suites, tests/servers/smtp.py: requests and answers in JSON.
@@ -85,10 +91,39 @@ func (s *mailServer) messages() []arrivedMail {
 	return answer.Messages
 }
 
-func (s *mailServer) mailer() *Mailer {
+// rule makes the server misbehave.
+func (s *mailServer) rule(rule string) {
+	s.t.Helper()
+	s.ask(`{"rule": `+rule+`}`, &struct{}{})
+}
+
+// arrived waits until that many messages have arrived.
+func (s *mailServer) arrived(count int) {
+	s.t.Helper()
+	becomes(s.t, "what is to arrive", func() bool { return len(s.messages()) >= count })
+}
+
+// commands is what the server was told.
+func (s *mailServer) commands() []string {
+	s.t.Helper()
+	var answer struct{ Log [][2]any }
+	s.ask(`{"log": true}`, &answer)
+	var commands []string
+	for _, entry := range answer.Log {
+		commands = append(commands, fmt.Sprint(entry[1]))
+	}
+	return commands
+}
+
+// mailer makes one with these options, each a name and a value, beside those of all tests.
+func (s *mailServer) mailer(more ...string) *Mailer {
 	s.t.Helper()
 	url := fmt.Sprintf("smtp://127.0.0.1:%d?tls=none", s.port)
-	mailer, err := NewMailer(url, map[string]string{"sender": "shop@example.org", "retry_min": "10ms", "retry_max": "20ms"})
+	options := map[string]string{"sender": "shop@example.org", "retry_min": "10ms", "retry_max": "20ms"}
+	for pair := range slices.Chunk(more, 2) {
+		options[pair[0]] = pair[1]
+	}
+	mailer, err := NewMailer(url, options)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -153,6 +188,148 @@ func TestMistakesInMessagesNameTheirField(t *testing.T) {
 	cancel()
 	_, err = mailer.Send(ctx, &Message{To: To("a@example.org")})
 	wants(t, err, ErrCancelled)
+}
+
+type sent struct {
+	report *Report
+	err    error
+}
+
+// sending sends a message in the background.
+func sending(ctx context.Context, mailer *Mailer, to ...string) <-chan sent {
+	told := make(chan sent, 1)
+	go func() {
+		report, err := mailer.Send(ctx, &Message{To: To(to...)})
+		told <- sent{report, err}
+	}()
+	return told
+}
+
+func TestWhoGivesUpAMessageAfterItsDotIsToldThatItsOutcomeIsUnknown(t *testing.T) {
+	server := startMailServer(t)
+	server.rule(`{"at": "dot", "do": "taken stall"}`)
+	mailer := server.mailer()
+	soon, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_, err := mailer.Send(soon, &Message{To: To("ann@example.org")})
+	wants(t, err, ErrOutcomeUnknown)
+	server.arrived(1)
+
+	ctx, cancel := context.WithCancel(limited(t))
+	told := sending(ctx, mailer, "ann@example.org")
+	server.arrived(2)
+	cancel()
+	wants(t, comes(t, "the end of the message", told).err, ErrOutcomeUnknown)
+
+	ctx, cancel = context.WithCancel(limited(t))
+	told = sending(ctx, mailer, "ann@example.org")
+	server.arrived(3)
+	ended, end := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer end()
+	wants(t, mailer.Close(ended), ErrTimeout)
+	_, err = mailer.Send(limited(t), &Message{To: To("bob@example.org")})
+	wants(t, err, ErrClosed)
+	cancel()
+	wants(t, comes(t, "the end of the message", told).err, ErrOutcomeUnknown)
+	if err := mailer.Close(limited(t)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWhoWaitsForAMessageIsToldItsOutcomeThoughTheMailerIsClosed(t *testing.T) {
+	server := startMailServer(t)
+	server.rule(`{"at": "dot", "do": "until 1", "times": 1}`)
+	mailer := server.mailer()
+	told := sending(limited(t), mailer, "ann@example.org")
+	becomes(t, "the message", func() bool { return slices.Contains(server.commands(), "data") })
+	ended, end := context.WithCancel(context.Background())
+	end()
+	wants(t, mailer.Close(ended), ErrCancelled)
+	other := server.mailer() // which the server waits for
+	if _, err := other.Send(limited(t), &Message{To: To("bob@example.org")}); err != nil {
+		t.Fatal(err)
+	}
+	if got := comes(t, "the end of the message", told); got.err != nil || !got.report.AllAccepted() {
+		t.Errorf("%+v", got)
+	}
+	if err := mailer.Close(limited(t)); err != nil {
+		t.Error(err)
+	}
+
+	// Between two attempts nothing is being sent, and the mailer is closed at once.
+	server.rule(`{"at": "rcpt", "do": "450 later", "for": "eve@"}`)
+	mailer = server.mailer("retry_min", "300ms", "retry_max", "300ms")
+	told = sending(limited(t), mailer, "ann@example.org", "eve@example.org")
+	server.arrived(2)
+	if err := mailer.Close(limited(t)); err != nil {
+		t.Error(err)
+	}
+	got := comes(t, "the end of the message", told)
+	if got.err != nil || got.report.Recipients[0].Status != Accepted || got.report.Recipients[1].Status != Rejected {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestATimeLimitOfTheMailersOwnIsNotTheContexts(t *testing.T) {
+	server := startMailServer(t)
+	server.rule(`{"at": "rcpt", "do": "stall"}`)
+	_, err := server.mailer("timeout", "50ms").Send(limited(t), &Message{To: To("ann@example.org")})
+	wants(t, err, ErrTimeout)
+	if errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the context has not ended: %v", err)
+	}
+	soon, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	_, err = server.mailer().Send(soon, &Message{To: To("ann@example.org")})
+	wants(t, err, ErrTimeout)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the context has ended: %v", err)
+	}
+}
+
+func TestWhatEndsABatchIsNoMessages(t *testing.T) {
+	server := startMailServer(t)
+	server.rule(`{"at": "rcpt", "do": "stall", "for": "r1@"}`)
+	messages := []*Message{{To: To("r0@example.org")}, {To: To("r1@example.org")}}
+	mailer := server.mailer("pool", "1")
+	ctx, cancel := context.WithCancel(limited(t))
+	defer cancel()
+	var places []int
+	for place, result := range mailer.SendMany(ctx, messages) {
+		places = append(places, place)
+		if place == 0 && result.Err == nil {
+			cancel()
+		} else {
+			wants(t, result.Err, ErrCancelled)
+		}
+	}
+	if !slices.Equal(places, []int{0, -1}) {
+		t.Errorf("the places are %v", places)
+	}
+
+	// Closed in between, the batch ends as it would, and each message has its end.
+	server.ask(`{"forget": true}`, &struct{}{})
+	mailer = server.mailer("pool", "1")
+	messages = append(messages, &Message{To: To("r2@example.org")})
+	places = nil
+	for place, result := range mailer.SendMany(limited(t), messages) {
+		places = append(places, place)
+		if code := CodeOf(result.Err); code != 0 && code != ErrClosed {
+			t.Error(result.Err)
+		}
+		if err := mailer.Close(limited(t)); err != nil {
+			t.Error(err)
+		}
+	}
+	if slices.Sort(places); !slices.Equal(places, []int{0, 1, 2}) {
+		t.Errorf("the places are %v", places)
+	}
+	for place, result := range mailer.SendMany(limited(t), messages) {
+		if place != -1 {
+			t.Errorf("the place is %d", place)
+		}
+		wants(t, result.Err, ErrClosed)
+	}
 }
 
 func TestABatchTellsOfEachMessage(t *testing.T) {
@@ -238,5 +415,115 @@ func sendsWhatWasEnqueued(t *testing.T, server *mailServer, url string) {
 	}
 	if got := server.messages(); len(got) != 1 || got[0].Rcpt[0] != "ann@example.org" {
 		t.Errorf("what arrived is %+v", got)
+	}
+}
+
+func TestAWatchOfAnOutboxEndsWithItsClient(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, url string) {
+		for _, siblings := range []int{0, 1} {
+			client, err := Connect(limited(t), url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range siblings {
+				other, err := client.OpenSession(limited(t))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = other.Close(limited(t)) }()
+			}
+			mailer, err := client.Mailer("smtp://127.0.0.1?tls=none&sender=a@example.org", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			outbox, err := client.Outbox("letters", mailer, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			begun, ended := make(chan struct{}, 1), make(chan struct{})
+			go func() {
+				defer close(ended)
+				for event, err := range outbox.Watch(context.Background()) {
+					if err != nil || event.Event != "gap" {
+						t.Error(event, err)
+					}
+					begun <- struct{}{}
+				}
+			}()
+			comes(t, "the gap", begun)
+			if err := client.Close(limited(t)); err != nil {
+				t.Fatalf("%d siblings: %v", siblings, err)
+			}
+			comes(t, "the end of the watch", ended)
+		}
+	})
+}
+
+func TestSendersAreStoppedThoughTheContextHasEnded(t *testing.T) {
+	server := startMailServer(t)
+	client := connect(t, memory(t))
+	start := func(name string) (*Outbox, *Senders) {
+		outbox, err := client.Outbox("letters", server.mailer("hello", name), map[string]string{"poll": "50ms"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		senders, err := outbox.Start(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return outbox, senders
+	}
+	outbox, senders := start("first.example.org")
+	ended, end := context.WithCancel(context.Background())
+	end()
+	wants(t, senders.Stop(ended), ErrCancelled)
+	if _, err := outbox.Enqueue(limited(t), &Message{To: To("ann@example.org")}, EnqueueOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	_, second := start("second.example.org")
+	server.arrived(1)
+	for _, command := range server.commands() {
+		if strings.HasPrefix(command, "ehlo first") {
+			t.Error("it was sent by those that were stopped")
+		}
+	}
+	for _, one := range []*Senders{senders, second} {
+		if err := one.Stop(limited(t)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestForgottenSendersAreStoppedAndReported(t *testing.T) {
+	var report record
+	client := connect(t, memory(t), WithLogger(slog.New(slog.NewTextHandler(&report, nil))))
+	mailer, err := client.Mailer("smtp://127.0.0.1?tls=none&sender=a@example.org", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	outbox, err := client.Outbox("letters", mailer, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, stop := range []bool{true, false} {
+		func() {
+			senders, err := outbox.Start(1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if stop {
+				err = senders.Stop(limited(t))
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}()
+		if stop {
+			runtime.GC()
+		}
+	}
+	becomes(t, "the report", func() bool { runtime.GC(); return report.has("without Stop") && report.has("outbox=letters") })
+	if text := report.text.String(); strings.Count(text, "without Stop") != 1 {
+		t.Errorf("what was stopped is reported, too: %s", text)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"coord/internal/ccoord"
@@ -208,10 +209,13 @@ func (o *Outbox) Watch(ctx context.Context) iter.Seq2[*OutboxEvent, error] {
 	}
 }
 
-// Senders send the mails of an outbox in this process, until Stop.
+// Senders send the mails of an outbox in this process, until Stop. Keep them: those that nobody keeps are stopped when the
+// garbage collector finds them, with a warning.
 type Senders struct {
 	outbox  *Outbox
 	senders ccoord.Senders
+	// stopped is shared with what is left of them.
+	stopped *atomic.Bool
 }
 
 // Start starts to send, up to so many mails at a time, from 1 to 32; the mailer's option "pool" bounds the connections as
@@ -223,16 +227,31 @@ func (o *Outbox) Start(senders int) (*Senders, error) {
 	if failed != nil {
 		return nil, newError("start to send", failed)
 	}
-	s := &Senders{outbox: o, senders: started}
-	runtime.AddCleanup(s, ccoord.Senders.Destroy, started)
+	s := &Senders{outbox: o, senders: started, stopped: new(atomic.Bool)}
+	runtime.AddCleanup(s, forgottenSenders.stop, forgottenSenders{o.client.inner(), started, o.name, s.stopped})
 	return s, nil
 }
 
-// Stop begins nothing new, and waits until what has begun is finished and recorded, or ctx ends. It fails with ErrClosed if
-// the mailer was closed before: then they had ended without it, and the mails wait in the outbox for other senders.
+// forgottenSenders is what is left of Senders that were collected.
+type forgottenSenders struct {
+	core    *core
+	senders ccoord.Senders
+	outbox  string
+	stopped *atomic.Bool
+}
+
+func (f forgottenSenders) stop() {
+	if !f.stopped.Load() && !f.core.isClosed() {
+		f.core.report("senders of a coord outbox were garbage-collected without Stop; they are stopped now", "outbox", f.outbox)
+	}
+	f.senders.Destroy()
+}
+
+// Stop begins nothing new, and waits until what has begun is finished and recorded. When ctx ends first, also before the
+// call, that goes on in the background. It fails with ErrClosed if the mailer was closed before: then they had ended
+// without it, and the mails wait in the outbox for other senders.
 func (s *Senders) Stop(ctx context.Context) error {
 	defer runtime.KeepAlive(s)
-	return s.outbox.pump().finish(ctx, "stop sending", func(to ccoord.Report) (ccoord.Op, *ccoord.Error) {
-		return s.senders.Stop(timeLimit(ctx), to)
-	})
+	s.stopped.Store(true)
+	return s.outbox.pump().finishAnyway(ctx, "stop sending", s.senders.Stop)
 }

@@ -170,9 +170,7 @@ func (p *Provider) Close(ctx context.Context) error {
 		return nil
 	}
 	p.cleanup.Stop()
-	err := p.client.inner().pump.finish(ctx, p.op("withdraw"), func(to ccoord.Report) (ccoord.Op, *ccoord.Error) {
-		return p.provider.Close(timeLimit(ctx), to)
-	})
+	err := p.client.inner().pump.finishAnyway(ctx, p.op("withdraw"), p.provider.Close)
 	// The handle goes with p: its last event can still be read.
 	p.cleanup = runtime.AddCleanup(p, ccoord.Provider.Destroy, p.provider)
 	if CodeOf(err) == ErrClosed {

@@ -21,6 +21,8 @@ type pump struct {
 	file  *os.File
 	// ended is closed when the goroutine is gone and the queue destroyed.
 	ended chan struct{}
+	// atEnd is called before that, when no operation can begin any more.
+	atEnd func()
 
 	mu       sync.Mutex
 	lastTag  uint64
@@ -29,7 +31,7 @@ type pump struct {
 	stopped  bool
 }
 
-func newPump() (*pump, error) {
+func newPump(atEnd func()) (*pump, error) {
 	queue, failed := ccoord.NewQueue()
 	if failed != nil {
 		return nil, newError("make a queue", failed)
@@ -39,7 +41,9 @@ func newPump() (*pump, error) {
 		queue.Destroy()
 		return nil, &Error{Code: ErrUnknown, Op: "watch the queue", Message: err.Error()}
 	}
-	p := &pump{queue: queue, file: file, ended: make(chan struct{}), waiting: map[uint64]func(ccoord.Event){}}
+	p := &pump{
+		queue: queue, file: file, ended: make(chan struct{}), atEnd: atEnd, waiting: map[uint64]func(ccoord.Event){},
+	}
 	go p.run()
 	return p, nil
 }
@@ -85,6 +89,13 @@ func (p *pump) register(last, cancellable bool, done func(ccoord.Event), begin b
 		p.forget(tag)
 	}
 	return op, tag, err
+}
+
+// hold keeps the pump from ending until letGo is called, as an operation does whose event is still to come.
+func (p *pump) hold() (letGo func(), failed *ccoord.Error) {
+	nothing := func(ccoord.Report) (ccoord.Op, *ccoord.Error) { return ccoord.Op{}, nil }
+	_, tag, failed := p.register(false, false, ccoord.Event.Destroy, nothing)
+	return func() { p.forget(tag) }, failed
 }
 
 // forget ends the wait for an event that does not come to the queue.
@@ -137,7 +148,8 @@ func (p *pump) await(ctx context.Context, op string, grants bool, begin begin) (
 			return ccoord.Event{}, interrupted(ctx, op, "was given up")
 		}
 	case ErrTimeout:
-		if _, limited := ctx.Deadline(); limited {
+		// What was given up earlier had a time limit of its own.
+		if deadline, limited := ctx.Deadline(); limited && time.Until(deadline) <= time.Millisecond {
 			e := newError(op, failed)
 			e.blame(ctx, context.DeadlineExceeded)
 			return ccoord.Event{}, e
@@ -151,6 +163,18 @@ func (p *pump) finish(ctx context.Context, op string, begin begin) error {
 	event, err := p.await(ctx, op, false, begin)
 	if err == nil {
 		event.Destroy()
+	}
+	return err
+}
+
+// finishAnyway is finish for what nobody can do afterwards: it is begun also when ctx has ended.
+func (p *pump) finishAnyway(
+	ctx context.Context, op string, begin func(timeoutMillis int64, to ccoord.Report) (ccoord.Op, *ccoord.Error),
+) error {
+	err := p.finish(ctx, op, func(to ccoord.Report) (ccoord.Op, *ccoord.Error) { return begin(timeLimit(ctx), to) })
+	if ctx.Err() != nil {
+		// Once more does no harm where it was begun before.
+		_ = p.start(ccoord.Event.Destroy, func(to ccoord.Report) (ccoord.Op, *ccoord.Error) { return begin(-1, to) })
 	}
 	return err
 }
@@ -218,5 +242,6 @@ func (p *pump) end() {
 	for _, done := range left {
 		done(ccoord.Event{Code: int32(ErrClosed)})
 	}
+	p.atEnd()
 	close(p.ended)
 }

@@ -348,7 +348,7 @@ func (r *Reconciler) WaitUntilReconciled(ctx context.Context, key any, position 
 }
 
 // Drain takes in no more keys, has those run that are due now, and waits until these runs have ended; then the reconciler
-// is closed. What is due later is not waited for. When ctx ends first, it goes on in the background.
+// is closed. What is due later is not waited for. When ctx ends first, also before the call, it goes on in the background.
 //
 // Inside the function, with its context, it fails with ErrReentrant: it would wait for itself.
 func (r *Reconciler) Drain(ctx context.Context) error {
@@ -356,9 +356,8 @@ func (r *Reconciler) Drain(ctx context.Context) error {
 	if ctx.Value(runOf{r}) != nil {
 		return &Error{Code: ErrReentrant, Op: op, Message: "its own function cannot drain a reconciler; return from it first"}
 	}
-	err := r.core.pump.finish(ctx, op, func(to ccoord.Report) (ccoord.Op, *ccoord.Error) {
-		return r.reconciler.Drain(timeLimit(ctx), to)
-	})
+	defer runtime.KeepAlive(r)
+	err := r.core.pump.finishAnyway(ctx, op, r.reconciler.Drain)
 	if err != nil && CodeOf(err) != ErrClosed {
 		return err
 	}

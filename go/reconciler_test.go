@@ -271,6 +271,20 @@ func TestAPanicOfAReconcilersFunctionIsAnError(t *testing.T) {
 	}
 }
 
+func TestAReconcilerIsDrainedThoughTheContextHasEnded(t *testing.T) {
+	f, all := calls()
+	r := reconcile(t, connect(t, memory(t)), SourceManual(), f)
+	add(t, r, "a")
+	call := comesFor(t, all, "a", 1)
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	wants(t, r.Drain(ended), ErrCancelled)
+	_, err := r.Add("b")
+	wants(t, err, ErrClosed)
+	call.returns(nil, nil)
+	comes(t, "the end", r.Done())
+}
+
 func TestAReconcilerEndsWithItsContextAndItsClient(t *testing.T) {
 	client := connect(t, memory(t))
 	f, all := calls()

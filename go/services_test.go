@@ -210,6 +210,26 @@ func TestOwnersAreListedAndWatched(t *testing.T) {
 	})
 }
 
+func TestAProviderIsWithdrawnThoughTheContextHasEnded(t *testing.T) {
+	onEveryStore(t, func(t *testing.T, url string) {
+		client := connect(t, url)
+		p := provide(t, client, "s", "")
+		view := observe(t, client, "s")
+		if err := view.WaitAvailable(limited(t), ""); err != nil {
+			t.Fatal(err)
+		}
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		wants(t, p.Close(ended), ErrCancelled)
+		if err := view.WaitUnavailable(limited(t), ""); err != nil {
+			t.Error(err)
+		}
+		if err := p.Close(limited(t)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestAForgottenProviderIsWithdrawnAndReported(t *testing.T) {
 	var report record
 	client := connect(t, memory(t), WithLogger(slog.New(slog.NewTextHandler(&report, nil))))

@@ -137,6 +137,10 @@ func (t *Term) watchForLoss(cancel context.CancelCauseFunc) {
 		cancel(&Error{Code: ErrLost, Op: op, Message: "the term is lost (" + loss.String() + ")", Loss: loss})
 	}
 	if failed := t.client.inner().pump.start(done, t.term.WaitLost); failed != nil {
+		// The client's end was the term's; its own words are better.
+		if own := t.term.Check(); own != nil {
+			failed = own
+		}
 		cancel(t.newError("hold", failed))
 	}
 }

@@ -6697,8 +6697,11 @@ const char *coord_mailer_location(const coord_mailer_t *mailer);
  * Sends a message, given as JSON (docs/mail.md has its fields):
  * `{"to": "ann@example.org", "subject": "Hello", "text": "..."}`. `*out` becomes the report, JSON with what the server
  * said about each recipient, also where it refused all of them. COORD_E_INVALID_ARGUMENT names the field, and nothing
- * was sent; COORD_E_OUTCOME_UNKNOWN when all of it was sent and the server's answer did not come. The mailer's own
- * option "timeout" bounds the call as well as `timeout_ms`.
+ * was sent; COORD_E_OUTCOME_UNKNOWN when all of it was sent and the server's answer did not come.
+ *
+ * The mailer's own option "timeout" bounds the call as well as `timeout_ms`. Whichever ends it, or `cancel`: the report is
+ * given where the server has answered for somebody. COORD_E_TIMEOUT and COORD_E_CANCELLED say that nothing was sent; once
+ * all of the message has left, it is COORD_E_OUTCOME_UNKNOWN.
  *
  * @threadsafe yes
  * @blocks until sent, up to timeout_ms
@@ -6715,7 +6718,7 @@ coord_status_t coord_mailer_send(coord_mailer_t *mailer,
                                  coord_error_t **err);
 
 /**
- * Starts coord_mailer_send; ends with COORD_EVENT_TEXT.
+ * Starts coord_mailer_send; ends with COORD_EVENT_TEXT. coord_op_cancel ends it as `cancel` does there.
  *
  * @threadsafe yes
  * @blocks no
@@ -6762,7 +6765,7 @@ size_t coord_mail_batch_total(const coord_mail_batch_t *batch);
 /**
  * Waits for the next message of the batch that has ended, in whatever order. `*out` becomes JSON: `index`, the
  * message's place in the list, and either `report` or `error` (with `code`, `name`, `message` and `retryable`); or
- * NULL when all have ended.
+ * NULL when all have ended. COORD_E_CLOSED when the handle is destroyed.
  *
  * @threadsafe yes
  * @blocks until the next has ended, up to timeout_ms
@@ -6793,7 +6796,7 @@ coord_status_t coord_mail_batch_next_start(coord_mail_batch_t *batch,
                                            coord_error_t **err);
 
 /**
- * Destroys a batch: what has not begun is not sent. NULL is allowed.
+ * Destroys a batch: what has not begun is not sent. Also while another thread waits for the next. NULL is allowed.
  *
  * @threadsafe yes
  * @blocks no
@@ -7176,7 +7179,8 @@ coord_status_t coord_outbox_watch_new(coord_outbox_t *outbox, coord_outbox_watch
 
 /**
  * Waits for the next event: `{"event": "gap"}` (changes may be missing: list what is there),
- * `{"event": "mail", "mail": {...}}` or `{"event": "purged", "id": ...}`.
+ * `{"event": "mail", "mail": {...}}` or `{"event": "purged", "id": ...}`. COORD_E_CLOSED when the client is closed, or the
+ * handle destroyed.
  *
  * @threadsafe yes
  * @blocks until there is one, up to timeout_ms
@@ -7207,7 +7211,7 @@ coord_status_t coord_outbox_watch_next_start(coord_outbox_watch_t *watch,
                                              coord_error_t **err);
 
 /**
- * Ends a watch. NULL is allowed.
+ * Ends a watch, also a wait for its next event. NULL is allowed.
  *
  * @threadsafe yes
  * @blocks no

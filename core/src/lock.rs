@@ -380,7 +380,11 @@ async fn break_hold(lock: Lock, token: i64, force: bool) -> Result<()> {
     while core.setup().env.now().since(begun) < patience {
         // Nobody else may look after a holder that has died: nobody waits for the lock, or only those who are gone too.
         core.current_session().observe([holder.session]);
-        core.setup().env.sleep(BREAK_POLL).await;
+        tokio::select! {
+            biased;
+            () = core.closing() => return Err(Error::closed("the client")),
+            () = core.setup().env.sleep(BREAK_POLL) => {}
+        }
         let record = store.claims(ClaimQuery::Keys(vec![lock.key.clone()])).await?.pop();
         if record.is_none_or(|record| record.token != token || record.holder != Some(holder)) {
             return Ok(());

@@ -273,6 +273,26 @@ async fn an_operator_breaks_a_hold_by_its_token() {
 }
 
 #[tokio::test]
+async fn a_break_that_waits_ends_with_its_client() {
+    let (a, b) = pair("break-ends").await;
+    // The store that it asks stays open.
+    let _sibling = b.open_session().await.unwrap();
+    let held = a.lock("x").unwrap().acquire().await.unwrap();
+    // Somebody's code runs under it, and takes its time.
+    held.manage();
+    let (operator, token) = (b.clone(), held.token());
+    let breaking = tokio::spawn(async move { operator.break_lock("x", token, false).await });
+    bounded(async {
+        while held.check().is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    b.close(BOUND).await.unwrap();
+    assert_eq!(bounded(breaking).await.unwrap().unwrap_err().code(), Code::Closed);
+}
+
+#[tokio::test]
 async fn a_full_queue_refuses() {
     let url = url("full") + "&coord.max_queue=1";
     let (a, b) = (connect(&url).await.unwrap(), connect(&url).await.unwrap());

@@ -15,7 +15,7 @@ use crate::error::{coord_error_t, coord_status_t};
 use crate::event::{COORD_EVENT_DONE, COORD_EVENT_ELECTED, EventObject, Payload, coord_event_t, coord_op_t};
 use crate::handle::{self, object};
 use crate::options::{Given, coord_options_t};
-use crate::queue::{Report, coord_queue_t, wait};
+use crate::queue::{Report, coord_queue_t, wait, wait_begun};
 use crate::shared::Shared;
 use crate::term::{TermObject, coord_term_t};
 
@@ -183,7 +183,7 @@ pub unsafe extern "C" fn coord_candidacy_close(
 ) -> coord_status_t {
     // SAFETY: as every export, see lib.rs.
     let err = unsafe { Out::lent(err) };
-    fallible(err, || wait(close(candidacy)?, timeout(timeout_ms)?, cancel))
+    fallible(err, || wait_begun(close(candidacy)?, timeout(timeout_ms)?, cancel))
 }
 
 /// Starts coord_candidacy_close; ends with COORD_EVENT_DONE.

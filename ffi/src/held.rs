@@ -16,7 +16,7 @@ use crate::cancel::coord_cancel_t;
 use crate::error::{COORD_LOSS_NONE, coord_error_t, coord_status_t, loss_number};
 use crate::event::{COORD_EVENT_DONE, COORD_EVENT_LOST, Payload, coord_op_t};
 use crate::handle::{self, object};
-use crate::queue::{Report, coord_queue_t, wait};
+use crate::queue::{Report, coord_queue_t, wait, wait_begun};
 
 /// A lock that is held. Destroying it releases the lock in the background. It keeps its client open.
 pub struct coord_held_t;
@@ -261,7 +261,7 @@ pub unsafe extern "C" fn coord_held_release(
 ) -> coord_status_t {
     // SAFETY: as every export, see lib.rs.
     let err = unsafe { Out::lent(err) };
-    fallible(err, || wait(release(held)?, timeout(timeout_ms)?, cancel))
+    fallible(err, || wait_begun(release(held)?, timeout(timeout_ms)?, cancel))
 }
 
 /// Starts coord_held_release; ends with COORD_EVENT_DONE.

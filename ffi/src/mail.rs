@@ -4,20 +4,22 @@
 use std::collections::BTreeMap;
 use std::ffi::c_char;
 use std::future::Future;
-use std::sync::Arc;
+use std::time::Duration;
 
+use coord_core::driver::CancelToken;
 use coord_core::error::{Error, Result};
 use coord_core::mail::{Batch, Mailer, MailerOptions, Message, Sent};
 use serde_json::{Value, json};
 
 use crate::boundary::{fallible, quiet, timeout, value};
 use crate::bytes::{Lent, Out, Text, empty};
-use crate::cancel::coord_cancel_t;
+use crate::cancel::{coord_cancel_t, token};
 use crate::client::{client, coord_client_t};
 use crate::error::{coord_error_t, coord_status_t};
 use crate::event::{COORD_EVENT_DONE, COORD_EVENT_TEXT, Payload, coord_op_t};
 use crate::handle::{self, object};
 use crate::queue::{Report, coord_queue_t, wait};
+use crate::shared::Shared;
 use crate::text::{TextObject, coord_text_t};
 
 /// A mail server to send through.
@@ -31,7 +33,7 @@ pub(crate) struct MailerObject {
     location: Lent,
 }
 
-pub(crate) struct MailBatchObject(Arc<Batch>);
+pub(crate) struct MailBatchObject(Shared<Batch>);
 
 object!(MailerObject, coord_mailer_t, 50, "mailer");
 object!(MailBatchObject, coord_mail_batch_t, 51, "batch of messages");
@@ -111,8 +113,11 @@ pub extern "C" fn coord_mailer_location(mailer: *const coord_mailer_t) -> *const
 /// Sends a message, given as JSON (docs/mail.md has its fields):
 /// `{"to": "ann@example.org", "subject": "Hello", "text": "..."}`. `*out` becomes the report, JSON with what the server
 /// said about each recipient, also where it refused all of them. COORD_E_INVALID_ARGUMENT names the field, and nothing
-/// was sent; COORD_E_OUTCOME_UNKNOWN when all of it was sent and the server's answer did not come. The mailer's own
-/// option "timeout" bounds the call as well as `timeout_ms`.
+/// was sent; COORD_E_OUTCOME_UNKNOWN when all of it was sent and the server's answer did not come.
+///
+/// The mailer's own option "timeout" bounds the call as well as `timeout_ms`. Whichever ends it, or `cancel`: the report is
+/// given where the server has answered for somebody. COORD_E_TIMEOUT and COORD_E_CANCELLED say that nothing was sent; once
+/// all of the message has left, it is COORD_E_OUTCOME_UNKNOWN.
 ///
 /// @threadsafe yes
 /// @blocks until sent, up to timeout_ms
@@ -133,13 +138,14 @@ pub unsafe extern "C" fn coord_mailer_send(
     let (message, out, err) = unsafe { (Text::lent(message, message_len), Out::lent(out), Out::lent(err)) };
     fallible(err, || {
         let out = out.required("out")?;
-        let report = wait(send(mailer, message)?, timeout(timeout_ms)?, cancel)?;
+        let (message, limit) = (Sending::of(mailer, message)?, timeout(timeout_ms)?);
+        let report = wait(message.within(limit, token(cancel)?), None, std::ptr::null_mut())?;
         out.put(handle::issue(TextObject::new(&report)));
         Ok(())
     })
 }
 
-/// Starts coord_mailer_send; ends with COORD_EVENT_TEXT.
+/// Starts coord_mailer_send; ends with COORD_EVENT_TEXT. coord_op_cancel ends it as `cancel` does there.
 ///
 /// @threadsafe yes
 /// @blocks no
@@ -160,15 +166,26 @@ pub unsafe extern "C" fn coord_mailer_send_start(
     // SAFETY: as every export, see lib.rs.
     let (message, op, err) = unsafe { (Text::lent(message, message_len), Out::lent(op), Out::lent(err)) };
     fallible(err, || {
-        let (limit, sending) = (timeout(timeout_ms)?, send(mailer, message)?);
-        Report { queue, tag, op }.start(COORD_EVENT_TEXT, limit, sending, |report| Payload::Text(Some(report)))
+        let (limit, message) = (timeout(timeout_ms)?, Sending::of(mailer, message)?);
+        let stop = CancelToken::new();
+        let sending = message.within(limit, Some(stop.clone()));
+        let report = |report| Payload::Text(Some(report));
+        Report { queue, tag, op }.start_heeding(COORD_EVENT_TEXT, stop, sending, report)
     })
 }
 
-fn send(handle: *mut coord_mailer_t, message: Text) -> Result<impl Future<Output = Result<String>> + Send + 'static> {
-    let mailer = mailer(handle)?;
-    let message = Message::from_json(&message.read_long("message")?)?;
-    Ok(async move { Ok(mailer.send(&message).await?.to_json()) })
+/// A message and what sends it.
+struct Sending(Mailer, Message);
+
+impl Sending {
+    fn of(handle: *mut coord_mailer_t, message: Text) -> Result<Self> {
+        Ok(Self(mailer(handle)?, Message::from_json(&message.read_long("message")?)?))
+    }
+
+    /// The limit and the token are the sending's own to heed: what the server has of the message says how it ends.
+    async fn within(self, limit: Option<Duration>, cancel: Option<CancelToken>) -> Result<String> {
+        Ok(self.0.send_within(&self.1, limit, cancel.as_ref()).await?.to_json())
+    }
 }
 
 /// Begins to send messages, a JSON list of them, as many at a time as the mailer has connections. What becomes of each
@@ -193,7 +210,7 @@ pub unsafe extern "C" fn coord_mailer_send_many(
         let out = out.required("out")?;
         let mailer = self::mailer(mailer)?;
         let messages = Message::list_from_json(&messages.read_long("messages")?)?;
-        out.put(handle::issue(MailBatchObject(Arc::new(mailer.send_many(messages)))));
+        out.put(handle::issue(MailBatchObject(Shared::new("batch of messages", mailer.send_many(messages)))));
         Ok(())
     })
 }
@@ -207,12 +224,12 @@ pub unsafe extern "C" fn coord_mailer_send_many(
 /// @since 0.1
 #[unsafe(no_mangle)]
 pub extern "C" fn coord_mail_batch_total(batch: *const coord_mail_batch_t) -> usize {
-    value(0, || Ok(handle::get::<MailBatchObject>(batch)?.0.total()))
+    value(0, || Ok(handle::get::<MailBatchObject>(batch)?.0.value().total()))
 }
 
 /// Waits for the next message of the batch that has ended, in whatever order. `*out` becomes JSON: `index`, the
 /// message's place in the list, and either `report` or `error` (with `code`, `name`, `message` and `retryable`); or
-/// NULL when all have ended.
+/// NULL when all have ended. COORD_E_CLOSED when the handle is destroyed.
 ///
 /// @threadsafe yes
 /// @blocks until the next has ended, up to timeout_ms
@@ -262,8 +279,8 @@ pub unsafe extern "C" fn coord_mail_batch_next_start(
 }
 
 fn next(batch: *mut coord_mail_batch_t) -> Result<impl Future<Output = Result<Option<String>>> + Send + 'static> {
-    let batch = handle::get::<MailBatchObject>(batch)?.0.clone();
-    Ok(async move { Ok(batch.next().await?.map(sent_json)) })
+    let batch = handle::get::<MailBatchObject>(batch)?;
+    Ok(batch.0.wait(|batch| async move { Ok(batch.next().await?.map(sent_json)) }))
 }
 
 fn sent_json(sent: Sent) -> String {
@@ -282,7 +299,7 @@ fn sent_json(sent: Sent) -> String {
     }
 }
 
-/// Destroys a batch: what has not begun is not sent. NULL is allowed.
+/// Destroys a batch: what has not begun is not sent. Also while another thread waits for the next. NULL is allowed.
 ///
 /// @threadsafe yes
 /// @blocks no
@@ -291,7 +308,11 @@ fn sent_json(sent: Sent) -> String {
 /// @since 0.1
 #[unsafe(no_mangle)]
 pub extern "C" fn coord_mail_batch_destroy(batch: *mut coord_mail_batch_t) {
-    quiet(|| handle::take::<MailBatchObject>(batch).map(drop));
+    quiet(|| {
+        // At once, also when another thread is in a call with it.
+        handle::take::<MailBatchObject>(batch)?.0.end();
+        Ok(())
+    });
 }
 
 /// Connects, logs in, and asks the server whether it answers. COORD_E_UNAVAILABLE when it does not,

@@ -18,7 +18,7 @@ use crate::event::{
 };
 use crate::handle::{self, object};
 use crate::options::{Given, coord_options_t};
-use crate::queue::{Report, coord_queue_t, wait};
+use crate::queue::{Report, coord_queue_t, wait, wait_begun};
 use crate::shared::Shared;
 use crate::text::{TextObject, coord_text_t};
 
@@ -393,7 +393,7 @@ pub unsafe extern "C" fn coord_provider_close(
 ) -> coord_status_t {
     // SAFETY: as every export, see lib.rs.
     let err = unsafe { Out::lent(err) };
-    fallible(err, || wait(close(provider)?, timeout(timeout_ms)?, cancel))
+    fallible(err, || wait_begun(close(provider)?, timeout(timeout_ms)?, cancel))
 }
 
 /// Starts coord_provider_close; ends with COORD_EVENT_DONE.

@@ -94,6 +94,26 @@ pub(crate) fn wait<T: Send + 'static>(
     Runtime::shared()?.wait(future, limit, cancel.as_ref())
 }
 
+/// As [`wait`], for what goes on when it is given up: it is begun also with a token that was fired before, since nobody can
+/// do it afterwards.
+///
+/// # Errors
+/// As [`wait`].
+pub(crate) fn wait_begun<T: Send + 'static>(
+    future: impl Future<Output = Result<T>> + Send + 'static,
+    limit: Option<Duration>,
+    cancel: *mut coord_cancel_t,
+) -> Result<T> {
+    if !token(cancel)?.is_some_and(|token| token.is_fired()) {
+        return wait(future, limit, cancel);
+    }
+    let begun = Runtime::shared()?.wait(async move { Ok(future.await) }, Some(Duration::ZERO), None);
+    begun.unwrap_or_else(|error| match error.code() {
+        Code::Timeout => Err(Error::new(Code::Cancelled, "the operation was cancelled; it goes on in the background")),
+        _ => Err(error),
+    })
+}
+
 /// What every `_start` gets beside its own arguments.
 pub(crate) struct Report {
     pub(crate) queue: *mut coord_queue_t,
@@ -114,9 +134,40 @@ impl Report {
         payload: impl FnOnce(T) -> Payload + Send + 'static,
     ) -> Result<()> {
         let queue = handle::get::<QueueObject>(self.queue)?;
+        let event = self.event(kind, payload);
+        let started = Runtime::shared()?.start_or_end(&queue.events, future, limit, Some(&queue.ended), event)?;
+        self.started(&queue, started);
+        Ok(())
+    }
+
+    /// The same for a future that heeds `stop`, which coord_op_cancel fires, and its time by itself.
+    ///
+    /// # Errors
+    /// As [`Report::start`].
+    pub(crate) fn start_heeding<T: Send + 'static>(
+        self,
+        kind: i32,
+        stop: CancelToken,
+        future: impl Future<Output = Result<T>> + Send + 'static,
+        payload: impl FnOnce(T) -> Payload + Send + 'static,
+    ) -> Result<()> {
+        let queue = handle::get::<QueueObject>(self.queue)?;
+        let event = self.event(kind, payload);
+        let started = Runtime::shared()?.start_heeding(&queue.events, future, stop, Some(&queue.ended), event)?;
+        self.started(&queue, started);
+        Ok(())
+    }
+
+    fn event<T, P: FnOnce(T) -> Payload + Send + 'static>(
+        &self,
+        kind: i32,
+        payload: P,
+    ) -> impl FnOnce(Result<T>) -> EventObject + Send + use<T, P> {
         let tag = self.tag;
-        let map = move |outcome: Result<T>| EventObject::new(kind, tag, outcome.map(payload));
-        let started = Runtime::shared()?.start_or_end(&queue.events, future, limit, Some(&queue.ended), map)?;
+        move |outcome| EventObject::new(kind, tag, outcome.map(payload))
+    }
+
+    fn started(self, queue: &QueueObject, started: Started<EventObject>) {
         let op = match started {
             Started::GoesOn(op) => OpObject::GoesOn(op),
             Started::Ended(event) if !self.op.is_null() && queue.skip_ended.load(SeqCst) => {
@@ -130,7 +181,6 @@ impl Report {
         if !self.op.is_null() {
             self.op.put(handle::issue(op));
         }
-        Ok(())
     }
 }
 

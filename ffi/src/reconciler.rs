@@ -21,7 +21,7 @@ use crate::event::{
 use crate::format::Format;
 use crate::handle::{self, object};
 use crate::options::{Given, coord_options_t};
-use crate::queue::{Report, coord_queue_t, wait};
+use crate::queue::{Report, coord_queue_t, wait, wait_begun};
 use crate::shared::Shared;
 use crate::source::{coord_source_t, source};
 use crate::work::{WorkObject, coord_work_t};
@@ -323,7 +323,7 @@ pub unsafe extern "C" fn coord_reconciler_drain(
 ) -> coord_status_t {
     // SAFETY: as every export, see lib.rs.
     let err = unsafe { Out::lent(err) };
-    fallible(err, || wait(drain(reconciler, timeout_ms)?, None, cancel))
+    fallible(err, || wait_begun(drain(reconciler, timeout_ms)?, None, cancel))
 }
 
 /// Starts coord_reconciler_drain; ends with COORD_EVENT_DONE.
@@ -376,7 +376,7 @@ pub unsafe extern "C" fn coord_reconciler_close(
 ) -> coord_status_t {
     // SAFETY: as every export, see lib.rs.
     let err = unsafe { Out::lent(err) };
-    fallible(err, || wait(close(reconciler, timeout_ms)?, None, cancel))
+    fallible(err, || wait_begun(close(reconciler, timeout_ms)?, None, cancel))
 }
 
 /// Starts coord_reconciler_close; ends with COORD_EVENT_DONE.

@@ -14,7 +14,8 @@ use crate::error::{coord_error_t, coord_status_t};
 use crate::event::{COORD_EVENT_DONE, COORD_EVENT_TEXT, Payload, coord_op_t};
 use crate::handle::{self, object};
 use crate::outbox::{coord_outbox_t, outbox};
-use crate::queue::{Report, coord_queue_t, wait};
+use crate::queue::{Report, coord_queue_t, wait, wait_begun};
+use crate::shared::Shared;
 use crate::text::{TextObject, coord_text_t};
 
 /// What happens in an outbox, event by event. It keeps its client open.
@@ -23,7 +24,7 @@ pub struct coord_outbox_watch_t;
 /// What sends the mails of an outbox in this process.
 pub struct coord_senders_t;
 
-pub(crate) struct OutboxWatchObject(Arc<OutboxWatch>);
+pub(crate) struct OutboxWatchObject(Shared<OutboxWatch>);
 
 pub(crate) struct SendersObject(Arc<Senders>);
 
@@ -49,13 +50,14 @@ pub unsafe extern "C" fn coord_outbox_watch_new(
     fallible(err, || {
         let out = out.required("out")?;
         let watch = self::outbox(outbox)?.watch();
-        out.put(handle::issue(OutboxWatchObject(Arc::new(watch))));
+        out.put(handle::issue(OutboxWatchObject(Shared::new("watch of an outbox", watch))));
         Ok(())
     })
 }
 
 /// Waits for the next event: `{"event": "gap"}` (changes may be missing: list what is there),
-/// `{"event": "mail", "mail": {...}}` or `{"event": "purged", "id": ...}`.
+/// `{"event": "mail", "mail": {...}}` or `{"event": "purged", "id": ...}`. COORD_E_CLOSED when the client is closed, or the
+/// handle destroyed.
 ///
 /// @threadsafe yes
 /// @blocks until there is one, up to timeout_ms
@@ -105,11 +107,11 @@ pub unsafe extern "C" fn coord_outbox_watch_next_start(
 }
 
 fn op_watch_next(watch: *mut coord_outbox_watch_t) -> Result<impl Future<Output = Result<String>> + Send + 'static> {
-    let watch = handle::get::<OutboxWatchObject>(watch)?.0.clone();
-    Ok(async move { Ok(watch.next().await?.to_json()) })
+    let watch = handle::get::<OutboxWatchObject>(watch)?;
+    Ok(watch.0.wait(|watch| async move { Ok(watch.next().await?.to_json()) }))
 }
 
-/// Ends a watch. NULL is allowed.
+/// Ends a watch, also a wait for its next event. NULL is allowed.
 ///
 /// @threadsafe yes
 /// @blocks no
@@ -118,7 +120,11 @@ fn op_watch_next(watch: *mut coord_outbox_watch_t) -> Result<impl Future<Output 
 /// @since 0.1
 #[unsafe(no_mangle)]
 pub extern "C" fn coord_outbox_watch_destroy(watch: *mut coord_outbox_watch_t) {
-    quiet(|| handle::take::<OutboxWatchObject>(watch).map(drop));
+    quiet(|| {
+        // At once, also when another thread is in a call with it.
+        handle::take::<OutboxWatchObject>(watch)?.0.end();
+        Ok(())
+    });
 }
 
 /// Starts to send the mails of an outbox, up to so many at a time, from 1 to 32. Other processes may do the same: each
@@ -163,7 +169,7 @@ pub unsafe extern "C" fn coord_senders_stop(
 ) -> coord_status_t {
     // SAFETY: as every export, see lib.rs.
     let err = unsafe { Out::lent(err) };
-    fallible(err, || wait(op_stop(senders)?, timeout(timeout_ms)?, cancel))
+    fallible(err, || wait_begun(op_stop(senders)?, timeout(timeout_ms)?, cancel))
 }
 
 /// Starts coord_senders_stop; ends with COORD_EVENT_DONE.

@@ -16,7 +16,7 @@ use crate::cancel::coord_cancel_t;
 use crate::error::{COORD_LOSS_NONE, coord_error_t, coord_status_t, loss_number};
 use crate::event::{COORD_EVENT_DONE, COORD_EVENT_LOST, Payload, coord_op_t};
 use crate::handle::{self, object};
-use crate::queue::{Report, coord_queue_t, wait};
+use crate::queue::{Report, coord_queue_t, wait, wait_begun};
 use crate::shared::Shared;
 use crate::text::{TextObject, coord_text_t};
 
@@ -270,7 +270,7 @@ pub unsafe extern "C" fn coord_term_proclaim(
 ) -> coord_status_t {
     // SAFETY: as every export, see lib.rs.
     let (said, err) = unsafe { (Text::lent(said, said_len), Out::lent(err)) };
-    fallible(err, || wait(proclaim(term, said)?, timeout(timeout_ms)?, cancel))
+    fallible(err, || wait_begun(proclaim(term, said)?, timeout(timeout_ms)?, cancel))
 }
 
 /// Starts coord_term_proclaim; ends with COORD_EVENT_DONE.
@@ -325,7 +325,7 @@ pub unsafe extern "C" fn coord_term_resign(
 ) -> coord_status_t {
     // SAFETY: as every export, see lib.rs.
     let err = unsafe { Out::lent(err) };
-    fallible(err, || wait(resign(term)?, timeout(timeout_ms)?, cancel))
+    fallible(err, || wait_begun(resign(term)?, timeout(timeout_ms)?, cancel))
 }
 
 /// Starts coord_term_resign; ends with COORD_EVENT_DONE.

@@ -1,6 +1,10 @@
 /* A mailer and an outbox: what is sent arrives, and results cross as JSON. The mail server is in COORD_TEST_SMTP. */
 #include "test.h"
 
+#include <arpa/inet.h>
+#include <stdatomic.h>
+#include <sys/socket.h>
+
 static coord_mailer_t *mailer_of(coord_client_t *client, const char *more) {
     char url[200];
     const char *port = getenv("COORD_TEST_SMTP");
@@ -135,11 +139,165 @@ static void outbox(coord_client_t *client) {
     coord_mailer_destroy(mailer);
 }
 
+static coord_outbox_watch_t *watch_past_the_gap(coord_outbox_t *outbox) {
+    coord_outbox_watch_t *watch = NULL;
+    coord_text_t *text = NULL;
+    OK(coord_outbox_watch_new(outbox, &watch, &err));
+    OK(coord_outbox_watch_next(watch, WAIT_MS, NULL, &text, &err));
+    HAS(text, "\"gap\"");
+    coord_text_destroy(text);
+    return watch;
+}
+
+static void *waits_for_ever(void *watch) {
+    coord_text_t *text = NULL;
+    coord_status_t status = coord_outbox_watch_next(watch, -1, NULL, &text, NULL);
+    /* The second if the handle was gone before the call. */
+    CHECK(status == COORD_E_CLOSED || status == COORD_E_HANDLE);
+    CHECK(text == NULL);
+    return NULL;
+}
+
+/* A wait ends with its handle and with its client, though the store has other sessions. */
+static void ends_of_waits(void) {
+    coord_client_t *first = connect_as("first"), *client = NULL;
+    OK(coord_client_open_session(first, WAIT_MS, NULL, &client, &err));
+    coord_mailer_t *mailer = mailer_of(client, "{\"sender\": \"shop@example.org\"}");
+    coord_queue_t *queue = new_queue();
+    coord_outbox_t *outbox = NULL;
+    OK(coord_outbox_new(client, "watched", COORD_NUL, mailer, NULL, 0, &outbox, &err));
+
+    coord_outbox_watch_t *watch = watch_past_the_gap(outbox);
+    pthread_t thread;
+    OK(coord_outbox_watch_next_start(watch, -1, queue, 1, NULL, &err));
+    CHECK(pthread_create(&thread, NULL, waits_for_ever, watch) == 0);
+    coord_outbox_watch_destroy(watch);
+    expect(queue, COORD_EVENT_TEXT, 1, COORD_E_CLOSED);
+    CHECK(pthread_join(thread, NULL) == 0);
+
+    watch = watch_past_the_gap(outbox);
+    OK(coord_outbox_watch_next_start(watch, -1, queue, 2, NULL, &err));
+    OK(coord_client_close(client, WAIT_MS, &err));
+    expect(queue, COORD_EVENT_TEXT, 2, COORD_E_CLOSED);
+    coord_outbox_watch_destroy(watch);
+    coord_outbox_destroy(outbox);
+    coord_mailer_destroy(mailer);
+    coord_queue_destroy(queue);
+    coord_client_destroy(client);
+    OK(coord_client_close(first, WAIT_MS, &err));
+    coord_client_destroy(first);
+}
+
+/* A mail server that takes all of a message and says nothing more, and how many messages it has taken. */
+static atomic_int taken;
+
+static void say(int connection, const char *reply) {
+    CHECK(send(connection, reply, strlen(reply), MSG_NOSIGNAL) == (ssize_t)strlen(reply));
+}
+
+static void *speaks(void *connection_) {
+    int connection = (int)(intptr_t)connection_, content = 0;
+    FILE *lines = fdopen(connection, "r");
+    char line[2000];
+    CHECK(lines != NULL);
+    say(connection, "220 here\r\n");
+    while (fgets(line, sizeof line, lines) != NULL) {
+        if (content) {
+            if (strcmp(line, ".\r\n") == 0) {
+                content = 0;
+                atomic_fetch_add(&taken, 1);
+            }
+        } else if (strncmp(line, "DATA", 4) == 0) {
+            content = 1;
+            say(connection, "354 go on\r\n");
+        } else {
+            say(connection, "250 fine\r\n");
+        }
+    }
+    fclose(lines);
+    return NULL;
+}
+
+static void *listens(void *socket_) {
+    pthread_t threads[8];
+    int count = 0, connection;
+    while ((connection = accept((int)(intptr_t)socket_, NULL, NULL)) >= 0) {
+        CHECK(count < 8);
+        CHECK(pthread_create(&threads[count++], NULL, speaks, (void *)(intptr_t)connection) == 0);
+    }
+    while (count > 0) CHECK(pthread_join(threads[--count], NULL) == 0);
+    return NULL;
+}
+
+static void *cancels_when_two_are_taken(void *cancel) {
+    EVENTUALLY(atomic_load(&taken) == 2);
+    coord_cancel_fire(cancel);
+    return NULL;
+}
+
+/* Whoever gives a message up that has left as a whole is told so, in each way to give up. */
+static void given_up(void) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof address;
+    int listening = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(listening >= 0 && bind(listening, (struct sockaddr *)&address, sizeof address) == 0);
+    CHECK(listen(listening, 8) == 0 && getsockname(listening, (struct sockaddr *)&address, &length) == 0);
+    pthread_t server, canceller;
+    CHECK(pthread_create(&server, NULL, listens, (void *)(intptr_t)listening) == 0);
+    char url[200];
+    snprintf(url, sizeof url, "smtp://127.0.0.1:%d?tls=none&sender=a@example.org", ntohs(address.sin_port));
+    coord_mailer_t *mailer = NULL;
+    coord_queue_t *queue = new_queue();
+    coord_cancel_t *cancel = NULL;
+    coord_text_t *text = NULL;
+    coord_op_t *op = NULL;
+    /* For a message to leave; under valgrind it takes longer. */
+    int64_t enough = getenv("COORD_TEST_SLOW") == NULL ? 1500 : 10000;
+    OK(coord_mailer_new(NULL, url, COORD_NUL, NULL, 0, &mailer, &err));
+    OK(coord_cancel_new(&cancel, &err));
+
+    FAILS(COORD_E_OUTCOME_UNKNOWN, coord_mailer_send(mailer, MESSAGE, COORD_NUL, enough, NULL, &text, &err));
+    EQUAL(atomic_load(&taken), 1);
+    CHECK(pthread_create(&canceller, NULL, cancels_when_two_are_taken, cancel) == 0);
+    FAILS(COORD_E_OUTCOME_UNKNOWN, coord_mailer_send(mailer, MESSAGE, COORD_NUL, -1, cancel, &text, &err));
+    CHECK(pthread_join(canceller, NULL) == 0);
+    OK(coord_mailer_send_start(mailer, MESSAGE, COORD_NUL, -1, queue, 1, &op, &err));
+    EVENTUALLY(atomic_load(&taken) == 3);
+    coord_op_cancel(op);
+    expect(queue, COORD_EVENT_TEXT, 1, COORD_E_OUTCOME_UNKNOWN);
+    coord_op_destroy(op);
+    OK(coord_mailer_send_start(mailer, MESSAGE, COORD_NUL, enough, queue, 2, NULL, &err));
+    expect(queue, COORD_EVENT_TEXT, 2, COORD_E_OUTCOME_UNKNOWN);
+    EQUAL(atomic_load(&taken), 4);
+    /* With a token that was fired before, nothing is begun. */
+    FAILS(COORD_E_CANCELLED, coord_mailer_send(mailer, MESSAGE, COORD_NUL, -1, cancel, &text, &err));
+    EQUAL(atomic_load(&taken), 4);
+
+    /* A batch ends with its handle, though somebody waits for its next. */
+    coord_mail_batch_t *batch = NULL;
+    char many[1000];
+    snprintf(many, sizeof many, "[%s, %s]", MESSAGE, MESSAGE);
+    OK(coord_mailer_send_many(mailer, many, COORD_NUL, &batch, &err));
+    OK(coord_mail_batch_next_start(batch, -1, queue, 3, NULL, &err));
+    EVENTUALLY(atomic_load(&taken) == 6);
+    coord_mail_batch_destroy(batch);
+    expect(queue, COORD_EVENT_TEXT, 3, COORD_E_CLOSED);
+
+    coord_cancel_destroy(cancel);
+    coord_queue_destroy(queue);
+    coord_mailer_destroy(mailer);
+    CHECK(shutdown(listening, SHUT_RDWR) == 0);
+    CHECK(pthread_join(server, NULL) == 0);
+    close(listening);
+}
+
 int main(void) {
     coord_client_t *client = connect_as("mail");
     sending(NULL);
     sending(client);
     outbox(client);
+    ends_of_waits();
+    if (strncmp(test_url(), "memory:", 7) == 0) given_up(); /* it needs no store */
     OK(coord_client_close(client, WAIT_MS, &err));
     coord_client_destroy(client);
     return 0;

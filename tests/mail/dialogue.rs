@@ -1,10 +1,14 @@
 //! A server that misbehaves, at every step of the dialogue: the documented result, in time, and nothing sent twice.
 
+use std::time::{Duration, Instant};
+
 use coord_core::Code;
+use coord_core::driver::CancelToken;
 use coord_core::mail::{Attachment, Message, Status};
 use coord_tests::servers::Smtp;
 use serde_json::json;
 
+use crate::place::{arrived, asked};
 use crate::support::{PATIENCE, hello, mailer, with_server};
 
 /// The steps before the final dot, in order.
@@ -216,10 +220,10 @@ fn an_idle_connection_is_given_back() {
     with_server(|server| async move {
         let mailer = mailer(&server, "&idle_timeout=50ms");
         mailer.send(&hello()).await.unwrap();
-        let until = std::time::Instant::now() + PATIENCE;
+        let until = Instant::now() + PATIENCE;
         while !server.log().iter().any(|(_, command)| command == "quit") {
-            assert!(std::time::Instant::now() < until, "nobody said goodbye");
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            assert!(Instant::now() < until, "nobody said goodbye");
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
 }
@@ -255,9 +259,101 @@ fn a_send_that_is_given_up_leaves_the_mailer_usable() {
     with_server(|server| async move {
         let mailer = mailer(&server, "&pool=1");
         server.rule("rcpt", "stall", Some(1));
-        let stalled = tokio::time::timeout(std::time::Duration::from_millis(300), mailer.send(&hello())).await;
+        let stalled = tokio::time::timeout(Duration::from_millis(300), mailer.send(&hello())).await;
         assert!(stalled.is_err());
         mailer.send(&hello()).await.unwrap();
         assert_eq!(count(&server), 1);
     });
 }
+
+/// The caller's limit and cancel go through what is known of the message, as the mailer's own time does.
+#[test]
+fn a_send_that_is_given_up_before_the_dot_has_sent_nothing() {
+    with_server(|server| async move {
+        let mailer = mailer(&server, "");
+        let fired = CancelToken::new();
+        fired.fire();
+        let error = mailer.send_within(&hello(), None, Some(&fired)).await.unwrap_err();
+        assert_eq!(error.code(), Code::Cancelled, "{error}");
+        assert_eq!(server.connections(), 0, "nothing was begun");
+        server.rule("rcpt", "stall", None);
+        let error = mailer.send_within(&hello(), Some(SOON), None).await.unwrap_err();
+        assert_eq!(error.code(), Code::Timeout, "{error}");
+        assert!(error.message().contains("0.3 s"), "{error}");
+        let cancel = CancelToken::new();
+        let giving_up = async {
+            asked(&server, "rcpt TO:<ann@example.org>").await;
+            cancel.fire();
+        };
+        let message = hello();
+        let (sent, ()) = tokio::join!(mailer.send_within(&message, None, Some(&cancel)), giving_up);
+        assert_eq!(sent.unwrap_err().code(), Code::Cancelled);
+        assert_eq!(count(&server), 0);
+    });
+}
+
+#[test]
+fn a_send_that_is_given_up_after_the_dot_is_unknown() {
+    with_server(|server| async move {
+        let mailer = mailer(&server, "");
+        server.rule("dot", "taken stall", None);
+        let error = mailer.send_within(&hello(), Some(SOON), None).await.unwrap_err();
+        assert_eq!(error.code(), Code::OutcomeUnknown, "{error}");
+        assert_eq!(count(&server), 1);
+        let cancel = CancelToken::new();
+        let giving_up = async {
+            arrived(&server, 2).await;
+            cancel.fire();
+        };
+        let message = hello();
+        let (sent, ()) = tokio::join!(mailer.send_within(&message, None, Some(&cancel)), giving_up);
+        assert_eq!(sent.unwrap_err().code(), Code::OutcomeUnknown);
+        assert_eq!(count(&server), 2, "nothing was sent twice");
+    });
+}
+
+#[test]
+fn who_has_accepted_is_told_also_of_a_send_that_is_given_up() {
+    with_server(|server| async move {
+        let mailer = mailer(&server, "");
+        server.rule_for("rcpt", "bob@", "450 4.2.1 later", Some(1));
+        server.rule_for("rcpt", "bob@", "stall", None);
+        let cancel = CancelToken::new();
+        let giving_up = async {
+            let again = || server.log().iter().filter(|(_, said)| said == "rcpt TO:<bob@example.org>").count() == 2;
+            let end = Instant::now() + PATIENCE;
+            while !again() {
+                assert!(Instant::now() < end, "the second attempt has not come");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            cancel.fire();
+        };
+        let message = hello().to("bob@example.org");
+        let (sent, ()) = tokio::join!(mailer.send_within(&message, None, Some(&cancel)), giving_up);
+        let statuses: Vec<_> = sent.unwrap().recipients.iter().map(|one| (one.status, one.code)).collect();
+        assert_eq!(statuses, [(Status::Accepted, 250), (Status::Rejected, 0)]);
+        assert_eq!(count(&server), 1);
+    });
+}
+
+#[test]
+fn a_send_is_given_up_between_its_attempts() {
+    with_server(|server| async move {
+        let mailer = mailer(&server, "&retry_min=100&retry_max=100&timeout=300");
+        server.rule("mail", "drop", None);
+        let cancel = CancelToken::new();
+        let giving_up = async {
+            asked(&server, "mail FROM:<shop@example.org>").await;
+            // Nobody tells that the attempt is over; before that, the cancel would end it as well.
+            tokio::time::sleep(SOON).await;
+            cancel.fire();
+        };
+        let message = hello();
+        let sending = tokio::time::timeout(PATIENCE, mailer.send_within(&message, None, Some(&cancel)));
+        let (sent, ()) = tokio::join!(sending, giving_up);
+        assert_eq!(sent.expect("not the pause").unwrap_err().code(), Code::Cancelled);
+    });
+}
+
+/// Later than a message that nothing keeps has reached the server.
+const SOON: Duration = Duration::from_millis(300);

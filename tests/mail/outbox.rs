@@ -7,7 +7,7 @@ use coord_core::mail::{EnqueueOptions, MailState, Message, OutboxEvent, Status};
 use serde_json::json;
 
 use crate::place::{connect, key, letter, open, places, put, quick, until, until_state};
-use crate::support::{mailer, with_server};
+use crate::support::{PATIENCE, mailer, with_server};
 
 #[test]
 fn what_is_enqueued_is_sent_once_per_key() {
@@ -251,5 +251,29 @@ fn senders_whose_mailer_is_closed_end_and_leave_the_mail_to_others() {
             assert_eq!(until_state(&outbox, &id, MailState::Sent).await.attempts, 1);
             senders.stop().await.unwrap();
         });
+    }
+}
+
+#[test]
+fn a_watch_ends_with_its_client_also_beside_another_session() {
+    for place in places(false) {
+        for sibling in [false, true] {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let client = connect(&place).await;
+                let other = if sibling { Some(client.open_session().await.unwrap()) } else { None };
+                let mailer = client.mailer("smtp://127.0.0.1?tls=none&sender=shop@example.org").unwrap();
+                let watch = open(&client, &mailer, quick()).watch();
+                assert_eq!(watch.next().await.unwrap(), OutboxEvent::Gap);
+                let (told, closed) = tokio::join!(tokio::time::timeout(PATIENCE, watch.next()), client.close(PATIENCE));
+                closed.unwrap();
+                let why = format!("{}, another session: {sibling}", place.url);
+                assert_eq!(told.expect(&why).unwrap_err().code(), Code::Closed, "{why}");
+                assert_eq!(watch.next().await.unwrap_err().code(), Code::Closed, "{why}");
+                if let Some(other) = other {
+                    other.close(PATIENCE).await.unwrap();
+                }
+            });
+        }
     }
 }

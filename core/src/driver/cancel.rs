@@ -44,7 +44,7 @@ impl CancelToken {
 }
 
 /// Waits until the token, if there is one, is fired.
-pub(super) async fn fired(token: Option<&CancelToken>) {
+pub(crate) async fn fired(token: Option<&CancelToken>) {
     match token {
         Some(token) => token.fired().await,
         None => std::future::pending().await,

@@ -29,6 +29,8 @@ use std::sync;
 
 pub(crate) use background::Background;
 pub use cancel::CancelToken;
+#[cfg(feature = "mail")]
+pub(crate) use cancel::fired;
 pub use drive::Driven;
 #[cfg(any(feature = "mongodb", feature = "mail", test))]
 pub(crate) use inline::connections_may_break;
@@ -40,6 +42,8 @@ pub(crate) use sys::awaitable;
 #[cfg(test)]
 pub(crate) use sys::testing;
 pub use thread::spawn_thread;
+#[cfg(feature = "mail")]
+pub(crate) use wait::cancelled;
 pub(crate) use watched::Watched;
 
 #[cfg(test)]

@@ -61,18 +61,53 @@ impl Runtime {
         U: Send + 'static,
         T: Send + 'static,
     {
+        let stop = CancelToken::new();
+        self.go(queue, outcome(future, timeout, stop.clone(), cancel.cloned()), stop, map)
+    }
+
+    /// As [`Runtime::start_or_end`], for an operation of which something may be done already that cannot be undone: it
+    /// heeds `stop`, which [`Op::cancel`] fires, and its time by itself, and what it says then is its event. Only `cancel`
+    /// drops it, since nobody hears what it would say.
+    ///
+    /// # Errors
+    /// As [`Runtime::start`].
+    pub fn start_heeding<U, T>(
+        &self,
+        queue: &Arc<EventQueue<T>>,
+        future: impl Future<Output = Result<U>> + Send + 'static,
+        stop: CancelToken,
+        cancel: Option<&CancelToken>,
+        map: impl FnOnce(Result<U>) -> T + Send + 'static,
+    ) -> Result<Started<T>>
+    where
+        U: Send + 'static,
+        T: Send + 'static,
+    {
+        self.go(queue, outcome(future, None, CancelToken::new(), cancel.cloned()), stop, map)
+    }
+
+    fn go<U, T>(
+        &self,
+        queue: &Arc<EventQueue<T>>,
+        operation: impl Future<Output = Result<U>> + Send + 'static,
+        stop: CancelToken,
+        map: impl FnOnce(Result<U>) -> T + Send + 'static,
+    ) -> Result<Started<T>>
+    where
+        U: Send + 'static,
+        T: Send + 'static,
+    {
         if let Err(error) = self.check() {
-            std::mem::forget((future, map));
+            std::mem::forget((operation, map));
             return Err(error);
         }
-        let op = Op(CancelToken::new());
-        match begin(self.handle(), Box::pin(outcome(future, timeout, op.0.clone(), cancel.cloned()))) {
+        match begin(self.handle(), Box::pin(operation)) {
             Begun::Ended(ended) => Ok(Started::Ended(map(ended.flatten()))),
             Begun::GoesOn(task) => {
                 let terminal =
                     Terminal { queue: Arc::clone(queue), map: Some(map), _outcome: std::marker::PhantomData };
                 self.handle().spawn(async move { terminal.deliver(task.await) });
-                Ok(Started::GoesOn(op))
+                Ok(Started::GoesOn(Op(stop)))
             }
         }
     }

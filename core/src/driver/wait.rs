@@ -104,7 +104,7 @@ fn give_up<T: Send + 'static>(mut driven: Driven<T>, parker: &Arc<Parker>) -> Op
     }
 }
 
-pub(super) fn cancelled() -> Error {
+pub(crate) fn cancelled() -> Error {
     Error::new(Code::Cancelled, "the operation was cancelled")
 }
 

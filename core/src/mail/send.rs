@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -14,7 +15,8 @@ use super::message::Message;
 use super::mime::Wire;
 use super::report::{Recipient, Report, Status};
 use super::smtp::{Always, Failure, Fate, Gate, Ledger, Reply};
-use crate::env::Task;
+use crate::driver::{self, CancelToken, Runtime};
+use crate::env::{Env, Task};
 use crate::error::{Code, Error, Result};
 use crate::time::Timestamp;
 
@@ -25,7 +27,8 @@ impl Mailer {
     /// [`Report::all_accepted`]. Nothing is sent twice: once all of a message has left, a connection that breaks before
     /// the server has answered makes its outcome [`Status::Unknown`].
     ///
-    /// Dropping the future drops the connection; whether the message was sent is then not known.
+    /// Dropping the future drops the connection; whether the message was sent is then not known, nor to whom. Use
+    /// [`Mailer::send_within`] to give up and be told.
     ///
     /// # Errors
     /// Those that are nobody's answer about a recipient. Before anything is sent: `InvalidArgument` that names the
@@ -33,17 +36,36 @@ impl Mailer {
     /// (the login, or the server's certificate), `Unsupported` (no encryption, login or SMTPUTF8 there), `Closed`.
     /// `OutcomeUnknown` when that is the outcome for everybody.
     pub async fn send(&self, message: &Message) -> Result<Report> {
-        let (mailer, message) = (self.clone(), message.clone());
-        self.drive(async move { mailer.send_now(message).await }).await
+        self.send_within(message, None, None).await
     }
 
-    async fn send_now(self, message: Message) -> Result<Report> {
+    /// As [`Mailer::send`], within `limit` as well, and until `cancel` is fired. Whichever comes first, what is known then
+    /// is returned: the report where the server has answered for somebody.
+    ///
+    /// # Errors
+    /// As [`Mailer::send`]; `Cancelled`. `Timeout` and `Cancelled` say that nothing was sent: once all of the message has
+    /// left, it is `OutcomeUnknown`.
+    pub async fn send_within(
+        &self,
+        message: &Message,
+        limit: Option<Duration>,
+        cancel: Option<&CancelToken>,
+    ) -> Result<Report> {
+        let (mailer, message, cancel) = (self.clone(), message.clone(), cancel.cloned());
+        self.drive(async move { mailer.send_now(message, limit, cancel).await }).await
+    }
+
+    async fn send_now(self, message: Message, limit: Option<Duration>, cancel: Option<CancelToken>) -> Result<Report> {
         self.check_open()?;
-        let deadline = self.0.env.now() + self.0.options.timeout;
+        if cancel.as_ref().is_some_and(CancelToken::is_fired) {
+            return Err(driver::cancelled());
+        }
+        let limit = limit.map_or(self.0.options.timeout, |limit| limit.min(self.0.options.timeout));
+        let end = End::new(&self.0.env, limit, cancel);
         let wire = self.prepare(message)?;
         let mut ledger = Ledger::new(wire.recipients.len());
         let mut attempts = 0;
-        let outcome = self.attempt_all(&wire, &mut ledger, &mut attempts, deadline).await;
+        let outcome = self.attempt_all(&wire, &mut ledger, &mut attempts, &end).await;
         report(&wire, &ledger, attempts, outcome)
     }
 
@@ -82,27 +104,25 @@ impl Mailer {
         format!("<{:016x}{:016x}@{domain}>", rng.bits(), rng.bits())
     }
 
-    async fn attempt_all(
-        &self,
-        wire: &Wire,
-        ledger: &mut Ledger,
-        attempts: &mut u32,
-        deadline: Timestamp,
-    ) -> Result<()> {
+    async fn attempt_all(&self, wire: &Wire, ledger: &mut Ledger, attempts: &mut u32, end: &End) -> Result<()> {
         let env = &self.0.env;
         let mut wait = self.0.options.retry_min;
         loop {
             ledger.reopen();
             *attempts += 1;
-            let last = self.attempt(wire, ledger, &Always, deadline).await?;
+            let last = self.attempt(wire, ledger, &Always, end).await?;
             let again = ledger.fates.iter().any(Fate::may_retry);
             let pause = env.jittered(wait);
             // Not when the wait would use up what is left.
-            if !again || *attempts > self.0.options.retries || env.now() + pause >= deadline {
+            if !again || *attempts > self.0.options.retries || env.now() + pause >= end.deadline {
                 return last.map_or(Ok(()), Err);
             }
             tracing::debug!(attempt = *attempts, message_id = wire.message_id, "a message is tried again");
-            env.sleep(pause).await;
+            tokio::select! {
+                biased;
+                () = env.sleep(pause) => {}
+                why = end.comes(env) => return Err(why),
+            }
             wait = (wait * 2).min(self.0.options.retry_max);
         }
     }
@@ -117,23 +137,21 @@ impl Mailer {
         wire: &Wire,
         ledger: &mut Ledger,
         gate: &dyn Gate,
-        deadline: Timestamp,
+        end: &End,
     ) -> Result<Option<Error>> {
         let outcome = {
             let mut attempt = std::pin::pin!(self.attempt_on_a_connection(wire, ledger, gate));
             tokio::select! {
                 biased;
-                outcome = &mut attempt => Some(outcome),
-                () = self.0.env.sleep_until(deadline) => None,
+                outcome = &mut attempt => Ok(outcome),
+                why = end.comes(&self.0.env) => Err(why),
             }
         };
-        let seconds = self.0.options.timeout.as_secs_f64();
-        let late = format!("the message was not sent within {seconds} s");
         let (error, useless) = match outcome {
-            Some(Ok(())) => (None, false),
-            Some(Err(Failure::Fatal(error))) => (Some(error), true),
-            Some(Err(failure)) => (Some(failure.into_error()), false),
-            None => (Some(Error::new(Code::Timeout, late)), true),
+            Ok(Ok(())) => (None, false),
+            Ok(Err(Failure::Fatal(error))) => (Some(error), true),
+            Ok(Err(failure)) => (Some(failure.into_error()), false),
+            Err(why) => (Some(why), true),
         };
         ledger.broken(error.as_ref().map_or("the dialogue ended too early", Error::message));
         match error {
@@ -205,7 +223,7 @@ impl Mailer {
                 while running.len() < mailer.0.options.pool as usize
                     && let Some((index, message)) = rest.pop_front()
                 {
-                    let sending = mailer.clone().send_now(message);
+                    let sending = mailer.clone().send_now(message, None, None);
                     running.push(async move { Sent { index, result: sending.await } });
                 }
                 let Some(sent) = running.next().await else { return };
@@ -215,6 +233,32 @@ impl Mailer {
             }
         });
         Batch { mailer: self.clone(), results: Arc::new(Mutex::new(results)), total, task }
+    }
+}
+
+/// When a send is given up. It goes through the ledger, which knows what the server has by then: a future that is dropped
+/// could not say that.
+pub(super) struct End {
+    deadline: Timestamp,
+    /// How long that is after the beginning.
+    limit: Duration,
+    cancel: Option<CancelToken>,
+}
+
+impl End {
+    pub(super) fn new(env: &Env, limit: Duration, cancel: Option<CancelToken>) -> Self {
+        Self { deadline: env.now() + limit, limit, cancel }
+    }
+
+    /// Waits for it, and says why it has come.
+    async fn comes(&self, env: &Env) -> Error {
+        tokio::select! {
+            biased;
+            () = driver::fired(self.cancel.as_ref()) => driver::cancelled(),
+            () = env.sleep_until(self.deadline) => {
+                Error::new(Code::Timeout, format!("the message was not sent within {} s", self.limit.as_secs_f64()))
+            }
+        }
     }
 }
 
@@ -265,7 +309,7 @@ impl fmt::Debug for Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        if crate::driver::Runtime::is_ours() {
+        if Runtime::is_ours() {
             self.task.abort();
         }
     }

@@ -342,19 +342,28 @@ impl OutboxWatch {
     /// Waits for the next change. After an error the next call begins anew, with a gap.
     ///
     /// # Errors
-    /// `Closed`; those of the store.
+    /// `Closed` when the client is closed; those of the store.
     pub async fn next(&self) -> Result<OutboxEvent> {
         let (inner, changes) = (self.outbox.inner.clone(), self.changes.clone());
         self.outbox
             .inner
             .core
             .drive(async move {
-                let mut changes = changes.lock().await;
-                let event = inner.next_event(&mut changes).await;
-                if event.is_err() {
-                    *changes = None;
+                inner.core.check_open()?;
+                let next = async {
+                    let mut changes = changes.lock().await;
+                    let event = inner.next_event(&mut changes).await;
+                    if event.is_err() {
+                        *changes = None;
+                    }
+                    event
+                };
+                // The store's stream need not end with the client: other sessions may use the store on.
+                tokio::select! {
+                    biased;
+                    () = inner.core.closing() => Err(Error::closed("the client")),
+                    event = next => event,
                 }
-                event
             })
             .await
     }

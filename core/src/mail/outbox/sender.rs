@@ -22,6 +22,7 @@ use futures::{FutureExt, StreamExt};
 use super::super::Message;
 use super::super::mime::Wire;
 use super::super::report::{Recipient, Status};
+use super::super::send::End;
 use super::super::smtp::{Fate, Gate, Ledger, Reply};
 use super::options::OnDoubt;
 use super::record::{CLAIMED, MailState, Next, QUEUED, Record, SENDING, next, recipients_bson};
@@ -315,8 +316,8 @@ impl Inner {
         let attempts = record.mail.attempts + 1;
         let gate =
             Marking { inner: self.clone(), session: session.clone(), record, attempts, failure: Mutex::new(None) };
-        let deadline = self.core.setup().env.now() + self.mailer.timeout();
-        let outcome = self.mailer.attempt(&wire, &mut ledger, &gate, deadline).await;
+        let end = End::new(&self.core.setup().env, self.mailer.timeout(), None);
+        let outcome = self.mailer.attempt(&wire, &mut ledger, &gate, &end).await;
         let failure = gate.failure.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Some(error) = failure {
             // Nothing was sent, since the gate stayed shut.
