@@ -572,3 +572,6 @@ impl fmt::Debug for Reconciler {
         write!(f, "Reconciler({})", self.name())
     }
 }
+
+#[cfg(test)]
+mod tests;

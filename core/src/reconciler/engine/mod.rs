@@ -321,19 +321,27 @@ impl Engine {
     /// The next request; waits for it.
     pub(super) async fn next(self: Arc<Self>) -> Result<Request> {
         loop {
+            // While its document is fetched this worker is told of nothing: whoever waits is.
+            let request = self.taken().await?;
+            if let Some(request) = self.fetch(request).await {
+                return Ok(request);
+            }
+        }
+    }
+
+    /// The next key to be run; waits for it.
+    async fn taken(self: &Arc<Self>) -> Result<Request> {
+        loop {
             let mut takable = std::pin::pin!(self.takable.notified());
             takable.as_mut().enable();
             self.core.check_open()?;
             // Before the look. Whoever adds after it tells anew; a word that its hearer was dropped with goes to the next.
             self.told.store(false, SeqCst);
             match self.take() {
-                Take::Taken(request) => {
-                    if let Some(request) = self.fetch(request).await {
-                        return Ok(request);
-                    }
-                }
+                Take::Taken(request) => return Ok(request),
                 Take::Ended => return Err(self.ended()),
                 Take::Nothing { until } => {
+                    let mut watch = Watch(until.map(|_| &**self));
                     let due = async {
                         match until {
                             Some(until) => self.core.setup().env.sleep_until(until).await,
@@ -347,6 +355,7 @@ impl Engine {
                         () = takable => {}
                         () = due => {}
                     }
+                    watch.0 = None;
                 }
             }
         }
@@ -501,6 +510,17 @@ enum Take {
     Taken(Request),
     Nothing { until: Option<Timestamp> },
     Ended,
+}
+
+/// Of all who wait perhaps only this one knows when the next key is due: dropped, it has another one look.
+struct Watch<'a>(Option<&'a Engine>);
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if let Some(engine) = self.0 {
+            engine.wake();
+        }
+    }
 }
 
 /// The key is not this replica's any more.
