@@ -23,10 +23,27 @@ fn system() -> Env {
     Env::system(tokio::runtime::Handle::current())
 }
 
+fn plain() -> WriteOptions {
+    WriteOptions::default()
+}
+
 async fn over(client: &Client, mode: Mode, workers: usize) -> Reconciler {
     let source = Source::table(&client.table("t").unwrap(), ()).unwrap();
     let options = ReconcileOptions { mode, workers, ..ReconcileOptions::default() };
     bounded(client.reconcile("r", source, options)).await.unwrap()
+}
+
+/// The next request, which must be for this key.
+async fn next(reconciler: &Reconciler, key: i64) -> Request {
+    let request = bounded(reconciler.next()).await.unwrap();
+    assert_eq!(*request.key(), Key::from(key));
+    request
+}
+
+/// It leads, and has listed its keys: what changes from now on it hears once.
+async fn leads(reconciler: &Reconciler) {
+    let listed = |engine: &Engine| (engine.is_complete(&Key::from(0)) == Some(true)).then_some(());
+    bounded(reconciler.engine.settled(listed)).await;
 }
 
 #[tokio::test]
@@ -79,4 +96,63 @@ async fn who_fetches_a_document_is_not_told_of_the_next_key() {
     bounded(waiting).await.unwrap().complete(Outcome::Done).unwrap();
     bounded(fetching).await.unwrap().complete(Outcome::Done).unwrap();
     client.close(PATIENCE).await.unwrap();
+}
+
+/// The reconciler's feed has told of everything up to this place.
+async fn told(reconciler: &Reconciler, position: Position) {
+    let engine = &reconciler.engine;
+    bounded(engine.settled(|engine| (engine.progress().get().position >= position).then_some(()))).await;
+}
+
+#[tokio::test]
+async fn what_the_holder_before_did_not_get_to_is_not_reconciled_before_it_is_listed() {
+    let env = system();
+    let store = Kept::open("listed", &env);
+    let (one, two) = (store.client(&env).await, store.client(&env).await);
+    let first = over(&one, Mode::Leader, 1).await;
+    leads(&first).await;
+    let second = over(&two, Mode::Leader, 1).await;
+    let table = one.table("t").unwrap();
+    table.insert(0, doc! {}, plain()).await.unwrap();
+    let request = next(&first, 0).await;
+    let changed = table.insert(1, doc! {}, plain()).await.unwrap().position;
+    told(&second, changed).await;
+    let refused = bounded(second.wait_until_reconciled(1, changed, PATIENCE)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotHeld);
+
+    store.set(Fate::Kept);
+    let listings = store.begun();
+    request.complete(Outcome::Done).unwrap();
+    bounded(first.close(PATIENCE)).await.unwrap();
+    bounded(store.more_than(listings)).await;
+    assert_eq!(second.stats().shards, [0]);
+    let mut waiting = Box::pin(second.wait_until_reconciled(1, changed, PATIENCE));
+    assert!(futures::poll!(&mut waiting).is_pending(), "nobody has run it");
+    store.set(Fate::Answered);
+    for _ in [0, 1] {
+        bounded(second.next()).await.unwrap().complete(Outcome::Done).unwrap();
+    }
+    bounded(waiting).await.unwrap();
+    for client in [one, two] {
+        bounded(client.close(PATIENCE)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_run_whose_right_was_lost_reconciles_nothing() {
+    let env = system();
+    let client = Kept::open("lost-right", &env).client(&env).await;
+    let reconciler = over(&client, Mode::Leader, 1).await;
+    leads(&reconciler).await;
+    let changed = client.table("t").unwrap().insert(1, doc! {}, plain()).await.unwrap().position;
+    let request = next(&reconciler, 1).await;
+    told(&reconciler, changed).await;
+    client.core().current_session().expire();
+    // No task of the reconciler's has heard of that yet.
+    assert_eq!(request.complete(Outcome::Done).unwrap_err().code(), Code::Fenced);
+    assert_eq!(reconciler.stats().shards, [0]);
+    let mut waiting = Box::pin(reconciler.wait_until_reconciled(1, changed, PATIENCE));
+    assert!(futures::poll!(&mut waiting).is_pending(), "its result did not count");
+    drop(waiting);
+    bounded(client.close(PATIENCE)).await.unwrap();
 }

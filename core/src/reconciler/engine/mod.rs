@@ -285,7 +285,7 @@ impl Engine {
         let Some(rights) = &self.rights else { return Ok(None) };
         let rights = rights.lock().unwrap_or_else(PoisonError::into_inner);
         // Entered within the lock: who revokes it afterwards waits for this run.
-        let right = rights.held.get(&self.part_of(key)).filter(|right| !right.is_lost()).ok_or(Forgotten)?;
+        let right = rights.right(self.part_of(key)).ok_or(Forgotten)?;
         right.enter();
         Ok(Some(right.clone()))
     }
@@ -450,8 +450,10 @@ impl Engine {
         if progress.position < position || !progress.synced {
             return None;
         }
-        if !self.is_ours(key) {
-            return Some(Err(Error::new(Code::NotHeld, format!("{key} is for another replica to run"))));
+        match self.is_complete(key) {
+            None => return Some(Err(Error::new(Code::NotHeld, format!("{key} is for another replica to run")))),
+            Some(false) => return None,
+            Some(true) => {}
         }
         match queue.state(&Arc::new(key.clone())) {
             KeyState::Idle | KeyState::Delayed { failures: 0, .. } => Some(Ok(())),

@@ -14,8 +14,21 @@ use crate::time::Timestamp;
 /// The parts that this replica holds, and what the next holder of a part cannot find in the source.
 #[derive(Default)]
 pub(super) struct Rights {
-    pub(super) held: HashMap<u32, Arc<Right>>,
+    held: HashMap<u32, Part>,
     graves: VecDeque<(Timestamp, Arc<Key>)>,
+}
+
+struct Part {
+    right: Arc<Right>,
+    /// Every key of it that was there when it was granted is in the queue, or was run since.
+    listed: bool,
+}
+
+impl Rights {
+    /// By which right this part's keys are run; none when it is lost.
+    pub(super) fn right(&self, part: u32) -> Option<&Arc<Right>> {
+        self.held.get(&part).map(|part| &part.right).filter(|right| !right.is_lost())
+    }
 }
 
 impl Engine {
@@ -23,6 +36,16 @@ impl Engine {
     pub(in crate::reconciler) fn is_ours(&self, key: &Key) -> bool {
         let Some(rights) = &self.rights else { return true };
         rights.lock().unwrap_or_else(PoisonError::into_inner).held.contains_key(&self.part_of(key))
+    }
+
+    /// Whether a key that does not wait in the queue has been run as it is, as far as is told; none if it is another's to
+    /// run. What the holder before did not get to is in the queue only when the part is listed, and what is taken from it
+    /// under a right that is lost is forgotten.
+    pub(in crate::reconciler) fn is_complete(&self, key: &Key) -> Option<bool> {
+        let Some(rights) = &self.rights else { return Some(true) };
+        let rights = rights.lock().unwrap_or_else(PoisonError::into_inner);
+        let part = rights.held.get(&self.part_of(key))?;
+        Some(part.listed && !part.right.is_lost())
     }
 
     /// The part that a key belongs to: its shard, or the whole.
@@ -37,7 +60,7 @@ impl Engine {
     pub(in crate::reconciler) fn grant(&self, part: u32, right: Arc<Right>) {
         let Some(rights) = &self.rights else { return };
         let mut rights = rights.lock().unwrap_or_else(PoisonError::into_inner);
-        rights.held.insert(part, right);
+        rights.held.insert(part, Part { right, listed: false });
         let graves: Vec<_> = rights.graves.iter().map(|(_, key)| key.clone()).collect();
         drop(rights);
         for key in graves.into_iter().filter(|key| self.part_of(key) == part) {
@@ -91,9 +114,16 @@ impl Engine {
         parts
     }
 
-    /// Lists the keys of a part that was granted, and adds them. Tries until that is done.
-    pub(in crate::reconciler) async fn list_part(&self, part: u32) {
+    /// Lists the keys of a part that was granted by this right, and adds them. Tries until that is done.
+    pub(in crate::reconciler) async fn list_part(&self, part: u32, right: &Arc<Right>) {
         self.list(|key| self.part_of(key) == part).await;
+        let Some(rights) = &self.rights else { return };
+        let mut rights = rights.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = rights.held.get_mut(&part).filter(|held| Arc::ptr_eq(&held.right, right)) {
+            held.listed = true;
+        }
+        drop(rights);
+        self.settled.notify_waiters();
     }
 }
 

@@ -36,12 +36,14 @@ pub(super) enum Fate {
 pub(super) struct Kept {
     inner: MemoryStore,
     fate: Watched<Fate>,
+    /// How many readings have begun.
+    begun: Watched<usize>,
 }
 
 impl Kept {
     pub(super) fn open(name: &str, env: &Env) -> Arc<Self> {
         let inner = MemoryStore::open(name, env.clone());
-        Arc::new(Self { inner, fate: Watched::new(Fate::Answered) })
+        Arc::new(Self { inner, fate: Watched::new(Fate::Answered), begun: Watched::new(0) })
     }
 
     /// A client of this store, in this world.
@@ -54,8 +56,19 @@ impl Kept {
         self.fate.replace(fate);
     }
 
+    /// How many readings have begun.
+    pub(super) fn begun(&self) -> usize {
+        self.begun.get()
+    }
+
+    /// Waits until more than so many readings have begun.
+    pub(super) async fn more_than(&self, begun: usize) {
+        self.begun.wait_for(|now| *now > begun).await;
+    }
+
     /// The reading itself comes after the wait: it shows what is there then.
     async fn read<T: Send>(&self, reading: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        self.begun.modify(|begun| *begun += 1);
         self.fate.wait_for(|fate| !matches!(fate, Fate::Kept)).await;
         reading.await
     }
