@@ -1,7 +1,9 @@
 //! Reconcilers whose store, clock and workers are stopped at the moment that counts.
 
 use super::*;
+use crate::client::connect;
 use crate::env::Env;
+use crate::testing::Control;
 use crate::time::{ManualClock, Timestamp, WallTime};
 use kept::{Fate, Kept};
 
@@ -154,5 +156,62 @@ async fn a_run_whose_right_was_lost_reconciles_nothing() {
     let mut waiting = Box::pin(reconciler.wait_until_reconciled(1, changed, PATIENCE));
     assert!(futures::poll!(&mut waiting).is_pending(), "its result did not count");
     drop(waiting);
+    bounded(client.close(PATIENCE)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_deletion_that_fails_for_long_is_run_by_the_next_holder() {
+    let url = "memory:fails-for-long?coord.clock=manual";
+    let (one, two) = (connect(url).await.unwrap(), connect(url).await.unwrap());
+    let first = over(&one, Mode::Leader, 1).await;
+    leads(&first).await;
+    let second = over(&two, Mode::Leader, 1).await;
+    let table = one.table("t").unwrap();
+    for key in [1, 2, 3] {
+        table.insert(key, doc! {}, plain()).await.unwrap();
+        next(&first, key).await.complete(Outcome::Done).unwrap();
+    }
+    table.delete(1, plain()).await.unwrap();
+    let down = Outcome::ErrorAfter("their service is down".into(), Duration::from_secs(100_000));
+    next(&first, 1).await.complete(down).unwrap();
+    let ttl = one.session().timing.ttl;
+    bounded(Control::of(&one).unwrap().advance(ttl * 11)).await.unwrap();
+    let last = table.delete(2, plain()).await.unwrap().position;
+    next(&first, 2).await.complete(Outcome::Done).unwrap();
+    told(&second, last).await;
+    bounded(first.close(PATIENCE)).await.unwrap();
+    // Every deletion, the last one first, since nobody has told whether it was run; and what is there.
+    for key in [2, 1, 3] {
+        let request = next(&second, key).await;
+        assert_eq!(request.document().is_some(), key == 3);
+        request.complete(Outcome::Done).unwrap();
+    }
+    for client in [one, two] {
+        bounded(client.close(PATIENCE)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn who_has_run_a_deletion_does_not_run_it_again() {
+    let client = connect("memory:run-deletion").await.unwrap();
+    let reconciler = over(&client, Mode::Leader, 1).await;
+    leads(&reconciler).await;
+    let table = client.table("t").unwrap();
+    for key in [1, 2, 3] {
+        table.insert(key, doc! {}, plain()).await.unwrap();
+        next(&reconciler, key).await.complete(Outcome::Done).unwrap();
+    }
+    for (key, outcome) in [(1, Outcome::Done), (2, Outcome::Terminal("no".into()))] {
+        table.delete(key, plain()).await.unwrap();
+        next(&reconciler, key).await.complete(outcome).unwrap();
+    }
+    let control = Control::of(&client).unwrap();
+    bounded(control.expire_session(&client.session().id.to_string())).await.unwrap();
+    // It leads again.
+    for key in [2, 3] {
+        next(&reconciler, key).await.complete(Outcome::Done).unwrap();
+    }
+    bounded(reconciler.wait_until_reconciled(1, Position(0), PATIENCE)).await.unwrap();
+    assert_eq!(reconciler.stats().runs, 7);
     bounded(client.close(PATIENCE)).await.unwrap();
 }

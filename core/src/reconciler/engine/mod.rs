@@ -20,9 +20,11 @@ use crate::protocol::work_queue::{KeyState, Taken, Ticket, Verdict, WorkQueue};
 use crate::time::Timestamp;
 
 mod counters;
+mod graves;
 mod parts;
 
 use counters::{Counters, nanos};
+use graves::MAX_GRAVES;
 use parts::Rights;
 
 pub(super) struct Engine {
@@ -192,10 +194,19 @@ impl Engine {
         })
     }
 
-    /// The key is gone from the source: it is run, and remembered for whoever gets its part next.
+    /// The key is gone from the source: it is run, and remembered for whoever gets its part next. Both with the queue's
+    /// lock held: the end of a run before forgets either nothing or what is in the queue anew.
     pub(super) fn add_deleted(&self, key: Arc<Key>) {
-        self.bury(&key);
-        self.add(key);
+        let queue = self.queue();
+        let overflows = self.bury(&key);
+        let _ = self.put_into(queue, key, |queue, key, now| Ok(queue.add(key, now)));
+        if overflows {
+            tracing::info!(
+                reconciler = self.name,
+                "more than {MAX_GRAVES} deletions are remembered for replicas that die before they have run them; the \
+                 oldest are forgotten"
+            );
+        }
     }
 
     /// The key exists, and its source is gone through once more.
@@ -210,8 +221,16 @@ impl Engine {
         key: Arc<Key>,
         put: impl FnOnce(&mut WorkQueue<Arc<Key>>, Arc<Key>, Timestamp) -> std::result::Result<bool, Refused>,
     ) -> std::result::Result<bool, Refused> {
+        self.put_into(self.queue(), key, put)
+    }
+
+    fn put_into(
+        &self,
+        mut queue: MutexGuard<'_, WorkQueue<Arc<Key>>>,
+        key: Arc<Key>,
+        put: impl FnOnce(&mut WorkQueue<Arc<Key>>, Arc<Key>, Timestamp) -> std::result::Result<bool, Refused>,
+    ) -> std::result::Result<bool, Refused> {
         let now = self.now();
-        let mut queue = self.queue();
         if !self.is_ours(&key) {
             return Err(Refused::NotOurs);
         }
@@ -389,7 +408,7 @@ impl Engine {
     /// A run has ended.
     pub(super) fn finish(
         &self,
-        key: &Key,
+        key: &Arc<Key>,
         ticket: Ticket,
         verdict: Verdict,
         outcome: Option<&Outcome>,
@@ -405,8 +424,13 @@ impl Engine {
             Verdict::Failed { .. } => (self.core.setup().env.rng.bits() >> 11) as f64 / (1u64 << 53) as f64,
             _ => 0.0,
         };
+        let done = verdict == Verdict::Done;
         let mut queue = self.queue();
         queue.finish(ticket, verdict, now, chance);
+        // Looked at with the queue's lock held: a deletion that came while the key was still ours is in the queue.
+        if done && self.rights.is_some() && self.is_ours(key) && queue.state(key) == KeyState::Idle {
+            self.forget_deletion(key);
+        }
         let more = queue.next_wake(now).is_some();
         let drained = queue.is_drained();
         drop(queue);
