@@ -290,7 +290,9 @@ async fn serve(engine: &Arc<Engine>, part: u32, hold: Hold, give_up: impl Future
     tracing::debug!(part, token = right.token(), reconciler = engine.name(), "a part is granted");
     engine.grant(part, right.clone());
     let list = async {
-        engine.list_part(part, &right).await;
+        if let Err(error) = engine.list_part(part, &right).await {
+            engine.fail(error);
+        }
         std::future::pending::<()>().await;
     };
     let (goes_on, lost) = tokio::select! {

@@ -215,3 +215,54 @@ async fn who_has_run_a_deletion_does_not_run_it_again() {
     assert_eq!(reconciler.stats().runs, 7);
     bounded(client.close(PATIENCE)).await.unwrap();
 }
+
+fn locks() -> Source {
+    Source::ReleasedLocks { prefix: String::new() }
+}
+
+#[tokio::test]
+async fn a_listing_that_never_ends_keeps_no_reconciler_from_its_end() {
+    let env = system();
+    let store = Kept::open("never-ends", &env);
+    let client = store.client(&env).await;
+    for fate in [Fate::Kept, Fate::Failed(Error::unavailable("nobody answers"))] {
+        store.set(fate);
+        let listings = store.begun();
+        let origin = Origin::ReleasedLocks { prefix: client.name_prefix("").unwrap() };
+        let options = ReconcileOptions::default();
+        let engine = Arc::new(Engine::new(client.core().clone(), "r".into(), options, origin));
+        engine.spawn(source::feed(engine.clone()));
+        bounded(store.more_than(listings)).await;
+        engine.stop();
+        bounded(engine.settled(|engine| (engine.tasks() == 0).then_some(()))).await;
+        assert!(engine.progress().get().failure.is_none(), "it was closed");
+    }
+    bounded(client.close(PATIENCE)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_error_of_a_listing_that_waiting_does_not_cure_is_told() {
+    let env = system();
+    let store = Kept::open("not-cured", &env);
+    let client = store.client(&env).await;
+    let listings = store.begun();
+    store.set(Fate::Failed(Error::unavailable("nobody answers")));
+    let heals = async {
+        store.more_than(listings).await;
+        store.set(Fate::Answered);
+    };
+    let started = futures::future::join(client.reconcile("r", locks(), ReconcileOptions::default()), heals);
+    bounded(started).await.0.unwrap();
+
+    let forbidden = || Fate::Failed(Error::new(Code::Forbidden, "you may not read"));
+    store.set(forbidden());
+    let refused = bounded(client.reconcile("r", locks(), ReconcileOptions::default())).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Forbidden);
+    // The same of a part that was granted.
+    let reconciler = over(&client, Mode::Leader, 1).await;
+    assert_eq!(bounded(reconciler.next()).await.unwrap_err().code(), Code::Forbidden);
+    let waited = bounded(reconciler.wait_until_reconciled(1, Position(0), PATIENCE)).await.unwrap_err();
+    assert_eq!(waited.code(), Code::Forbidden);
+    bounded(reconciler.close(PATIENCE)).await.unwrap();
+    bounded(client.close(PATIENCE)).await.unwrap();
+}

@@ -158,6 +158,16 @@ impl Engine {
         self.settled.notify_waiters();
     }
 
+    /// The source cannot be had any more: that is told to everybody, and ends it.
+    pub(super) fn fail(&self, error: Error) {
+        if self.is_stopping() {
+            return;
+        }
+        tracing::error!(reconciler = self.name, %error, "a reconciler's source cannot be followed; it ends");
+        self.advance(|progress| progress.failure = Some(error));
+        self.stop();
+    }
+
     /// Whoever waits for a key to take looks again.
     pub(super) fn wake_all(&self) {
         self.takable.notify_waiters();
@@ -243,11 +253,14 @@ impl Engine {
     }
 
     /// Lists all keys, and adds those that are ours. Tries until that is done.
-    pub(super) async fn list_all(&self) {
-        self.list(|_| true).await;
+    ///
+    /// # Errors
+    /// Those that waiting does not cure.
+    pub(super) async fn list_all(&self) -> Result<()> {
+        self.list(|_| true).await
     }
 
-    async fn list(&self, wanted: impl Fn(&Key) -> bool + Send + Sync) {
+    async fn list(&self, wanted: impl Fn(&Key) -> bool + Send + Sync) -> Result<()> {
         let env = &self.core.setup().env;
         let mut pause = FIRST_PAUSE;
         loop {
@@ -257,7 +270,8 @@ impl Engine {
                 }
             };
             match self.origin.list(&self.core, &mut add).await {
-                Ok(()) => return,
+                Ok(()) => return Ok(()),
+                Err(error) if lasts(&error) => return Err(error),
                 Err(error) => {
                     tracing::debug!(reconciler = self.name, %error, "the source could not be listed; trying again");
                     env.sleep(env.jittered(pause)).await;
@@ -547,6 +561,12 @@ impl Drop for Watch<'_> {
             engine.wake();
         }
     }
+}
+
+/// Whether waiting does not cure it.
+fn lasts(error: &Error) -> bool {
+    use Code::{Closed, CorruptState, Forbidden, Forked, InvalidArgument, Unauthorized, Unsupported};
+    matches!(error.code(), Unauthorized | Forbidden | Unsupported | InvalidArgument | CorruptState | Closed | Forked)
 }
 
 /// The key is not this replica's any more.

@@ -7,6 +7,7 @@ use super::super::Mode;
 use super::super::rights::Right;
 use super::Engine;
 use super::graves::Graves;
+use crate::error::Result;
 use crate::protocol::document::Key;
 use crate::protocol::shards;
 use crate::protocol::work_queue::KeyState;
@@ -118,14 +119,18 @@ impl Engine {
     }
 
     /// Lists the keys of a part that was granted by this right, and adds them. Tries until that is done.
-    pub(in crate::reconciler) async fn list_part(&self, part: u32, right: &Arc<Right>) {
-        let Some(rights) = &self.rights else { return };
-        self.list(|key| self.part_of(key) == part).await;
+    ///
+    /// # Errors
+    /// Those that waiting does not cure.
+    pub(in crate::reconciler) async fn list_part(&self, part: u32, right: &Arc<Right>) -> Result<()> {
+        let Some(rights) = &self.rights else { return Ok(()) };
+        self.list(|key| self.part_of(key) == part).await?;
         let mut rights = rights.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(held) = rights.held.get_mut(&part).filter(|held| Arc::ptr_eq(&held.right, right)) {
             held.listed = true;
         }
         drop(rights);
         self.settled.notify_waiters();
+        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! A store in memory whose readings of documents and claims can be kept from ending.
+//! A store in memory whose readings of documents and claims can be kept from ending, or fail.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::config::Options;
 use crate::driver::Watched;
 use crate::env::Env;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep};
 use crate::protocol::document::{Filter, TableName, Write};
 use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
@@ -30,6 +30,8 @@ pub(super) enum Fate {
     Answered,
     /// They have no answer before that changes.
     Kept,
+    /// They fail.
+    Failed(Error),
 }
 
 #[derive(Debug)]
@@ -70,7 +72,10 @@ impl Kept {
     async fn read<T: Send>(&self, reading: impl Future<Output = Result<T>> + Send) -> Result<T> {
         self.begun.modify(|begun| *begun += 1);
         self.fate.wait_for(|fate| !matches!(fate, Fate::Kept)).await;
-        reading.await
+        match self.fate.get() {
+            Fate::Failed(error) => Err(error),
+            Fate::Answered | Fate::Kept => reading.await,
+        }
     }
 
     fn documents(&self) -> &dyn Documents {
