@@ -266,3 +266,34 @@ async fn an_error_of_a_listing_that_waiting_does_not_cure_is_told() {
     bounded(reconciler.close(PATIENCE)).await.unwrap();
     bounded(client.close(PATIENCE)).await.unwrap();
 }
+
+#[tokio::test]
+async fn shards_that_are_granted_while_another_is_listed_are_listed_together() {
+    let env = system();
+    let store = Kept::open("together", &env);
+    let client = store.client(&env).await;
+    let table = client.table("t").unwrap();
+    let keys = 0..100i64;
+    for key in keys.clone() {
+        table.insert(key, doc! {}, plain()).await.unwrap();
+    }
+    let listings = store.begun();
+    store.set(Fate::Kept);
+    let reconciler = over(&client, Mode::SHARDED, 1).await;
+    bounded(async {
+        while reconciler.stats().shards.len() < 64 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    store.set(Fate::Answered);
+    for key in keys {
+        let key = Key::from(key);
+        let listed = |engine: &Engine| (engine.is_complete(&key) == Some(true)).then_some(());
+        bounded(reconciler.engine.settled(listed)).await;
+    }
+    let listings = store.begun() - listings;
+    assert!(listings <= 2, "{listings} for the first shard, and all that came while it was listed");
+    assert_eq!(reconciler.stats().ready, 100);
+    bounded(client.close(PATIENCE)).await.unwrap();
+}

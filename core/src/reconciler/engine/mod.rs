@@ -43,6 +43,8 @@ pub(super) struct Engine {
     /// Something ended: a run, or the feed came further.
     settled: Notify,
     rights: Option<Mutex<Rights>>,
+    /// Held while keys of parts that were granted are listed.
+    listing: tokio::sync::Mutex<()>,
     progress: Watched<Progress>,
     stop: CancelToken,
     counters: Counters,
@@ -75,6 +77,7 @@ impl Engine {
             cancels: Notify::new(),
             settled: Notify::new(),
             rights,
+            listing: tokio::sync::Mutex::default(),
             progress: Watched::new(Progress::default()),
             stop: CancelToken::new(),
             counters: Counters::default(),

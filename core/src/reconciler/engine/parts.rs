@@ -1,6 +1,6 @@
 //! The parts of the keys that this replica may run: they come with a claim and go with it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError};
 
 use super::super::Mode;
@@ -118,16 +118,29 @@ impl Engine {
         parts
     }
 
-    /// Lists the keys of a part that was granted by this right, and adds them. Tries until that is done.
+    /// Lists the keys of a part that was granted by this right, and adds them; together with those of every other part that
+    /// is not listed yet, since a listing reads all keys. Tries until that is done.
     ///
     /// # Errors
     /// Those that waiting does not cure.
     pub(in crate::reconciler) async fn list_part(&self, part: u32, right: &Arc<Right>) -> Result<()> {
         let Some(rights) = &self.rights else { return Ok(()) };
-        self.list(|key| self.part_of(key) == part).await?;
+        let _one_at_a_time = self.listing.lock().await;
+        let open: BTreeMap<u32, Arc<Right>> = {
+            let rights = rights.lock().unwrap_or_else(PoisonError::into_inner);
+            let open = rights.held.iter().filter(|(_, held)| !held.listed);
+            open.map(|(part, held)| (*part, held.right.clone())).collect()
+        };
+        if !open.get(&part).is_some_and(|held| Arc::ptr_eq(held, right)) {
+            return Ok(());
+        }
+        self.list(|key| open.contains_key(&self.part_of(key))).await?;
         let mut rights = rights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(held) = rights.held.get_mut(&part).filter(|held| Arc::ptr_eq(&held.right, right)) {
-            held.listed = true;
+        for (part, right) in &open {
+            // One that was lost and granted anew meanwhile is listed anew.
+            if let Some(held) = rights.held.get_mut(part).filter(|held| Arc::ptr_eq(&held.right, right)) {
+                held.listed = true;
+            }
         }
         drop(rights);
         self.settled.notify_waiters();
