@@ -2,7 +2,7 @@
 //!
 //! Whoever takes a key holds the queue's lock for a moment and nothing else; the document is fetched outside of it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::rights::Right;
 use super::source::Origin;
 use super::work::{Outcome, Request};
-use super::{Mode, ReconcileOptions, ReconcilerStats};
+use super::{Mode, ReconcileOptions};
 use crate::client::Core;
 use crate::driver::{CancelToken, Watched};
 use crate::error::{Code, Error, Result};
@@ -508,33 +508,6 @@ impl Engine {
                 Some(Err(Error::new(Code::Conflict, message)))
             }
             KeyState::Ready | KeyState::Delayed { .. } | KeyState::Running { .. } => None,
-        }
-    }
-
-    pub(super) fn stats(&self) -> ReconcilerStats {
-        let depth = self.queue().depth(self.now());
-        let counters = &self.counters;
-        let duration = |nanos: &AtomicU64| Duration::from_nanos(nanos.load(Relaxed));
-        ReconcilerStats {
-            ready: depth.ready as u64,
-            delayed: depth.delayed as u64,
-            in_flight: depth.running as u64,
-            parked: depth.parked as u64,
-            oldest: depth.oldest,
-            longest_run: depth.longest_run,
-            runs: counters.runs.load(Relaxed),
-            errors: counters.errors.load(Relaxed),
-            retries: counters.retries.load(Relaxed),
-            terminal: counters.terminal.load(Relaxed),
-            requeued: counters.requeued.load(Relaxed),
-            fenced: counters.fenced.load(Relaxed),
-            dropped: counters.dropped.load(Relaxed),
-            run_time: duration(&counters.run_nanos),
-            longest_ended_run: duration(&counters.longest_nanos),
-            queue_time: duration(&counters.wait_nanos),
-            shards: self.parts(),
-            synced: self.progress.get().synced,
-            paused: self.queue().is_paused(),
         }
     }
 }
