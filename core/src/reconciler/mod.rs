@@ -11,7 +11,8 @@
 //!   be at work when its hold has ended; its result does not count then, and its token tells its effects apart.
 //!
 //! What is not: that a deletion is seen that happened while no replica was running, or that was not run yet when its
-//! replica died and another one took over that was started after it.
+//! replica died, was closed or gave its shard up, and another one took over that was started after it, or that has seen
+//! 100,000 other deletions since.
 //!
 //! A function that always changes its own key runs for ever: write only what differs.
 //!
@@ -572,3 +573,6 @@ impl fmt::Debug for Reconciler {
         write!(f, "Reconciler({})", self.name())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,9 @@
 //! By which right a replica runs a key: none is needed in mode `All`; else the leadership, or the key's shard.
 //!
 //! Both are ordinary claims. A part (the whole, or one shard) is granted, and then its keys are listed and each is run
-//! once, because nobody knows what the holder before did not get to. Before a part is given up its keys are not begun any
-//! more, and those that run are waited for, so that the next holder never begins beside them; when it is lost, the
-//! results of what still runs do not count.
+//! once, because nobody knows what the holder before did not get to; so are the deletions that this replica has heard of,
+//! however long ago. Before a part is given up its keys are not begun any more, and those that run are waited for, so that
+//! the next holder never begins beside them; when it is lost, the results of what still runs do not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -290,7 +290,9 @@ async fn serve(engine: &Arc<Engine>, part: u32, hold: Hold, give_up: impl Future
     tracing::debug!(part, token = right.token(), reconciler = engine.name(), "a part is granted");
     engine.grant(part, right.clone());
     let list = async {
-        engine.list_part(part).await;
+        if let Err(error) = engine.list_part(part, &right).await {
+            engine.fail(error);
+        }
         std::future::pending::<()>().await;
     };
     let (goes_on, lost) = tokio::select! {

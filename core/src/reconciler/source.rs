@@ -117,12 +117,8 @@ pub(super) async fn feed(engine: Arc<Engine>) {
             Ok(())
         }
     };
-    if let Err(error) = fed
-        && !engine.is_stopping()
-    {
-        tracing::error!(reconciler = engine.name(), %error, "a reconciler's source cannot be followed; it ends");
-        engine.advance(|progress| progress.failure = Some(error));
-        engine.stop();
+    if let Err(error) = fed {
+        engine.fail(error);
     }
 }
 
@@ -171,7 +167,11 @@ async fn follow_locks(engine: &Engine, prefix: &str) -> Result<()> {
             Change::Interrupted | Change::Session(_) => {}
             Change::Snapshot(snapshot) => {
                 held = snapshot.claims.iter().filter(|claim| claim.holder.is_some()).map(|c| c.key.clone()).collect();
-                engine.list_all().await;
+                tokio::select! {
+                    biased;
+                    () = engine.stopped() => return Ok(()),
+                    listed = engine.list_all() => listed?,
+                }
                 synced(engine);
             }
             Change::Claim(claim) if claim.holder.is_some() => {
@@ -252,7 +252,12 @@ pub(super) async fn resync(engine: Arc<Engine>, every: Duration) {
             () = env.sleep(env.jittered(every)) => {}
         }
         let mut refresh = |key: Key| engine.refresh(Arc::new(key));
-        if let Err(error) = engine.origin().list(engine.core(), &mut refresh).await {
+        let listed = tokio::select! {
+            biased;
+            () = engine.stopped() => return,
+            listed = engine.origin().list(engine.core(), &mut refresh) => listed,
+        };
+        if let Err(error) = listed {
             tracing::warn!(reconciler = engine.name(), %error, "a resync failed; the next one comes as planned");
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::super::ReconcilerStats;
 use super::super::work::Outcome;
 use super::Engine;
 use crate::protocol::document::Key;
@@ -44,6 +45,34 @@ impl Engine {
                 counters.terminal.fetch_add(1, Relaxed);
                 tracing::error!(reconciler = self.name, %key, %error, "a key is parked until it changes");
             }
+        }
+    }
+
+    /// What it is doing and has done.
+    pub(in crate::reconciler) fn stats(&self) -> ReconcilerStats {
+        let depth = self.queue().depth(self.now());
+        let counters = &self.counters;
+        let duration = |nanos: &AtomicU64| Duration::from_nanos(nanos.load(Relaxed));
+        ReconcilerStats {
+            ready: depth.ready as u64,
+            delayed: depth.delayed as u64,
+            in_flight: depth.running as u64,
+            parked: depth.parked as u64,
+            oldest: depth.oldest,
+            longest_run: depth.longest_run,
+            runs: counters.runs.load(Relaxed),
+            errors: counters.errors.load(Relaxed),
+            retries: counters.retries.load(Relaxed),
+            terminal: counters.terminal.load(Relaxed),
+            requeued: counters.requeued.load(Relaxed),
+            fenced: counters.fenced.load(Relaxed),
+            dropped: counters.dropped.load(Relaxed),
+            run_time: duration(&counters.run_nanos),
+            longest_ended_run: duration(&counters.longest_nanos),
+            queue_time: duration(&counters.wait_nanos),
+            shards: self.parts(),
+            synced: self.progress.get().synced,
+            paused: self.queue().is_paused(),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Whoever takes a key holds the queue's lock for a moment and nothing else; the document is fetched outside of it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::rights::Right;
 use super::source::Origin;
 use super::work::{Outcome, Request};
-use super::{Mode, ReconcileOptions, ReconcilerStats};
+use super::{Mode, ReconcileOptions};
 use crate::client::Core;
 use crate::driver::{CancelToken, Watched};
 use crate::error::{Code, Error, Result};
@@ -20,9 +20,11 @@ use crate::protocol::work_queue::{KeyState, Taken, Ticket, Verdict, WorkQueue};
 use crate::time::Timestamp;
 
 mod counters;
+mod graves;
 mod parts;
 
 use counters::{Counters, nanos};
+use graves::MAX_GRAVES;
 use parts::Rights;
 
 pub(super) struct Engine {
@@ -41,6 +43,8 @@ pub(super) struct Engine {
     /// Something ended: a run, or the feed came further.
     settled: Notify,
     rights: Option<Mutex<Rights>>,
+    /// Held while keys of parts that were granted are listed.
+    listing: tokio::sync::Mutex<()>,
     progress: Watched<Progress>,
     stop: CancelToken,
     counters: Counters,
@@ -73,6 +77,7 @@ impl Engine {
             cancels: Notify::new(),
             settled: Notify::new(),
             rights,
+            listing: tokio::sync::Mutex::default(),
             progress: Watched::new(Progress::default()),
             stop: CancelToken::new(),
             counters: Counters::default(),
@@ -156,6 +161,16 @@ impl Engine {
         self.settled.notify_waiters();
     }
 
+    /// The source cannot be had any more: that is told to everybody, and ends it.
+    pub(super) fn fail(&self, error: Error) {
+        if self.is_stopping() {
+            return;
+        }
+        tracing::error!(reconciler = self.name, %error, "a reconciler's source cannot be followed; it ends");
+        self.advance(|progress| progress.failure = Some(error));
+        self.stop();
+    }
+
     /// Whoever waits for a key to take looks again.
     pub(super) fn wake_all(&self) {
         self.takable.notify_waiters();
@@ -192,10 +207,19 @@ impl Engine {
         })
     }
 
-    /// The key is gone from the source: it is run, and remembered for whoever gets its part next.
+    /// The key is gone from the source: it is run, and remembered for whoever gets its part next. Both with the queue's
+    /// lock held: the end of a run before forgets either nothing or what is in the queue anew.
     pub(super) fn add_deleted(&self, key: Arc<Key>) {
-        self.bury(&key);
-        self.add(key);
+        let queue = self.queue();
+        let overflows = self.bury(&key);
+        let _ = self.put_into(queue, key, |queue, key, now| Ok(queue.add(key, now)));
+        if overflows {
+            tracing::info!(
+                reconciler = self.name,
+                "more than {MAX_GRAVES} deletions are remembered for replicas that die before they have run them; the \
+                 oldest are forgotten"
+            );
+        }
     }
 
     /// The key exists, and its source is gone through once more.
@@ -210,8 +234,16 @@ impl Engine {
         key: Arc<Key>,
         put: impl FnOnce(&mut WorkQueue<Arc<Key>>, Arc<Key>, Timestamp) -> std::result::Result<bool, Refused>,
     ) -> std::result::Result<bool, Refused> {
+        self.put_into(self.queue(), key, put)
+    }
+
+    fn put_into(
+        &self,
+        mut queue: MutexGuard<'_, WorkQueue<Arc<Key>>>,
+        key: Arc<Key>,
+        put: impl FnOnce(&mut WorkQueue<Arc<Key>>, Arc<Key>, Timestamp) -> std::result::Result<bool, Refused>,
+    ) -> std::result::Result<bool, Refused> {
         let now = self.now();
-        let mut queue = self.queue();
         if !self.is_ours(&key) {
             return Err(Refused::NotOurs);
         }
@@ -224,11 +256,14 @@ impl Engine {
     }
 
     /// Lists all keys, and adds those that are ours. Tries until that is done.
-    pub(super) async fn list_all(&self) {
-        self.list(|_| true).await;
+    ///
+    /// # Errors
+    /// Those that waiting does not cure.
+    pub(super) async fn list_all(&self) -> Result<()> {
+        self.list(|_| true).await
     }
 
-    async fn list(&self, wanted: impl Fn(&Key) -> bool + Send + Sync) {
+    async fn list(&self, wanted: impl Fn(&Key) -> bool + Send + Sync) -> Result<()> {
         let env = &self.core.setup().env;
         let mut pause = FIRST_PAUSE;
         loop {
@@ -238,7 +273,8 @@ impl Engine {
                 }
             };
             match self.origin.list(&self.core, &mut add).await {
-                Ok(()) => return,
+                Ok(()) => return Ok(()),
+                Err(error) if lasts(&error) => return Err(error),
                 Err(error) => {
                     tracing::debug!(reconciler = self.name, %error, "the source could not be listed; trying again");
                     env.sleep(env.jittered(pause)).await;
@@ -285,7 +321,7 @@ impl Engine {
         let Some(rights) = &self.rights else { return Ok(None) };
         let rights = rights.lock().unwrap_or_else(PoisonError::into_inner);
         // Entered within the lock: who revokes it afterwards waits for this run.
-        let right = rights.held.get(&self.part_of(key)).filter(|right| !right.is_lost()).ok_or(Forgotten)?;
+        let right = rights.right(self.part_of(key)).ok_or(Forgotten)?;
         right.enter();
         Ok(Some(right.clone()))
     }
@@ -321,19 +357,27 @@ impl Engine {
     /// The next request; waits for it.
     pub(super) async fn next(self: Arc<Self>) -> Result<Request> {
         loop {
+            // While its document is fetched this worker is told of nothing: whoever waits is.
+            let request = self.taken().await?;
+            if let Some(request) = self.fetch(request).await {
+                return Ok(request);
+            }
+        }
+    }
+
+    /// The next key to be run; waits for it.
+    async fn taken(self: &Arc<Self>) -> Result<Request> {
+        loop {
             let mut takable = std::pin::pin!(self.takable.notified());
             takable.as_mut().enable();
             self.core.check_open()?;
             // Before the look. Whoever adds after it tells anew; a word that its hearer was dropped with goes to the next.
             self.told.store(false, SeqCst);
             match self.take() {
-                Take::Taken(request) => {
-                    if let Some(request) = self.fetch(request).await {
-                        return Ok(request);
-                    }
-                }
+                Take::Taken(request) => return Ok(request),
                 Take::Ended => return Err(self.ended()),
                 Take::Nothing { until } => {
+                    let mut watch = Watch(until.map(|_| &**self));
                     let due = async {
                         match until {
                             Some(until) => self.core.setup().env.sleep_until(until).await,
@@ -347,6 +391,7 @@ impl Engine {
                         () = takable => {}
                         () = due => {}
                     }
+                    watch.0 = None;
                 }
             }
         }
@@ -380,7 +425,7 @@ impl Engine {
     /// A run has ended.
     pub(super) fn finish(
         &self,
-        key: &Key,
+        key: &Arc<Key>,
         ticket: Ticket,
         verdict: Verdict,
         outcome: Option<&Outcome>,
@@ -396,8 +441,13 @@ impl Engine {
             Verdict::Failed { .. } => (self.core.setup().env.rng.bits() >> 11) as f64 / (1u64 << 53) as f64,
             _ => 0.0,
         };
+        let done = verdict == Verdict::Done;
         let mut queue = self.queue();
         queue.finish(ticket, verdict, now, chance);
+        // Looked at with the queue's lock held: a deletion that came while the key was still ours is in the queue.
+        if done && self.rights.is_some() && self.is_ours(key) && queue.state(key) == KeyState::Idle {
+            self.forget_deletion(key);
+        }
         let more = queue.next_wake(now).is_some();
         let drained = queue.is_drained();
         drop(queue);
@@ -441,8 +491,10 @@ impl Engine {
         if progress.position < position || !progress.synced {
             return None;
         }
-        if !self.is_ours(key) {
-            return Some(Err(Error::new(Code::NotHeld, format!("{key} is for another replica to run"))));
+        match self.is_complete(key) {
+            None => return Some(Err(Error::new(Code::NotHeld, format!("{key} is for another replica to run")))),
+            Some(false) => return None,
+            Some(true) => {}
         }
         match queue.state(&Arc::new(key.clone())) {
             KeyState::Idle | KeyState::Delayed { failures: 0, .. } => Some(Ok(())),
@@ -456,33 +508,6 @@ impl Engine {
                 Some(Err(Error::new(Code::Conflict, message)))
             }
             KeyState::Ready | KeyState::Delayed { .. } | KeyState::Running { .. } => None,
-        }
-    }
-
-    pub(super) fn stats(&self) -> ReconcilerStats {
-        let depth = self.queue().depth(self.now());
-        let counters = &self.counters;
-        let duration = |nanos: &AtomicU64| Duration::from_nanos(nanos.load(Relaxed));
-        ReconcilerStats {
-            ready: depth.ready as u64,
-            delayed: depth.delayed as u64,
-            in_flight: depth.running as u64,
-            parked: depth.parked as u64,
-            oldest: depth.oldest,
-            longest_run: depth.longest_run,
-            runs: counters.runs.load(Relaxed),
-            errors: counters.errors.load(Relaxed),
-            retries: counters.retries.load(Relaxed),
-            terminal: counters.terminal.load(Relaxed),
-            requeued: counters.requeued.load(Relaxed),
-            fenced: counters.fenced.load(Relaxed),
-            dropped: counters.dropped.load(Relaxed),
-            run_time: duration(&counters.run_nanos),
-            longest_ended_run: duration(&counters.longest_nanos),
-            queue_time: duration(&counters.wait_nanos),
-            shards: self.parts(),
-            synced: self.progress.get().synced,
-            paused: self.queue().is_paused(),
         }
     }
 }
@@ -501,6 +526,23 @@ enum Take {
     Taken(Request),
     Nothing { until: Option<Timestamp> },
     Ended,
+}
+
+/// Of all who wait perhaps only this one knows when the next key is due: dropped, it has another one look.
+struct Watch<'a>(Option<&'a Engine>);
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if let Some(engine) = self.0 {
+            engine.wake();
+        }
+    }
+}
+
+/// Whether waiting does not cure it.
+fn lasts(error: &Error) -> bool {
+    use Code::{Closed, CorruptState, Forbidden, Forked, InvalidArgument, Unauthorized, Unsupported};
+    matches!(error.code(), Unauthorized | Forbidden | Unsupported | InvalidArgument | CorruptState | Closed | Forked)
 }
 
 /// The key is not this replica's any more.
