@@ -12,7 +12,7 @@
 //!
 //! What is not: that a deletion is seen that happened while no replica was running, or that was not run yet when its
 //! replica died, was closed or gave its shard up, and another one took over that was started after it, or that has seen
-//! 100,000 other deletions since.
+//! 10,000 other deletions since.
 //!
 //! A function that always changes its own key runs for ever: write only what differs.
 //!
