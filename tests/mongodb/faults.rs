@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use coord_core::error::Code;
 use coord_core::protocol::claim::{ClaimKey, ClaimStep, ClaimView, Entry, Step};
+use coord_core::protocol::document::{Action, Key, TableName, Write};
 use coord_core::protocol::session::{Nonce, SessionStep};
+use coord_core::store::documents::{From, WatchOptions};
 use coord_core::store::mongodb::{MongoStore, testing};
 use coord_core::store::{ClaimQuery, Notice, Store};
 use coord_tests::servers::ReplicaSet;
@@ -379,6 +381,25 @@ fn the_date_is_not_ahead_by_the_time_that_asking_took() {
         fail(set, "off".into(), doc! {});
         let told = second.0 - first.0;
         assert!((0..passed + 1_000).contains(&told), "{told} ms of the date in {passed} ms");
+        store.close().await;
+    });
+}
+
+/// Whatever the server calls it: nothing goes on from that place.
+#[test]
+fn a_place_that_the_server_refuses_is_no_place_any_more() {
+    let Some((set, _turn)) = server() else { return };
+    run(async {
+        let store = open(&uri(set)).await;
+        let (documents, table) = (store.documents().unwrap(), TableName::parse("t").unwrap());
+        let put = Write::new(Key::from(1), Action::Put(doc! {}));
+        let place = documents.write(&table, put).await.unwrap().position;
+        for code in [136, 260, 280, 286] {
+            fail(set, times(1), doc! { "failCommands": ["aggregate"], "appName": "faulty", "errorCode": code });
+            let watch = WatchOptions { from: From::After(place), previous: false };
+            let error = documents.watch(&table, watch).await.map(drop).unwrap_err();
+            assert_eq!(error.code(), Code::Compacted, "{code}: {error}");
+        }
         store.close().await;
     });
 }

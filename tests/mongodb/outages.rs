@@ -1,0 +1,73 @@
+//! What an outage must not do: leave a stream where it is for ever.
+
+use coord_core::bson::doc;
+use coord_core::protocol::claim::{ClaimKey, ClaimStep, Entry, Step};
+use coord_core::store::changes::{Change, Changes, Interest};
+use coord_core::store::mongodb::MongoStore;
+use coord_core::store::{ClaimQuery, Notice, Store};
+use coord_tests::servers::{ReplicaSet, SetOptions};
+use futures::StreamExt;
+use mongodb::bson::Document;
+use mongodb::{Client, Collection};
+
+use super::support::*;
+
+/// Releases until it is acknowledged: a failed try may have been applied. The token of whoever has it then.
+async fn released(store: &MongoStore, key: &ClaimKey, entry: Entry) -> i64 {
+    let step = ClaimStep::Step(Step::remove(entry, Vec::new()));
+    until("a release", async || store.apply_claim(key.clone(), step.clone()).await.ok()).await;
+    until("a read", async || store.claims(ClaimQuery::Keys(vec![key.clone()])).await.ok()).await[0].token
+}
+
+async fn next_change(changes: &mut Changes) -> Change {
+    tokio::time::timeout(PATIENCE, changes.next()).await.expect("a change in time").expect("a stream without end")
+}
+
+/// The oplog rolls over while a client does not reach the server: its last places are no places any more.
+#[test]
+fn streams_begin_anew_when_an_outage_was_longer_than_the_history() {
+    let Some(set) = ReplicaSet::with(SetOptions { oplog_mb: 4, ..SetOptions::of(1) }) else { return };
+    run(async {
+        let store = open(&format!("{}&appName=cut", set.uri())).await;
+        let (key, holder, waiter) = (key("a"), entry(session(), 1), entry(session(), 1));
+        let mut notices = store.notices(waiter.session).await.unwrap();
+        assert_eq!(next(&mut notices).await, Notice::Gap);
+        let interest = Interest { claims: vec![key.as_str().to_owned()], sessions: false };
+        let mut changes = store.changes(interest).await.unwrap();
+        assert!(matches!(next_change(&mut changes).await, Change::Snapshot(_)));
+        // So that each has a place.
+        acquire(&store, &key, waiter).await;
+        assert!(matches!(next(&mut notices).await, Notice::Granted { .. }));
+        assert!(matches!(next_change(&mut changes).await, Change::Claim(_)));
+        release(&store, &key, waiter).await;
+        acquire(&store, &key, holder).await;
+        acquire(&store, &key, waiter).await;
+
+        let cut = doc! { "failCommands": ["getMore", "aggregate"], "appName": "cut", "closeConnection": true };
+        set.command(doc! { "configureFailPoint": "failCommand", "mode": "alwaysOn", "data": cut }).unwrap();
+        while next_change(&mut changes).await != Change::Interrupted {}
+        let others = Client::with_uri_str(set.uri()).await.unwrap();
+        let large = "x".repeat(1 << 20);
+        let filler = others.database("app").collection::<Document>("filler");
+        let mark = others.database("app").run_command(doc! { "insert": "filler", "documents": [{}] }).await.unwrap();
+        let mark = mark.get_timestamp("operationTime").unwrap();
+        let oplog: Collection<Document> = others.database("local").collection("oplog.rs");
+        until("the oplog to have rolled over", async || {
+            for _ in 0..8 {
+                filler.insert_one(doc! { "x": &large }).await.ok()?;
+            }
+            // It keeps what came after the last checkpoint, which this makes.
+            set.command(doc! { "fsync": 1 }).ok()?;
+            let oldest = oplog.find_one(doc! {}).sort(doc! { "$natural": 1 }).await.ok()??;
+            (oldest.get_timestamp("ts").ok()? > mark).then_some(())
+        })
+        .await;
+        set.command(doc! { "configureFailPoint": "failCommand", "mode": "off" }).unwrap();
+
+        assert_eq!(next(&mut notices).await, Notice::Gap);
+        assert!(matches!(next_change(&mut changes).await, Change::Snapshot(_)));
+        let token = released(&store, &key, holder).await;
+        assert_eq!(next_notice(&mut notices).await, Notice::Granted { key, entry: waiter, token });
+        store.close().await;
+    });
+}
