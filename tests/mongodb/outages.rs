@@ -1,28 +1,18 @@
 //! What an outage must not do: leave a stream where it is for ever.
 
+use std::sync::Arc;
+
 use coord_core::bson::doc;
 use coord_core::protocol::claim::{ClaimKey, ClaimStep, Entry, Step};
+use coord_core::protocol::document::{Action, Key, TableName, Write};
 use coord_core::store::changes::{Change, Changes, Interest};
+use coord_core::store::documents::{Event, WatchOptions};
 use coord_core::store::mongodb::MongoStore;
 use coord_core::store::{ClaimQuery, Notice, Store};
-use coord_tests::servers::{ReplicaSet, SetOptions};
+use coord_tests::servers::{Mongod, ReplicaSet, SetOptions};
 use futures::StreamExt;
 use mongodb::bson::Document;
 use mongodb::{Client, Collection};
-
-use super::support::*;
-
-/// Releases until it is acknowledged: a failed try may have been applied. The token of whoever has it then.
-async fn released(store: &MongoStore, key: &ClaimKey, entry: Entry) -> i64 {
-    let step = ClaimStep::Step(Step::remove(entry, Vec::new()));
-    until("a release", async || store.apply_claim(key.clone(), step.clone()).await.ok()).await;
-    until("a read", async || store.claims(ClaimQuery::Keys(vec![key.clone()])).await.ok()).await[0].token
-}
-
-async fn next_change(changes: &mut Changes) -> Change {
-    tokio::time::timeout(PATIENCE, changes.next()).await.expect("a change in time").expect("a stream without end")
-}
-
 /// The oplog rolls over while a client does not reach the server: its last places are no places any more.
 #[test]
 fn streams_begin_anew_when_an_outage_was_longer_than_the_history() {
@@ -68,6 +58,51 @@ fn streams_begin_anew_when_an_outage_was_longer_than_the_history() {
         assert!(matches!(next_change(&mut changes).await, Change::Snapshot(_)));
         let token = released(&store, &key, holder).await;
         assert_eq!(next_notice(&mut notices).await, Notice::Granted { key, entry: waiter, token });
+        store.close().await;
+    });
+}
+
+/// A cursor outlives the term of the server that has it, and one that is cut off from its set has nothing to tell.
+#[test]
+fn streams_leave_a_server_that_is_primary_no_more() {
+    let Some(set) = ReplicaSet::start(3) else { return };
+    let set = Arc::new(set);
+    run(async {
+        let store = open(&set.uri()).await;
+        let documents = store.documents().unwrap();
+        let table = TableName::parse("t").unwrap();
+        let mut changes = documents.watch(&table, WatchOptions::default()).await.unwrap();
+        let (key, holder, waiter) = (key("a"), entry(session(), 1), entry(session(), 1));
+        let mut notices = store.notices(waiter.session).await.unwrap();
+        assert_eq!(next(&mut notices).await, Notice::Gap);
+        acquire(&store, &key, holder).await;
+        acquire(&store, &key, waiter).await;
+
+        let cut_off = blocking({
+            let set = set.clone();
+            move || {
+                let before = set.primary();
+                stop_replication(before);
+                set.step_down();
+                before.port()
+            }
+        })
+        .await;
+        until("a write", async || documents.write(&table, Write::new(Key::from(1), Action::Put(doc! {}))).await.ok())
+            .await;
+        released(&store, &key, holder).await;
+        let told = async {
+            loop {
+                match changes.next().await.expect("no end").expect("an event") {
+                    Event::Change(change) => return change.key,
+                    Event::Progress(_) | Event::Gap(_) => {}
+                }
+            }
+        };
+        assert_eq!(tokio::time::timeout(PATIENCE, told).await.expect("a change in time"), Key::from(1));
+        assert!(matches!(next_notice(&mut notices).await, Notice::Granted { entry, .. } if entry == waiter));
+        let cut_off = set.members().iter().find(|member| member.port() == cut_off).unwrap();
+        go_on_replicating(cut_off);
         store.close().await;
     });
 }

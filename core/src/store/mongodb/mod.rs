@@ -135,6 +135,13 @@ impl Inner {
         self.locks.namespace().to_string()
     }
 
+    /// Tells of the primaries after the present one.
+    fn next_primaries(&self) -> watch::Receiver<Option<String>> {
+        let mut primary = self.primary.clone();
+        primary.mark_unchanged();
+        primary
+    }
+
     fn saw(&self, operation: Option<Timestamp>) {
         if let Some(Timestamp { time, increment }) = operation {
             self.seen.fetch_max(u64::from(time) << 32 | u64::from(increment), Ordering::Relaxed);
