@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use coord_core::error::Code;
 use coord_core::protocol::claim::{ClaimKey, ClaimStep, ClaimView, Entry, Step};
-use coord_core::protocol::document::{Action, Key, TableName, Write};
+use coord_core::protocol::document::{Action, Fence, Key, TableName, Write};
 use coord_core::protocol::session::{Nonce, SessionStep};
 use coord_core::store::documents::{From, WatchOptions};
 use coord_core::store::mongodb::{MongoStore, testing};
@@ -399,6 +399,52 @@ fn a_place_that_the_server_refuses_is_no_place_any_more() {
             let watch = WatchOptions { from: From::After(place), previous: false };
             let error = documents.watch(&table, watch).await.map(drop).unwrap_err();
             assert_eq!(error.code(), Code::Compacted, "{code}: {error}");
+        }
+        store.close().await;
+    });
+}
+
+/// Its caller has long been told that nobody knows what came of it.
+#[test]
+fn a_transaction_that_was_given_up_is_never_committed() {
+    let Some((set, _turn)) = server() else { return };
+    run(async {
+        let prefix = prefix();
+        // Requests are waited for one second.
+        let store = MongoStore::open(&uri(set), &prefix, 20, Duration::from_secs(3), env()).await.unwrap();
+        let (documents, table) = (store.documents().unwrap(), TableName::parse("t").unwrap());
+        let client = Client::with_uri_str(set.uri()).await.unwrap();
+        let plain = client.database("coord").collection::<Document>(&format!("{prefix}t_t"));
+        let (lock, holder) = (key("a"), entry(session(), 1));
+        let step = ClaimStep::Step(Step::acquire(holder, true, 256, Vec::new()));
+        let held = until("a lock", async || store.apply_claim(lock.clone(), step.clone()).await.ok()).await.unwrap();
+        let fence = Fence { lock, holder, token: held.token, strict: true };
+        let put = |key: i64| Write { fence: Some(fence.clone()), ..Write::new(Key::from(key), Action::Put(doc! {})) };
+        until("a fenced write", async || documents.write(&table, put(0)).await.ok()).await;
+
+        for (key, command) in [(1, "find"), (2, "commitTransaction")] {
+            let cut = doc! { "failCommands": [command], "appName": "faulty", "closeConnection": true };
+            let before = fail(set, "alwaysOn".into(), cut);
+            let error = documents.write(&table, put(key)).await.unwrap_err();
+            assert_eq!(error.code(), Code::Unavailable, "{error}");
+            struck(set, before + 1);
+            if command == "commitTransaction" {
+                // All that it has locked is free again, though its commit did not get through.
+                until("no transaction", async || {
+                    let status = set.members()[0].command(doc! { "serverStatus": 1 }).ok()?;
+                    let open = status.get_document("transactions").ok()?.get_i64("currentOpen").ok()?;
+                    (open == 0).then_some(())
+                })
+                .await;
+            }
+            fail(set, "off".into(), doc! {});
+            // Only time tells that it does not come.
+            let end = tokio::time::Instant::now() + Duration::from_secs(4);
+            while tokio::time::Instant::now() < end {
+                assert_eq!(plain.find_one(doc! { "_id": key }).await.unwrap(), None, "written after all: {command}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            until("another write", async || documents.write(&table, put(key)).await.ok()).await;
         }
         store.close().await;
     });
