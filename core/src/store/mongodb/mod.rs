@@ -89,6 +89,7 @@ struct Inner {
     primary: watch::Receiver<Option<String>>,
     tombstones_made: tokio::sync::OnceCell<()>,
     date: documents::KnownDate,
+    long_readings: documents::LongReadings,
 }
 
 impl MongoStore {
@@ -126,6 +127,7 @@ impl MongoStore {
             primary: connection.primary,
             tombstones_made: tokio::sync::OnceCell::new(),
             date: documents::KnownDate::default(),
+            long_readings: documents::LongReadings::default(),
         })))
     }
 }
