@@ -63,6 +63,7 @@ impl Table {
         let explain = |error| faults::explain(&error, WRITE, &self.namespace());
         let mut session = self.documents.client().start_session().await.map_err(explain)?;
         for attempt in 0_u32.. {
+            let primaries = self.inner.next_primaries();
             if let Err(error) = session.start_transaction().read_concern(ReadConcern::snapshot()).await {
                 if attempt > 0 {
                     self.void(&mut session).await;
@@ -89,16 +90,30 @@ impl Table {
                     stop
                 }
             };
-            match stop {
-                Stop::Refused(error) => return Err(error),
-                Stop::Failed(error) => return Err(faults::of_insert(&error, &write.key, WRITE, &self.namespace())),
-                Stop::Collided if self.inner.env.now() < until => {
-                    // Not in step with those that it collides with.
-                    let pause = Duration::from_micros(500 << attempt.min(6));
-                    self.inner.env.sleep(self.inner.env.jittered(pause)).await;
+            let refusal = match stop {
+                Stop::Refused(error) => Some(error),
+                Stop::Failed(error) => {
+                    let error = faults::of_insert(&error, &write.key, WRITE, &self.namespace());
+                    if error.code() != Code::AlreadyExists {
+                        return Err(error);
+                    }
+                    Some(error)
                 }
-                Stop::Collided | Stop::Late => break,
+                Stop::Collided => None,
+                Stop::Late => break,
+            };
+            // A transaction reads what only the primary has, and only its commit waits for a majority.
+            if let Some(refusal) = refusal
+                && self.stands(write, &mut session, &primaries).await?
+            {
+                return Err(refusal);
             }
+            if self.inner.env.now() >= until {
+                break;
+            }
+            // Not in step with those that it collides with.
+            let pause = Duration::from_micros(500 << attempt.min(6));
+            self.inner.env.sleep(self.inner.env.jittered(pause)).await;
         }
         self.void(&mut session).await;
         Err(Error::unavailable(format!("the document {} could not be written in time", write.key)))
