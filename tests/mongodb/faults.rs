@@ -449,3 +449,46 @@ fn a_transaction_that_was_given_up_is_never_committed() {
         store.close().await;
     });
 }
+
+/// Readings see what was heard before, and what was read before, also from a primary that lags.
+#[test]
+fn a_reading_sees_what_this_store_has_heard_and_read() {
+    let Some((set, _turn)) = server() else { return };
+    run(async {
+        let prefix = prefix();
+        let open = async || MongoStore::open(&uri(set), &prefix, 20, TTL, env()).await.unwrap();
+        let (writer, listener, reader) = (open().await, open().await, open().await);
+        let (key, me) = (key("a"), entry(session(), 1));
+        let mut notices = listener.notices(me.session).await.unwrap();
+        assert_eq!(next(&mut notices).await, Notice::Gap);
+        acquire(&writer, &key, me).await;
+        assert!(matches!(next(&mut notices).await, Notice::Granted { .. }));
+
+        let client = Client::with_uri_str(set.uri()).await.unwrap();
+        let (database, ns) = (client.database("coord"), format!("coord.{prefix}locks"));
+        database.run_command(doc! { "profile": 2 }).await.unwrap();
+        for store in [&listener, &reader, &reader] {
+            assert_eq!(store.claims(ClaimQuery::HeldBy(me.session)).await.unwrap().len(), 1);
+        }
+        database.run_command(doc! { "profile": 0 }).await.unwrap();
+        let profile = database.collection::<Document>("system.profile");
+        let readings = profile.find(doc! { "ns": &ns, "op": "query" }).await.unwrap();
+        let readings: Vec<Document> = readings.try_collect().await.unwrap();
+        let after: Vec<_> = readings
+            .iter()
+            .map(|reading| {
+                let concern = reading.get_document("command").unwrap().get_document("readConcern").unwrap();
+                concern.get_timestamp("afterClusterTime").ok()
+            })
+            .collect();
+        let oplog = client.database("local").collection::<Document>("oplog.rs");
+        let grant = oplog.find_one(doc! { "ns": &ns, "o._id": key.as_str() }).await.unwrap().unwrap();
+        let granted = grant.get_timestamp("ts").unwrap();
+        assert_eq!(after.len(), 3);
+        assert!(after[0].is_some_and(|after| after >= granted), "{after:?} and {granted}");
+        assert!(after[1].is_none() && after[2].is_some_and(|after| after >= granted), "{after:?} and {granted}");
+        for store in [writer, listener, reader] {
+            store.close().await;
+        }
+    });
+}

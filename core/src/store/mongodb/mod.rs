@@ -11,7 +11,7 @@
 //! - a step is one `findAndModify` (see `pipeline`), acknowledged by a majority with its journal, or it is an error; where a
 //!   short form of it was tried in vain (see `quick`), it is the second write;
 //! - reads are of what a majority has, from the primary; those of claims see every write that was acknowledged to
-//!   this store, also after a failover;
+//!   this store, what its notices told and what it has read, also after a failover;
 //! - no request is interrupted half way, and none is waited for longer than its limit (see `tasks`);
 //! - an acquire cannot be applied after its own cancel (see `lanes` and `quick`).
 //!
@@ -297,7 +297,9 @@ impl Inner {
             let limit = this.limits.operation;
             let mut found =
                 this.locks.find(filter).sort(doc! { "_id": 1 }).max_time(limit).session(&mut session).await?;
-            found.stream(&mut session).try_collect::<Vec<_>>().await
+            let claims = found.stream(&mut session).try_collect::<Vec<_>>().await;
+            this.saw(session.operation_time());
+            claims
         };
         let found = self.tasks.run(self.limits.operation, READ_CLAIMS, request, &self.locks_namespace()).await?;
         Ok(readable(&found, codec::claim))

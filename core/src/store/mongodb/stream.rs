@@ -90,6 +90,8 @@ impl Supervisor {
     async fn follow(&mut self, opened: Opened) -> Result<(), mpsc::error::SendError<Notice>> {
         let Ok(mut feed) = Feed::start(&self.inner, opened) else { return Ok(()) };
         while let Some(event) = feed.next(&mut self.token).await {
+            // Whoever reads after he has heard of it sees it, also from a new primary that lags.
+            self.inner.saw(event.cluster_time);
             for notice in notices_of(&event) {
                 self.notices.send(notice).await?;
             }
