@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use coord_core::error::Code;
 use coord_core::protocol::claim::{ClaimKey, ClaimStep, ClaimView, Entry, Step};
+use coord_core::protocol::document::{Action, Fence, Key, TableName, Write};
 use coord_core::protocol::session::{Nonce, SessionStep};
+use coord_core::store::documents::{From, WatchOptions};
 use coord_core::store::mongodb::{MongoStore, testing};
 use coord_core::store::{ClaimQuery, Notice, Store};
 use coord_tests::servers::ReplicaSet;
@@ -410,5 +412,113 @@ fn the_date_is_not_ahead_by_the_time_that_asking_took() {
         let told = second.0 - first.0;
         assert!((0..passed + 1_000).contains(&told), "{told} ms of the date in {passed} ms");
         store.close().await;
+    });
+}
+
+/// Whatever the server calls it: nothing goes on from that place.
+#[test]
+fn a_place_that_the_server_refuses_is_no_place_any_more() {
+    let Some((set, _turn)) = server() else { return };
+    run(async {
+        let store = open(&uri(set)).await;
+        let (documents, table) = (store.documents().unwrap(), TableName::parse("t").unwrap());
+        let put = Write::new(Key::from(1), Action::Put(doc! {}));
+        let place = documents.write(&table, put).await.unwrap().position;
+        for code in [136, 260, 280, 286] {
+            fail(set, times(1), doc! { "failCommands": ["aggregate"], "appName": "faulty", "errorCode": code });
+            let watch = WatchOptions { from: From::After(place), previous: false };
+            let error = documents.watch(&table, watch).await.map(drop).unwrap_err();
+            assert_eq!(error.code(), Code::Compacted, "{code}: {error}");
+        }
+        store.close().await;
+    });
+}
+
+/// Its caller has long been told that nobody knows what came of it.
+#[test]
+fn a_transaction_that_was_given_up_is_never_committed() {
+    let Some((set, _turn)) = server() else { return };
+    run(async {
+        let prefix = prefix();
+        // Requests are waited for one second.
+        let store = MongoStore::open(&uri(set), &prefix, 20, Duration::from_secs(3), env()).await.unwrap();
+        let (documents, table) = (store.documents().unwrap(), TableName::parse("t").unwrap());
+        let client = Client::with_uri_str(set.uri()).await.unwrap();
+        let plain = client.database("coord").collection::<Document>(&format!("{prefix}t_t"));
+        let (lock, holder) = (key("a"), entry(session(), 1));
+        let step = ClaimStep::Step(Step::acquire(holder, true, 256, Vec::new()));
+        let held = until("a lock", async || store.apply_claim(lock.clone(), step.clone()).await.ok()).await.unwrap();
+        let fence = Fence { lock, holder, token: held.token, strict: true };
+        let put = |key: i64| Write { fence: Some(fence.clone()), ..Write::new(Key::from(key), Action::Put(doc! {})) };
+        until("a fenced write", async || documents.write(&table, put(0)).await.ok()).await;
+
+        for (key, command) in [(1, "find"), (2, "commitTransaction")] {
+            let cut = doc! { "failCommands": [command], "appName": "faulty", "closeConnection": true };
+            let before = fail(set, "alwaysOn".into(), cut);
+            let error = documents.write(&table, put(key)).await.unwrap_err();
+            assert_eq!(error.code(), Code::Unavailable, "{error}");
+            struck(set, before + 1);
+            if command == "commitTransaction" {
+                // All that it has locked is free again, though its commit did not get through.
+                until("no transaction", async || {
+                    let status = set.members()[0].command(doc! { "serverStatus": 1 }).ok()?;
+                    let open = status.get_document("transactions").ok()?.get_i64("currentOpen").ok()?;
+                    (open == 0).then_some(())
+                })
+                .await;
+            }
+            fail(set, "off".into(), doc! {});
+            // Only time tells that it does not come.
+            let end = tokio::time::Instant::now() + Duration::from_secs(4);
+            while tokio::time::Instant::now() < end {
+                assert_eq!(plain.find_one(doc! { "_id": key }).await.unwrap(), None, "written after all: {command}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            until("another write", async || documents.write(&table, put(key)).await.ok()).await;
+        }
+        store.close().await;
+    });
+}
+
+/// Readings see what was heard before, and what was read before, also from a primary that lags.
+#[test]
+fn a_reading_sees_what_this_store_has_heard_and_read() {
+    let Some((set, _turn)) = server() else { return };
+    run(async {
+        let prefix = prefix();
+        let open = async || MongoStore::open(&uri(set), &prefix, 20, TTL, env()).await.unwrap();
+        let (writer, listener, reader) = (open().await, open().await, open().await);
+        let (key, me) = (key("a"), entry(session(), 1));
+        let mut notices = listener.notices(me.session).await.unwrap();
+        assert_eq!(next(&mut notices).await, Notice::Gap);
+        acquire(&writer, &key, me).await;
+        assert!(matches!(next(&mut notices).await, Notice::Granted { .. }));
+
+        let client = Client::with_uri_str(set.uri()).await.unwrap();
+        let (database, ns) = (client.database("coord"), format!("coord.{prefix}locks"));
+        database.run_command(doc! { "profile": 2 }).await.unwrap();
+        for store in [&listener, &reader, &reader] {
+            assert_eq!(store.claims(ClaimQuery::HeldBy(me.session)).await.unwrap().len(), 1);
+        }
+        database.run_command(doc! { "profile": 0 }).await.unwrap();
+        let profile = database.collection::<Document>("system.profile");
+        let readings = profile.find(doc! { "ns": &ns, "op": "query" }).await.unwrap();
+        let readings: Vec<Document> = readings.try_collect().await.unwrap();
+        let after: Vec<_> = readings
+            .iter()
+            .map(|reading| {
+                let concern = reading.get_document("command").unwrap().get_document("readConcern").unwrap();
+                concern.get_timestamp("afterClusterTime").ok()
+            })
+            .collect();
+        let oplog = client.database("local").collection::<Document>("oplog.rs");
+        let grant = oplog.find_one(doc! { "ns": &ns, "o._id": key.as_str() }).await.unwrap().unwrap();
+        let granted = grant.get_timestamp("ts").unwrap();
+        assert_eq!(after.len(), 3);
+        assert!(after[0].is_some_and(|after| after >= granted), "{after:?} and {granted}");
+        assert!(after[1].is_none() && after[2].is_some_and(|after| after >= granted), "{after:?} and {granted}");
+        for store in [writer, listener, reader] {
+            store.close().await;
+        }
     });
 }

@@ -10,6 +10,7 @@ mod elections;
 mod failover;
 mod faults;
 mod fixture;
+mod outages;
 mod role;
 mod roster;
 mod steps;

@@ -210,6 +210,57 @@ fn a_place_that_the_oplog_no_longer_has_leads_to_a_new_snapshot() {
     });
 }
 
+/// The server forgets the past while a snapshot is still being read.
+#[test]
+fn a_snapshot_that_takes_longer_than_the_server_remembers_is_completed() {
+    let Some(set) = ReplicaSet::start(1) else { return };
+    run(async {
+        set.command(doc! { "setParameter": 1, "minSnapshotHistoryWindowInSeconds": 1 }).unwrap();
+        let plain = mongodb::Client::with_uri_str(set.uri()).await.unwrap();
+        let things: Collection = plain.database("app").collection("things");
+        // More than what is on the way at once: a batch of the server's has up to 16 MB.
+        const THINGS: i64 = 500;
+        let large = "x".repeat(100_000);
+        for n in 0..THINGS {
+            things.insert_one(doc! { "_id": n, "large": &large }).await.unwrap();
+        }
+        let client = client(&set.uri()).await;
+        let (table, other) = (client.table("app.things").unwrap(), client.table("other").unwrap());
+        let watch = table.watch((), WatchOptions::default()).unwrap();
+        let (mut snapshots, mut shown) = (0, 0);
+        loop {
+            let delivery = tokio::time::timeout(PATIENCE, watch.next()).await.unwrap().unwrap();
+            match delivery.take() {
+                TableEvent::Init => {
+                    snapshots += 1;
+                    shown = 0;
+                    assert!(snapshots < 4, "the snapshot begins again and again");
+                }
+                TableEvent::InitApply { .. } => {
+                    shown += 1;
+                    if shown == 1 {
+                        let now = other.put(1, doc! {}, WriteOptions::default()).await.unwrap().position;
+                        until("the past to be forgotten", async || {
+                            other.put(1, doc! {}, WriteOptions::default()).await.unwrap();
+                            let (time, increment) = ((now.0 >> 32) as u32, now.0 as u32);
+                            let then = mongodb::bson::Timestamp { time, increment };
+                            let concern = doc! { "level": "snapshot", "atClusterTime": then };
+                            let find = doc! { "find": "things", "limit": 1, "readConcern": concern };
+                            plain.database("app").run_command(find).await.is_err().then_some(())
+                        })
+                        .await;
+                    }
+                }
+                TableEvent::InitDone => break,
+                _ => {}
+            }
+        }
+        assert_eq!(shown, THINGS);
+        assert_eq!(snapshots, 2, "the first was too slow");
+        client.close(PATIENCE).await.unwrap();
+    });
+}
+
 async fn next(log: &TableLog) -> LogEntry {
     tokio::time::timeout(PATIENCE, log.next()).await.unwrap().unwrap()
 }

@@ -30,7 +30,7 @@ pub struct SetOptions {
 impl SetOptions {
     /// A set of this many members without authentication, which elects fast.
     pub fn of(members: usize) -> Self {
-        Self { members, auth: false, tls: false, election_timeout: Duration::from_secs(1), oplog_mb: 64 }
+        Self { members, auth: false, tls: false, election_timeout: Duration::from_secs(1), oplog_mb: OPLOG_MB }
     }
 }
 
@@ -64,6 +64,10 @@ impl ReplicaSet {
         let mut arguments = Arguments::default();
         arguments.extra.extend(["--replSet".into(), NAME.into()]);
         arguments.extra.extend(["--oplogSize".into(), options.oplog_mb.to_string()]);
+        if options.oplog_mb < OPLOG_MB {
+            // It is cut after a checkpoint of the server's own, of which there is else one a minute.
+            arguments.extra.extend(["--syncdelay".into(), "1".into()]);
+        }
         if options.auth {
             let key = key_file(scratch.path()).expect("a key file");
             arguments.extra.extend(["--keyFile".into(), key.display().to_string()]);
@@ -220,6 +224,8 @@ fn checkpoint(member: &Mongod) -> Option<()> {
     let stable = status.get_timestamp("lastStableRecoveryTimestamp").ok()?;
     (settled && stable.time > 0).then_some(())
 }
+
+const OPLOG_MB: u32 = 64;
 
 const PRIMARY: i32 = 1;
 const SECONDARY: i32 = 2;

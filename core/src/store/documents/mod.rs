@@ -228,7 +228,8 @@ pub struct Snapshot {
     /// The moment: every change up to it is in the documents. Where [`Snapshot::exact`] is not set, some later ones may
     /// be, too.
     pub position: Position,
-    /// No change after the position is in the documents. Not on MongoDB before 5.0.
+    /// No change after the position is in the documents. Not on MongoDB before 5.0, nor after reading them has once taken
+    /// longer than the server remembers a moment, which is five minutes.
     pub exact: bool,
     /// The documents.
     pub documents: Found,

@@ -19,7 +19,7 @@ use mongodb::{ClientSession, Collection};
 use tokio::sync::mpsc;
 
 use super::errors::Doing;
-use super::feed::{self, Event, Feed, QUIET, Stream, WAITING};
+use super::feed::{self, Event, Feed, Opened, QUIET, WAITING};
 use super::{Inner, codec, pipeline};
 use crate::error::{Code, Error, Result};
 use crate::protocol::session::{SessionRecord, Vitality};
@@ -58,7 +58,7 @@ struct Follower {
 struct Unheard;
 
 impl Follower {
-    async fn run(mut self, first: Stream) {
+    async fn run(mut self, first: Opened) {
         let mut closing = self.inner.closing.subscribe();
         let Some(reader_gone) = self.out.clone() else { return };
         tokio::select! {
@@ -69,7 +69,7 @@ impl Follower {
         }
     }
 
-    async fn follow_for_ever(&mut self, first: Stream) -> Result<(), Unheard> {
+    async fn follow_for_ever(&mut self, first: Opened) -> Result<(), Unheard> {
         let mut next = first;
         loop {
             self.tell(Change::Snapshot(self.snapshot())).await?;
@@ -86,19 +86,10 @@ impl Follower {
         }
     }
 
-    /// Tells what one change stream shows, until it ends or falls silent.
-    async fn follow(&mut self, stream: Stream) -> Result<(), Unheard> {
-        let Ok(mut feed) = Feed::start(&self.inner, stream) else { return Ok(()) };
-        let mut primary = self.inner.primary.clone();
-        primary.mark_unchanged();
-        loop {
-            let event = tokio::select! {
-                event = feed.next(&mut self.token) => event,
-                // The driver would find its way by itself, and nobody would learn that there was an interruption. An error
-                // means that the store is gone, which `run` sees too.
-                _ = primary.changed() => None,
-            };
-            let Some(event) = event else { return Ok(()) };
+    /// Tells what one change stream shows, until it is given up.
+    async fn follow(&mut self, opened: Opened) -> Result<(), Unheard> {
+        let Ok(mut feed) = Feed::start(&self.inner, opened) else { return Ok(()) };
+        while let Some(event) = feed.next(&mut self.token).await {
             match self.known.take_in(&self.interest, &self.inner, &event) {
                 Taken::Nothing => {}
                 Taken::Change(change) => self.tell(*change).await?,
@@ -108,9 +99,10 @@ impl Follower {
                 }
             }
         }
+        Ok(())
     }
 
-    async fn reopen(&mut self) -> Stream {
+    async fn reopen(&mut self) -> Opened {
         let mut token = self.token.take();
         let (inner, interest) = (self.inner.clone(), self.interest.clone());
         let open = move |token| {
@@ -131,7 +123,7 @@ impl Follower {
         stream
     }
 
-    async fn begin(&mut self) -> Result<Stream> {
+    async fn begin(&mut self) -> Result<Opened> {
         let (known, stream) = read_and_watch(&self.inner, &self.interest).await?;
         self.known = known;
         Ok(stream)
@@ -148,7 +140,7 @@ impl Follower {
 }
 
 /// What is of interest at one moment, and the change stream from then on.
-async fn read_and_watch(inner: &Arc<Inner>, interest: &Interest) -> Result<(Known, Stream)> {
+async fn read_and_watch(inner: &Arc<Inner>, interest: &Interest) -> Result<(Known, Opened)> {
     let known = read(inner, interest).await?;
     let since = known.since.ok_or_else(|| {
         Error::new(
@@ -207,7 +199,7 @@ enum Start {
     After(ResumeToken),
 }
 
-async fn watch(inner: &Inner, interest: &Interest, start: Start) -> Result<Stream> {
+async fn watch(inner: &Inner, interest: &Interest, start: Start) -> Result<Opened> {
     let database = inner.locks.client().database(&inner.locks.namespace().db);
     let pipeline = [doc! { "$match": filter(inner, interest) }];
     let opening = async move {
@@ -217,7 +209,7 @@ async fn watch(inner: &Inner, interest: &Interest, start: Start) -> Result<Strea
             Start::After(token) => watch.resume_after(token).await,
         }
     };
-    inner.tasks.run(inner.limits.operation, WATCH_CHANGES, opening, &inner.locks.namespace().db).await
+    Opened::by(inner, WATCH_CHANGES, &inner.locks.namespace().db, opening).await
 }
 
 /// What of all that happens in the database is a change. Renewals set other fields, and what happens in a queue does too.

@@ -81,6 +81,11 @@ fn from_command(command: &CommandError, doing: Doing, namespace: &str) -> Error 
             format!("cannot {what}: a document in {namespace} is corrupt: {}", short(&command.message)),
         ),
         CHANGE_STREAM_UNSUPPORTED if doing.what == WATCH.what => standalone(),
+        // Whoever tried the same place again would try for ever.
+        code if HISTORY_LOST.contains(&code) => Error::new(
+            Code::Compacted,
+            format!("cannot {what}: the server's history does not reach back so far (code {code})"),
+        ),
         _ => Error::unavailable(format!(
             "cannot {what}: the server says {} (code {}): {}",
             command.code_name,
@@ -132,7 +137,7 @@ pub(super) fn trust(text: &str) -> Option<Error> {
 
 /// Whether a change stream cannot go on from its last token.
 pub(super) fn history_is_lost(error: &mongodb::error::Error) -> bool {
-    let fatal = |code| [260, 280, 286, 136, 237].contains(&code);
+    let fatal = |code| HISTORY_LOST.contains(&code) || code == CURSOR_KILLED;
     error.contains_label("NonResumableChangeStreamError")
         || matches!(&*error.kind, ErrorKind::Command(command) if fatal(command.code))
         || matches!(&*error.kind, ErrorKind::MissingResumeToken)
@@ -150,6 +155,11 @@ const NOT_AUTHORIZED: i32 = 13;
 const AUTHENTICATION_FAILED: i32 = 18;
 const ATLAS_ERROR: i32 = 8000;
 const CHANGE_STREAM_UNSUPPORTED: i32 = 40573;
+const CURSOR_KILLED: i32 = 237;
+
+/// No stream goes on from the place that was given: it fell out of a capped collection, or out of the oplog, its token is
+/// not valid, or names what is not there.
+pub(super) const HISTORY_LOST: [i32; 4] = [136, 260, 280, 286];
 
 /// What our pipelines and projections run into when a field is of a type that they cannot work with: type mismatch,
 /// failed conversion, and `$size`, `$slice`, `$in`, `$split`, `$filter`, `$concatArrays`, `$regexMatch` of the wrong

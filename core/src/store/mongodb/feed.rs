@@ -1,8 +1,10 @@
 //! One change stream of the server, read by a task of its own and watched: what the stream of notices and that of changes
 //! have in common.
 //!
-//! Invariants: a stream that is silent for longer than it promised is given up; nothing of the driver is interrupted
-//! half way, but for the store's closing; the place after the last event is always known, if there is one.
+//! Invariants: a stream that is silent for longer than it promised is given up, and so is one of a server that is primary
+//! no more: a cursor outlives its server's term, and where that server is cut off it has nothing to tell. Nothing of the
+//! driver is interrupted half way, but for the store's closing; the place after the last event is always known, if there
+//! is one.
 
 use std::future::Future;
 use std::time::Duration;
@@ -11,11 +13,11 @@ use futures::future::BoxFuture;
 use mongodb::bson::Document;
 use mongodb::change_stream::ChangeStream;
 use mongodb::change_stream::event::{ChangeStreamEvent, ResumeToken};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::Inner;
 use super::connect::prepare;
-use super::errors::history_is_lost;
+use super::errors::{Doing, history_is_lost};
 use crate::error::{Code, Result};
 
 /// A change stream of the driver.
@@ -24,25 +26,56 @@ pub(super) type Stream = ChangeStream<ChangeStreamEvent<Document>>;
 /// An event of it.
 pub(super) type Event = ChangeStreamEvent<Document>;
 
+/// A change stream that was opened.
+pub(super) struct Opened {
+    pub(super) stream: Stream,
+    /// Tells of the primaries after the one that it was opened on.
+    pub(super) primary: watch::Receiver<Option<String>>,
+}
+
+impl Opened {
+    /// Opens a change stream on the primary.
+    pub(super) async fn by(
+        inner: &Inner,
+        doing: Doing,
+        namespace: &str,
+        opening: impl Future<Output = mongodb::error::Result<Stream>> + Send + 'static,
+    ) -> Result<Self> {
+        // From before it is opened: which of two primaries has it, nobody says.
+        let primary = inner.next_primaries();
+        let stream = inner.tasks.run(inner.limits.operation, doing, opening, namespace).await?;
+        Ok(Self { stream, primary })
+    }
+}
+
 /// A running change stream.
-pub(super) struct Feed(mpsc::Receiver<Pumped>);
+pub(super) struct Feed {
+    reports: mpsc::Receiver<Pumped>,
+    primary: watch::Receiver<Option<String>>,
+}
 
 impl Feed {
     /// Starts to read.
     ///
     /// # Errors
     /// `Closed`.
-    pub(super) fn start(inner: &Inner, stream: Stream) -> Result<Self> {
+    pub(super) fn start(inner: &Inner, opened: Opened) -> Result<Self> {
         let (sender, reports) = mpsc::channel(1);
-        spawn_pump(inner, pump(stream, sender))?;
-        Ok(Self(reports))
+        spawn_pump(inner, pump(opened.stream, sender))?;
+        Ok(Self { reports, primary: opened.primary })
     }
 
     /// The next event, with the place after it in `token`. None when this stream is over; the next can go on from
     /// `token`, if that is left.
     pub(super) async fn next(&mut self, token: &mut Option<ResumeToken>) -> Option<Event> {
         loop {
-            let reached = match tokio::time::timeout(SILENCE, self.0.recv()).await {
+            let report = tokio::select! {
+                report = tokio::time::timeout(SILENCE, self.reports.recv()) => report,
+                // The driver would find its way by itself, if at all, and nobody would learn that there was an interruption.
+                // An error means that the store is gone.
+                _ = self.primary.changed() => return None,
+            };
+            let reached = match report {
                 Ok(Some(Pumped::Event(event, reached))) => {
                     *token = reached.or_else(|| token.take());
                     return Some(*event);

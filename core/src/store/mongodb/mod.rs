@@ -11,7 +11,7 @@
 //! - a step is one `findAndModify` (see `pipeline`), acknowledged by a majority with its journal, or it is an error; where a
 //!   short form of it was tried in vain (see `quick`), it is the second write;
 //! - reads are of what a majority has, from the primary; those of claims see every write that was acknowledged to
-//!   this store, also after a failover;
+//!   this store, what its notices told and what it has read, also after a failover;
 //! - no request is interrupted half way, and none is waited for longer than its limit (see `tasks`);
 //! - an acquire cannot be applied after its own cancel (see `lanes` and `quick`).
 //!
@@ -89,6 +89,7 @@ struct Inner {
     primary: watch::Receiver<Option<String>>,
     tombstones_made: tokio::sync::OnceCell<()>,
     date: documents::KnownDate,
+    long_readings: documents::LongReadings,
 }
 
 impl MongoStore {
@@ -126,6 +127,7 @@ impl MongoStore {
             primary: connection.primary,
             tombstones_made: tokio::sync::OnceCell::new(),
             date: documents::KnownDate::default(),
+            long_readings: documents::LongReadings::default(),
         })))
     }
 }
@@ -133,6 +135,13 @@ impl MongoStore {
 impl Inner {
     fn locks_namespace(&self) -> String {
         self.locks.namespace().to_string()
+    }
+
+    /// Tells of the primaries after the present one.
+    fn next_primaries(&self) -> watch::Receiver<Option<String>> {
+        let mut primary = self.primary.clone();
+        primary.mark_unchanged();
+        primary
     }
 
     fn saw(&self, operation: Option<Timestamp>) {
@@ -295,7 +304,9 @@ impl Inner {
             let limit = this.limits.operation;
             let find = this.locks.find(filter).sort(sort).limit(most).max_time(limit);
             let mut found = find.session(&mut session).await?;
-            found.stream(&mut session).try_collect::<Vec<_>>().await
+            let claims = found.stream(&mut session).try_collect::<Vec<_>>().await;
+            this.saw(session.operation_time());
+            claims
         };
         let found = self.tasks.run(self.limits.operation, READ_CLAIMS, request, &self.locks_namespace()).await?;
         Ok(readable(&found, codec::claim))

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use super::Inner;
 use super::codec::entries_of;
 use super::errors::WATCH;
-use super::feed::{self, Event, Feed, QUIET, Stream, WAITING};
+use super::feed::{self, Event, Feed, Opened, QUIET, WAITING};
 use crate::error::Result;
 use crate::protocol::claim::{ClaimKey, Entry};
 use crate::protocol::session::SessionId;
@@ -33,7 +33,7 @@ pub(super) async fn open(inner: Arc<Inner>, id: SessionId) -> Result<Notices> {
     Ok(Box::pin(stream::unfold(receiver, async |mut receiver| receiver.recv().await.map(|notice| (notice, receiver)))))
 }
 
-async fn watch(inner: &Inner, id: SessionId, after: Option<ResumeToken>) -> Result<Stream> {
+async fn watch(inner: &Inner, id: SessionId, after: Option<ResumeToken>) -> Result<Opened> {
     let locks = inner.locks.clone();
     let ours = entries_of(id);
     let pipeline = [doc! { "$match": { "$or": [
@@ -43,7 +43,7 @@ async fn watch(inner: &Inner, id: SessionId, after: Option<ResumeToken>) -> Resu
         { "fullDocument.brk": ours },
     ] } }];
     let opening = async move { locks.watch().pipeline(pipeline).max_await_time(QUIET).resume_after(after).await };
-    inner.tasks.run(inner.limits.operation, WATCH, opening, &inner.locks_namespace()).await
+    Opened::by(inner, WATCH, &inner.locks_namespace(), opening).await
 }
 
 struct Supervisor {
@@ -54,7 +54,7 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    async fn run(mut self, first: Stream) {
+    async fn run(mut self, first: Opened) {
         let mut closing = self.inner.closing.subscribe();
         let caller_gone = self.notices.clone();
         tokio::select! {
@@ -65,11 +65,11 @@ impl Supervisor {
         }
     }
 
-    async fn follow_for_ever(&mut self, first: Stream) {
+    async fn follow_for_ever(&mut self, first: Opened) {
         let mut next = Some(first);
         loop {
-            let stream = match next.take() {
-                Some(stream) => stream,
+            let opened = match next.take() {
+                Some(opened) => opened,
                 None => {
                     let (inner, id) = (self.inner.clone(), self.id);
                     let open = move |token| {
@@ -80,15 +80,15 @@ impl Supervisor {
                 }
             };
             // An error means that the caller is gone, which `run` sees too.
-            if self.notices.send(Notice::Gap).await.is_err() || self.follow(stream).await.is_err() {
+            if self.notices.send(Notice::Gap).await.is_err() || self.follow(opened).await.is_err() {
                 return;
             }
         }
     }
 
-    /// Forwards what one change stream shows, until it ends or falls silent.
-    async fn follow(&mut self, stream: Stream) -> Result<(), mpsc::error::SendError<Notice>> {
-        let Ok(mut feed) = Feed::start(&self.inner, stream) else { return Ok(()) };
+    /// Forwards what one change stream shows, until it is given up.
+    async fn follow(&mut self, opened: Opened) -> Result<(), mpsc::error::SendError<Notice>> {
+        let Ok(mut feed) = Feed::start(&self.inner, opened) else { return Ok(()) };
         while let Some(event) = feed.next(&mut self.token).await {
             // Before anybody believes in a grant: what is read of claims from now on, on whatever primary, is not older.
             self.inner.saw(event.cluster_time);

@@ -32,7 +32,7 @@ pub(super) fn explain(error: &mongodb::error::Error, doing: Doing, namespace: &s
             ),
         ),
         code if UNSUPPORTED.contains(&code) => Error::new(Code::Unsupported, message),
-        code if HISTORY_LOST.contains(&code) => {
+        code if errors::HISTORY_LOST.contains(&code) => {
             Error::with_source(Code::Compacted, crate::store::documents::compacted().message(), error.clone())
         }
         code if SERVER.contains(&code) => Error::unavailable(message),
@@ -106,8 +106,6 @@ const IS_A_VIEW: i32 = 166;
 
 /// A change stream on a server that stands alone.
 const NO_REPLICA_SET: i32 = 40_573;
-
-const HISTORY_LOST: [i32; 2] = [136, 286];
 
 /// Numbers above the first unnamed that have a name, or speak of the server's state.
 const SERVER: [i32; 11] = [10_003, 10_058, 10_107, 11_600, 11_601, 11_602, 13_388, 13_435, 13_436, 16_500, 13_297];

@@ -46,6 +46,7 @@ mod watch;
 mod write;
 
 pub(super) use date::KnownDate;
+pub(super) use read::LongReadings;
 
 /// A table, and what its requests need.
 #[derive(Clone)]

@@ -1,5 +1,8 @@
 //! Reading documents: from the primary, what a majority has.
 
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
 use bson::{Document, Timestamp, doc};
 use futures::stream::{self, StreamExt};
 use mongodb::action::Find;
@@ -19,6 +22,22 @@ const AHEAD: usize = 256;
 const SNAPSHOT_TRIES: usize = 100;
 const SNAPSHOT_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 const SNAPSHOT_UNAVAILABLE: i32 = 246;
+const SNAPSHOT_TOO_OLD: i32 = 239;
+
+/// The collections whose reading as of one moment took longer than the server remembers that moment, which is five minutes.
+/// Read so again it would break off again, so it is not from then on.
+#[derive(Debug, Default)]
+pub(in super::super) struct LongReadings(Mutex<HashSet<String>>);
+
+impl LongReadings {
+    fn add(&self, namespace: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(namespace.to_owned());
+    }
+
+    fn has(&self, namespace: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(namespace)
+    }
+}
 
 impl Table {
     pub(super) async fn find(&self, query: Query) -> Result<Found> {
@@ -86,10 +105,12 @@ impl Table {
 
     pub(super) async fn snapshot(&self, filter: Filter) -> Result<Snapshot> {
         let filter = filter.document().clone();
-        match self.exact_snapshot(filter.clone()).await? {
-            Some(snapshot) => Ok(snapshot),
-            None => self.plain_snapshot(filter).await,
+        if !self.inner.long_readings.has(&self.namespace())
+            && let Some(snapshot) = self.exact_snapshot(filter.clone()).await?
+        {
+            return Ok(snapshot);
         }
+        self.plain_snapshot(filter).await
     }
 
     /// As of one moment of the server. None if it cannot.
@@ -120,10 +141,15 @@ impl Table {
 
     fn streamed_in(&self, mut cursor: SessionCursor<Document>, mut session: ClientSession) -> Result<Found> {
         let (sender, receiver) = mpsc::channel(AHEAD);
-        let namespace = self.namespace();
+        let (inner, namespace) = (self.inner.clone(), self.namespace());
         self.inner.tasks.spawn(async move {
             while let Some(next) = cursor.next(&mut session).await {
-                let next = next.map_err(|error| faults::explain(&error, READ, &namespace));
+                let next = next.map_err(|error| {
+                    if faults::code_of(&error) == Some(SNAPSHOT_TOO_OLD) {
+                        inner.long_readings.add(&namespace);
+                    }
+                    faults::explain(&error, READ, &namespace)
+                });
                 let next = next.and_then(|document| stored(document, true, false));
                 let failed = next.is_err();
                 if sender.send(next).await.is_err() || failed {

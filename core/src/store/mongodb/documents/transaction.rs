@@ -1,6 +1,8 @@
 //! A write to one document as a transaction: where it must look at the document first, at its tombstone, or at the lock
 //! whose token it carries.
 
+use std::time::Duration;
+
 use bson::{Bson, Document, doc};
 use mongodb::ClientSession;
 use mongodb::options::{ReadConcern, ReturnDocument};
@@ -12,9 +14,12 @@ use crate::protocol::document::order::same;
 use crate::protocol::document::write::{Action, Condition, already_exists, conflict, not_found};
 use crate::protocol::document::{FENCES, Fence, FenceKey, Fences, Write};
 use crate::store::documents::Written;
+use crate::time::Timestamp;
 
-/// How often a transaction is tried that collides with others.
-const TRIES: usize = 1_000;
+/// How long a server keeps a transaction of which it hears no more.
+const KEPT_OPEN: Duration = Duration::from_secs(60);
+
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Why an attempt did not come to its end.
 enum Stop {
@@ -24,6 +29,8 @@ enum Stop {
     Failed(mongodb::error::Error),
     /// Another transaction was faster.
     Collided,
+    /// Nobody waits for it any more. What it has done may be there still, and its commit may be under way.
+    Late,
 }
 
 impl From<mongodb::error::Error> for Stop {
@@ -46,17 +53,25 @@ impl Table {
     pub(super) async fn write_in_transaction(&self, write: Write, guard: Option<Document>) -> Result<Written> {
         self.prepare_tombstones().await?;
         let this = self.clone();
-        let request = async move { Ok(this.transact(&write, guard.as_ref()).await) };
+        // Counted from before the caller waits: nothing is begun for one who has been told that the outcome is unknown.
+        let until = self.inner.env.now() + self.inner.limits.operation;
+        let request = async move { Ok(this.transact(&write, guard.as_ref(), until).await) };
         self.run(self.inner.limits.operation, WRITE, request).await?
     }
 
-    async fn transact(&self, write: &Write, guard: Option<&Document>) -> Result<Written> {
+    async fn transact(&self, write: &Write, guard: Option<&Document>, until: Timestamp) -> Result<Written> {
         let explain = |error| faults::explain(&error, WRITE, &self.namespace());
         let mut session = self.documents.client().start_session().await.map_err(explain)?;
-        for attempt in 0..TRIES {
-            session.start_transaction().read_concern(ReadConcern::snapshot()).await.map_err(explain)?;
+        for attempt in 0_u32.. {
+            let primaries = self.inner.next_primaries();
+            if let Err(error) = session.start_transaction().read_concern(ReadConcern::snapshot()).await {
+                if attempt > 0 {
+                    self.void(&mut session).await;
+                }
+                return Err(explain(error));
+            }
             let stop = match self.attempt(write, guard, &mut session).await {
-                Ok((document, created)) => match commit(&mut session).await {
+                Ok((document, created)) => match self.commit(&mut session, until).await {
                     Ok(()) => {
                         let document = visible(document);
                         let deleted = matches!(write.action, Action::Delete);
@@ -67,7 +82,7 @@ impl Table {
                             created,
                         });
                     }
-                    Err(error) => Stop::from(error),
+                    Err(stop) => stop,
                 },
                 Err(stop) => {
                     // The server ends what it cannot hear of by itself.
@@ -75,17 +90,63 @@ impl Table {
                     stop
                 }
             };
-            match stop {
-                Stop::Refused(error) => return Err(error),
-                Stop::Failed(error) => return Err(faults::of_insert(&error, &write.key, WRITE, &self.namespace())),
-                Stop::Collided => {
-                    // Not in step with those that it collides with.
-                    let pause = std::time::Duration::from_micros(500 << attempt.min(6));
-                    self.inner.env.sleep(self.inner.env.jittered(pause)).await;
+            let refusal = match stop {
+                Stop::Refused(error) => Some(error),
+                Stop::Failed(error) => {
+                    let error = faults::of_insert(&error, &write.key, WRITE, &self.namespace());
+                    if error.code() != Code::AlreadyExists {
+                        return Err(error);
+                    }
+                    Some(error)
                 }
+                Stop::Collided => None,
+                Stop::Late => break,
+            };
+            // A transaction reads what only the primary has, and only its commit waits for a majority.
+            if let Some(refusal) = refusal
+                && self.stands(write, &mut session, &primaries).await?
+            {
+                return Err(refusal);
+            }
+            if self.inner.env.now() >= until {
+                break;
+            }
+            // Not in step with those that it collides with.
+            let pause = Duration::from_micros(500 << attempt.min(6));
+            self.inner.env.sleep(self.inner.env.jittered(pause)).await;
+        }
+        self.void(&mut session).await;
+        Err(Error::unavailable(format!("the document {} could not be written in time", write.key)))
+    }
+
+    /// Commits. Asks again for as long as the answer is unknown and somebody waits for it.
+    async fn commit(&self, session: &mut ClientSession, until: Timestamp) -> std::result::Result<(), Stop> {
+        while self.inner.env.now() < until {
+            match session.commit_transaction().await {
+                Err(error) if error.contains_label("UnknownTransactionCommitResult") => {}
+                done => return Ok(done?),
             }
         }
-        Err(Error::unavailable(format!("the document {} is written by others all the time", write.key)))
+        Err(Stop::Late)
+    }
+
+    /// Ends what a transaction that was given up may have left open on the server, with all that it has locked, and makes
+    /// sure that its commit is not applied later: a session's next transaction ends the one before.
+    async fn void(&self, session: &mut ClientSession) {
+        // Not after a commit was tried: that is what the next transaction is for.
+        let _ = session.abort_transaction().await;
+        let begun = self.inner.env.now();
+        while !self.inner.tasks.is_closed() && self.inner.env.now().since(begun) < KEPT_OPEN {
+            if session.start_transaction().read_concern(ReadConcern::snapshot()).await.is_ok() {
+                let nobody = self.inner.locks.find_one(doc! { "_id": "nobody" });
+                let answer = nobody.session(&mut *session).await;
+                let _ = session.abort_transaction().await;
+                if answer.is_ok() {
+                    return;
+                }
+            }
+            self.inner.env.sleep(self.inner.env.jittered(PAUSE)).await;
+        }
     }
 
     async fn attempt(&self, write: &Write, guard: Option<&Document>, session: &mut ClientSession) -> Done {
@@ -200,16 +261,6 @@ fn check_condition(write: &Write, before: Option<&Document>) -> Result<()> {
 
 fn field(fences: &Fences) -> Document {
     fences.0.iter().map(|(key, token): (&FenceKey, &i64)| (key.as_str().to_owned(), Bson::Int64(*token))).collect()
-}
-
-/// Commits. Asks again for as long as the answer is unknown; the caller's patience is the limit.
-async fn commit(session: &mut ClientSession) -> mongodb::error::Result<()> {
-    loop {
-        match session.commit_transaction().await {
-            Err(error) if error.contains_label("UnknownTransactionCommitResult") => {}
-            done => return done,
-        }
-    }
 }
 
 /// Whether a write was refused by its fence.

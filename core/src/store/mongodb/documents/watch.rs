@@ -19,7 +19,7 @@ use mongodb::options::{FullDocumentBeforeChangeType, FullDocumentType, ReadPrefe
 use tokio::sync::mpsc;
 
 use super::super::errors::history_is_lost;
-use super::super::feed::spawn_pump;
+use super::super::feed::{Opened, spawn_pump};
 use super::{Table, WATCH, faults, no_previous, position_of, revision_of, source_of, timestamp_of, visible};
 use crate::error::{Code, Result};
 use crate::protocol::document::{Key, Position, RESERVED, WRITTEN_BY};
@@ -74,7 +74,7 @@ async fn groups_writes(table: &Table) -> Result<bool> {
     Ok(sharded || !hello.get_i32("maxWireVersion").is_ok_and(|version| version <= MONGODB_6_0))
 }
 
-async fn watch(table: &Table, previous: bool, place: Place) -> Result<Stream> {
+async fn watch(table: &Table, previous: bool, place: Place) -> Result<Opened> {
     let documents = table.documents.clone();
     let request = async move {
         let mut watch = documents.watch().full_document(FullDocumentType::UpdateLookup).max_await_time(QUIET);
@@ -86,11 +86,13 @@ async fn watch(table: &Table, previous: bool, place: Place) -> Result<Stream> {
             Place::After(place) => watch.start_at_operation_time(timestamp_of(Position(place.0 + 1))).await,
         }
     };
-    let opened = table.run(table.inner.limits.operation, WATCH, request).await;
-    opened.map_err(|error| match error.code() {
-        Code::InvalidArgument if previous => no_previous(),
-        _ => error,
-    })
+    // From before it is opened: which of two primaries has it, nobody says.
+    let primary = table.inner.next_primaries();
+    match table.run(table.inner.limits.operation, WATCH, request).await {
+        Ok(stream) => Ok(Opened { stream, primary }),
+        Err(error) if error.code() == Code::InvalidArgument && previous => Err(no_previous()),
+        Err(error) => Err(error),
+    }
 }
 
 /// What a pump reports.
@@ -140,7 +142,7 @@ struct Supervisor {
 struct Gone;
 
 impl Supervisor {
-    async fn run(mut self, stream: Stream, first: Option<Event>) {
+    async fn run(mut self, stream: Opened, first: Option<Event>) {
         let mut closing = self.table.inner.closing.subscribe();
         let caller_gone = self.events.clone();
         tokio::select! {
@@ -151,7 +153,7 @@ impl Supervisor {
         }
     }
 
-    async fn follow_for_ever(&mut self, stream: Stream, first: Option<Event>) -> std::result::Result<(), Gone> {
+    async fn follow_for_ever(&mut self, stream: Opened, first: Option<Event>) -> std::result::Result<(), Gone> {
         if let Some(event) = first {
             self.tell(event).await?;
         }
@@ -166,12 +168,19 @@ impl Supervisor {
         self.events.send(Ok(event)).await.map_err(|_| Gone)
     }
 
-    /// Forwards what one change stream shows, until it ends or falls silent. Whether the next can go on from there.
-    async fn follow(&mut self, stream: Stream) -> std::result::Result<bool, Gone> {
+    /// Forwards what one change stream shows, until it ends or falls silent, or its server is primary no more: its cursor
+    /// outlives that. Whether the next can go on from there.
+    async fn follow(&mut self, opened: Opened) -> std::result::Result<bool, Gone> {
+        let Opened { stream, mut primary } = opened;
         let (sender, mut reports) = mpsc::channel(1);
         spawn_pump(&self.table.inner, pump(stream, sender)).map_err(|_| Gone)?;
         loop {
-            match tokio::time::timeout(SILENCE, reports.recv()).await {
+            let report = tokio::select! {
+                report = tokio::time::timeout(SILENCE, reports.recv()) => report,
+                // An error means that the store is gone.
+                _ = primary.changed() => return Ok(true),
+            };
+            match report {
                 Ok(Some(Pumped::Event(event, token))) => {
                     if let Some(event) = self.event_of(*event) {
                         self.tell(event).await?;
@@ -202,7 +211,7 @@ impl Supervisor {
     }
 
     /// Opens the next change stream: from the last place, or from now on after a gap.
-    async fn reopen(&mut self, mut resumable: bool) -> std::result::Result<Stream, Gone> {
+    async fn reopen(&mut self, mut resumable: bool) -> std::result::Result<Opened, Gone> {
         let mut pause = FIRST_PAUSE;
         loop {
             match self.try_reopen(resumable).await {
@@ -231,7 +240,7 @@ impl Supervisor {
         }
     }
 
-    async fn try_reopen(&mut self, resumable: bool) -> Result<(Stream, Option<Position>)> {
+    async fn try_reopen(&mut self, resumable: bool) -> Result<(Opened, Option<Position>)> {
         self.groups = groups_writes(&self.table).await?;
         if resumable {
             return Ok((watch(&self.table, self.previous, self.place.clone()).await?, None));

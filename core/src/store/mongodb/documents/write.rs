@@ -3,6 +3,7 @@
 use bson::{Bson, Document, doc};
 use mongodb::ClientSession;
 use mongodb::options::{ReturnDocument, UpdateModifications};
+use tokio::sync::watch;
 
 use super::{Table, WRITE, faults, position_of, revision_of, visible};
 use crate::error::{Code, Error, Result};
@@ -51,12 +52,21 @@ impl Table {
         let explain = |error| faults::explain(&error, WRITE, &self.namespace());
         let mut session = self.documents.client().start_session().await.map_err(explain)?;
         for _ in 0..TRIES {
-            let tried = self.try_command(write, &mut session).await;
-            let tried = tried.map_err(|error| match &write.action {
-                Action::Insert(_) => faults::of_insert(&error, &write.key, WRITE, &self.namespace()),
-                _ => explain(error),
-            });
-            match tried? {
+            let primaries = self.inner.next_primaries();
+            let tried = match self.try_command(write, &mut session).await {
+                Ok(tried) => tried,
+                Err(error) => {
+                    let error = match &write.action {
+                        Action::Insert(_) => faults::of_insert(&error, &write.key, WRITE, &self.namespace()),
+                        _ => explain(error),
+                    };
+                    if error.code() != Code::AlreadyExists || self.stands(write, &mut session, &primaries).await? {
+                        return Err(error);
+                    }
+                    Tried::Raced
+                }
+            };
+            match tried {
                 Tried::Done(document, created) => {
                     let document = visible(document);
                     let deleted = matches!(write.action, Action::Delete);
@@ -75,6 +85,21 @@ impl Table {
             }
         }
         Err(Error::unavailable(format!("the document {} is made and removed by others all the time", write.key)))
+    }
+
+    /// Whether a refusal stands. A primary refuses by what it alone has, too, and that can be undone: so this waits until a
+    /// majority has all that the session was told. That says nothing of it if there is another primary since.
+    pub(super) async fn stands(
+        &self,
+        write: &Write,
+        session: &mut ClientSession,
+        primaries: &watch::Receiver<Option<String>>,
+    ) -> Result<bool> {
+        let id = doc! { "_id": write.key.value() };
+        let limit = self.inner.limits.operation;
+        let seen = self.documents.find_one(id).projection(doc! { "_id": 1 }).max_time(limit).session(session).await;
+        seen.map_err(|error| faults::explain(&error, WRITE, &self.namespace()))?;
+        Ok(matches!(primaries.has_changed(), Ok(false)))
     }
 
     /// Why no document took a write without a condition.
