@@ -17,8 +17,11 @@ pub mod checks;
 pub mod host;
 #[cfg(feature = "mutants")]
 pub mod mutants;
+pub mod panics;
 pub mod random;
+pub mod report;
 pub mod server;
 pub mod story;
 
-pub use story::{Mode, Report, run};
+pub use report::{Mode, Report};
+pub use story::run;

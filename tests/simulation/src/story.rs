@@ -1,6 +1,7 @@
 //! One history: who does what, what goes wrong, and what must hold in the end.
 
 mod elections;
+mod faults;
 mod providers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,63 +14,17 @@ use coord_core::config::Options;
 use coord_core::env::{Env, Rng};
 use coord_core::error::Code;
 use coord_core::lock::Held;
-use coord_core::mutants::{self, Mutant};
 use coord_core::observer::Observer;
-use coord_core::protocol::claim::{ClaimKey, ClaimStep};
 use coord_core::protocol::session::{SessionId, Vitality};
-use coord_core::store::Store;
 use coord_core::store::faulty::{Faults, FaultyStore};
 use tokio::time::Instant;
 
 use crate::checks::{Believed, Checks, Promptness, Seen};
-use crate::host::{self, Gate, Gated, SimClock};
+use crate::host::{self, Gate, Gated, SimClock, WayToStore};
+use crate::panics;
 use crate::random::Random;
+use crate::report::{Mode, Report};
 use crate::server::Server;
-
-/// Whether faults ever stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// They do not; only what must never happen is checked.
-    Safety,
-    /// They do after two thirds of the time, and then everybody must be served.
-    Liveness,
-    /// Only notices are lost, and operators break locks. The ttl is so long that a poll or an audit comes late.
-    Quiet,
-    /// As [`Mode::Liveness`], with elections instead of locks.
-    Elections,
-    /// As [`Mode::Liveness`], with providers and observers instead of locks.
-    Providers,
-}
-
-impl Mode {
-    /// The mode in which a seed is played when many are.
-    pub fn of(seed: u64) -> Self {
-        match seed % 6 {
-            0 | 2 => Self::Liveness,
-            1 | 3 => Self::Safety,
-            4 => Self::Quiet,
-            _ if seed % 12 == 11 => Self::Providers,
-            _ => Self::Elections,
-        }
-    }
-}
-
-/// What came of one seed.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// The seed.
-    pub seed: u64,
-    /// The mode.
-    pub mode: Mode,
-    /// How much time went by in the simulation.
-    pub simulated: Duration,
-    /// What the checks saw.
-    pub seen: Seen,
-    /// Faults, by kind.
-    pub faults: BTreeMap<&'static str, u64>,
-    /// A number that two runs of one seed have in common, and two histories almost never.
-    pub fingerprint: u64,
-}
 
 const TTL: Duration = Duration::from_secs(6);
 const QUIET_TTL: Duration = Duration::from_secs(60);
@@ -89,14 +44,19 @@ const CLEARED_WITHIN: Duration = Duration::from_secs(6 * TTL.as_secs());
 
 /// Plays one seed to its end.
 pub fn run(seed: u64, mode: Mode, duration: Duration) -> Report {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime of one thread");
-    let report = runtime.block_on(Story::play(seed, mode, duration));
-    // Tasks that wait for ever go down with the runtime.
-    runtime.shutdown_background();
+    let (mut report, panics) = panics::recorded(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime of one thread");
+        let report = runtime.block_on(Story::play(seed, mode, duration));
+        // Tasks that wait for ever go down with the runtime.
+        runtime.shutdown_background();
+        report
+    });
+    // First, for the rest may come of it.
+    report.seen.violations.splice(0..0, panics);
     report
 }
 
@@ -284,9 +244,10 @@ impl Story {
             self.faults_of_the_day()
         };
         let store = Arc::new(FaultyStore::new(self.server.clone(), network, faults));
+        let way = Arc::new(WayToStore::new(gate.clone(), store.clone()));
         let mut workers = Vec::new();
         let story = self.clone();
-        let started = connect(store.clone(), env, number, self.clone());
+        let started = connect(way, env, number, self.clone());
         let stops = gate.clone();
         let done = Arc::new(AtomicBool::new(false));
         let finished = done.clone();
@@ -387,142 +348,9 @@ impl Story {
         }
     }
 
-    /// One fault after another, until everything heals.
-    async fn go_wrong(self: Arc<Self>) {
-        while !self.healed() {
-            tokio::time::sleep(self.random.up_to(Duration::from_secs(8))).await;
-            let victim = self.random.below(PROCESSES as u64) as usize;
-            match self.random.below(12) {
-                0..=2 => self.stop_for_a_while(victim, TTL * 2).await,
-                3 | 4 => self.stop_for_a_while(victim, Duration::from_millis(700)).await,
-                5 | 6 => self.clone().crash(victim).await,
-                7 | 8 => self.cut_off(victim).await,
-                9 => self.fail_over().await,
-                10 => self.lag().await,
-                _ => self.break_something().await,
-            }
-        }
-    }
-
     fn process<T>(&self, number: usize, f: impl FnOnce(&Process) -> T) -> Option<T> {
         let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
         processes.iter().find(|process| process.number == number).map(f)
-    }
-
-    async fn stop_for_a_while(&self, victim: usize, longest: Duration) {
-        self.count(if longest > TTL { "long stop" } else { "short stop" });
-        let found = self.process(victim, |process| (process.gate.clone(), process.clock.clone()));
-        let Some((gate, clock)) = found else { return };
-        gate.stop();
-        let stopped = Instant::now();
-        tokio::time::sleep(self.random.up_to(longest)).await;
-        if mutants::on(Mutant::ClockStandsStill) && gate.is_stopped() {
-            clock.stand_still(stopped.elapsed());
-        }
-        gate.resume();
-        // Before any task of the process has run.
-        self.checks.look(&self.server);
-    }
-
-    /// The process is gone in the middle of whatever it did; another takes its place.
-    async fn crash(self: Arc<Self>, victim: usize) {
-        self.count("crash");
-        self.checks.forget_process(victim);
-        self.forget_services_of(victim);
-        self.process(victim, |process| {
-            process.gate.stop();
-            process.store.set_cut(true);
-            for worker in &process.workers {
-                worker.abort();
-            }
-        });
-        tokio::time::sleep(self.random.up_to(Duration::from_millis(500))).await;
-        self.start_process(victim);
-    }
-
-    async fn cut_off(&self, victim: usize) {
-        self.count("partition");
-        let store = self.process(victim, |process| process.store.clone());
-        let Some(store) = store else { return };
-        store.set_cut(true);
-        tokio::time::sleep(self.random.up_to(TTL * 2)).await;
-        store.set_cut(false);
-    }
-
-    async fn fail_over(&self) {
-        self.count("fail-over");
-        // The new primary's date may be a day off.
-        let day = 86_400_000;
-        self.server.fail_over(self.random.below(2 * day as u64) as i64 - day);
-        tokio::time::sleep(self.random.up_to(Duration::from_secs(1))).await;
-    }
-
-    /// No majority for a while: writes are applied and not acknowledged, and then lost.
-    async fn lag(&self) {
-        self.count("no majority");
-        self.server.set_commit_lag(Duration::from_secs(3600));
-        tokio::time::sleep(self.random.up_to(TTL * 2)).await;
-        self.server.set_commit_lag(Duration::from_millis(4));
-        self.server.fail_over(0);
-    }
-
-    /// A janitor deletes the records of free locks, so that tokens have to grow across that.
-    async fn collect(&self) {
-        while !self.healed() {
-            tokio::time::sleep(self.random.up_to(Duration::from_millis(600))).await;
-            let name = self.random.below(LOCKS);
-            let key = match self.mode {
-                Mode::Elections => format!("election/default/default/e{name}"),
-                _ => format!("lock/default/default/l{name}"),
-            };
-            let key = ClaimKey::new(key);
-            // Refused as a rule, or lost in a fail-over.
-            let _ = tokio::time::timeout(TTL, self.server.apply_claim(key, ClaimStep::Collect)).await;
-        }
-    }
-
-    /// Operators break locks, and nothing else is wrong.
-    async fn operate(&self) {
-        while !self.healed() {
-            tokio::time::sleep(self.random.up_to(QUIET_TTL / 2)).await;
-            self.break_something().await;
-        }
-    }
-
-    /// An operator breaks a lock by its token.
-    async fn break_something(&self) {
-        self.count("break");
-        let lock = format!("default/default/l{}", self.random.below(LOCKS));
-        let token = self.server.with_committed(|records| {
-            records.claims.values().find(|claim| claim.key.name() == lock).map(|claim| claim.token)
-        });
-        let Some(token) = token else { return };
-        let operator = connect_plainly(&self.server, &self.random).await;
-        let force = self.random.chance(0.5);
-        if force {
-            self.checks.forced(&lock, token);
-        } else {
-            self.checks.asked(&lock, token);
-        }
-        let broken = operator.break_lock(&lock, token, force).await;
-        if let Err(error) = broken
-            && self.mode == Mode::Quiet
-            && error.code() != Code::Conflict
-        {
-            self.checks.violation(format!("a holder that can be reached was asked to go: {error}"));
-        }
-        let _ = operator.close(Duration::from_secs(60)).await;
-    }
-
-    /// Everything works again.
-    fn heal(&self) {
-        let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
-        for process in processes.iter() {
-            process.gate.resume();
-            process.store.set_cut(false);
-            process.store.set_faults(Faults { limit: Duration::from_secs(2), ..Faults::NONE });
-        }
-        self.server.set_commit_lag(Duration::from_millis(4));
     }
 
     /// After healing, everybody who waits is served, everything is given up, and the store holds nothing of anybody.
@@ -564,7 +392,7 @@ impl Story {
     }
 }
 
-async fn connect(store: Arc<FaultyStore>, env: Env, number: usize, story: Arc<Story>) -> Client {
+async fn connect(store: Arc<WayToStore>, env: Env, number: usize, story: Arc<Story>) -> Client {
     loop {
         // Every second process is silent for longer than the others' own ttl before it may be called dead.
         let ttl =
