@@ -14,10 +14,10 @@ use coord_core::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep};
 use coord_core::protocol::session::{SessionId, SessionRecord, SessionStep};
 use coord_core::store::changes::{Changes, Interest};
 use coord_core::store::faulty::FaultyStore;
-use coord_core::store::{Applied, Capabilities, ClaimQuery, Notices, SessionQuery, Store};
+use coord_core::store::{Applied, Capabilities, ClaimQuery, Notice, Notices, SessionQuery, Store};
 use coord_core::time::{Clock, Timestamp, WallTime};
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use tokio::time::Instant;
 
 use crate::random::Random;
@@ -211,7 +211,10 @@ impl Store for WayToStore {
     }
 
     fn notices(&self, id: SessionId) -> BoxFuture<'_, Result<Notices>> {
-        self.call(|network| network.notices(id))
+        // The gap with which each begins is not the network's, and cannot be lost: without it a session is never opened.
+        let begin = futures::stream::iter([Notice::Gap]);
+        let notices = self.call(move |network| network.notices(id));
+        async move { Ok(begin.chain(notices.await?).boxed()) }.boxed()
     }
 
     fn changes(&self, interest: Interest) -> BoxFuture<'_, Result<Changes>> {

@@ -20,8 +20,9 @@ pub mod mutants;
 pub mod panics;
 pub mod random;
 pub mod report;
+pub mod rules;
 pub mod server;
 pub mod story;
 
-pub use report::{Mode, Report};
+pub use report::{LENGTH, Mode, Report};
 pub use story::run;

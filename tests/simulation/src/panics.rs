@@ -35,7 +35,7 @@ mod tests {
 
     #[test]
     fn a_panic_of_a_task_is_recorded_by_its_own_thread() {
-        let quiet = std::thread::spawn(|| recorded(|| std::thread::park()).1);
+        let quiet = std::thread::spawn(|| recorded(std::thread::park).1);
         let ((), panics) = recorded(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             runtime.block_on(async {

@@ -35,8 +35,18 @@ const LOCKS: u64 = 3;
 /// At most 5 % between any two clocks: what the margin is made for.
 const SLOWEST_CLOCK: f64 = 0.975;
 
-/// How long after healing a live waiter may still wait: two deaths in a row, and what is in flight.
-const SERVED_WITHIN: Duration = Duration::from_secs(3 * TTL.as_secs() + 20);
+/// The ttl of every second process: the others have to wait for as long as that before they may call it dead.
+const LONG_TTL: Duration = Duration::from_millis(TTL.as_millis() as u64 * 3 / 2);
+
+/// How long the longest silence takes on the slowest clock, with what an observer adds to a ttl.
+const LONGEST_DEATH: Duration = Duration::from_millis(LONG_TTL.as_millis() as u64 * 1020 / 975);
+
+/// How long after healing a live waiter may still wait. For one death, where somebody near the head of its queue lives, or
+/// the keeper does, and has seen nothing before; for two in a row, where those have died as well, and their successor begins
+/// to look when it has found that out. And a second for what is in flight, and for the reads between. The longest of 2,000
+/// seeds was 10.9 s, one death and that second. A third in a row takes the deaths, within one ttl, of all who are near and
+/// of all who stand by for the keeper; it has not been seen.
+const SERVED_WITHIN: Duration = Duration::from_millis(2 * LONGEST_DEATH.as_millis() as u64 + 1000);
 
 /// How long after everybody has left a bystander may take to clear up: it becomes keeper after up to 1.25 ttl, and then
 /// looks for one ttl and a little more.
@@ -79,6 +89,10 @@ struct Story {
     withdrawn: Mutex<BTreeSet<(usize, SessionId, String)>>,
     /// Providers that were registered.
     grants: AtomicU64,
+    /// Faults that met somebody who held something.
+    hits: AtomicU64,
+    /// How long after healing the last who waited was served.
+    served_after: Mutex<Duration>,
     history: Mutex<u64>,
     begin: Instant,
     /// From then on nothing goes wrong and nobody starts anything new.
@@ -121,6 +135,8 @@ impl Story {
             provided: Mutex::default(),
             withdrawn: Mutex::default(),
             grants: AtomicU64::new(0),
+            hits: AtomicU64::new(0),
+            served_after: Mutex::default(),
             history: Mutex::new(seed),
             begin,
             healed_at: begin + healed_after,
@@ -138,14 +154,15 @@ impl Story {
             tokio::join!(story.clone().go_wrong(), story.clone().go_wrong(), story.collect());
         }
         match mode {
-            Mode::Safety | Mode::Quiet => {}
+            Mode::Safety => {}
+            Mode::Quiet => story.expect_nobody_died(),
             Mode::Liveness => {
-                story.heal();
-                story.expect_everybody_served().await;
+                let healed = story.heal();
+                story.expect_everybody_served(healed).await;
             }
             Mode::Elections => {
-                story.heal();
-                story.expect_elections_over().await;
+                let healed = story.heal();
+                story.expect_elections_over(healed).await;
             }
             Mode::Providers => {
                 story.heal();
@@ -158,7 +175,10 @@ impl Story {
             mode,
             simulated: begin.elapsed(),
             seen: story.seen(),
+            waited: story.server.waited(),
             faults: story.faults.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            hits: story.hits.load(Relaxed),
+            served_after: *story.served_after.lock().unwrap_or_else(PoisonError::into_inner),
             fingerprint: *story.history.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }
@@ -177,8 +197,10 @@ impl Story {
         }
     }
 
-    fn count(&self, fault: &'static str) {
+    /// A fault that meets this process, or all.
+    fn count(&self, fault: &'static str, victim: Option<usize>) {
         self.note(fault, 0);
+        self.hits.fetch_add(u64::from(self.checks.believes(victim)), Relaxed);
         *self.faults.lock().unwrap_or_else(PoisonError::into_inner).entry(fault).or_default() += 1;
     }
 
@@ -293,8 +315,9 @@ impl Story {
                 0 | 1 => lock.try_acquire().await,
                 2 | 3 => lock.acquire_timeout(self.random.up_to(self.ttl() * 2)).await,
                 4 => {
-                    // Changes its mind at a random moment: the future is dropped.
-                    let patience = self.random.up_to(Duration::from_millis(60));
+                    // Changes its mind at a random moment, often while the first request is on its way: the future is dropped.
+                    let longest = if self.random.chance(0.5) { 6 } else { 60 };
+                    let patience = self.random.up_to(Duration::from_millis(longest));
                     match tokio::time::timeout(patience, lock.acquire()).await {
                         Ok(held) => held,
                         Err(_) => continue,
@@ -353,8 +376,21 @@ impl Story {
         processes.iter().find(|process| process.number == number).map(f)
     }
 
+    /// Where nothing is wrong but the notices, everybody renews.
+    fn expect_nobody_died(&self) {
+        self.server.with_committed(|records| {
+            for session in records.sessions.values().filter(|s| s.vitality == Vitality::Dead && !s.clean) {
+                self.checks.violation(format!("declared dead, and nothing kept it from renewing: {session:?}"));
+            }
+        });
+    }
+
+    fn served(&self, healed: Instant) {
+        *self.served_after.lock().unwrap_or_else(PoisonError::into_inner) = healed.elapsed();
+    }
+
     /// After healing, everybody who waits is served, everything is given up, and the store holds nothing of anybody.
-    async fn expect_everybody_served(&self) {
+    async fn expect_everybody_served(&self, healed: Instant) {
         let workers: Vec<_> = {
             let mut processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
             processes.iter_mut().flat_map(|process| process.workers.drain(..)).collect()
@@ -365,6 +401,7 @@ impl Story {
             self.checks.violation(format!("somebody waits {SERVED_WITHIN:?} after everything has healed: {claims:?}"));
             return;
         }
+        self.served(healed);
         // Late duplicates, and sessions of crashed processes that only an observer can bury: somebody must be there.
         let bystander = connect_plainly(&self.server, &self.random).await;
         let own = bystander.session().id;
@@ -394,9 +431,7 @@ impl Story {
 
 async fn connect(store: Arc<WayToStore>, env: Env, number: usize, story: Arc<Story>) -> Client {
     loop {
-        // Every second process is silent for longer than the others' own ttl before it may be called dead.
-        let ttl =
-            if number.is_multiple_of(2) || story.mode == Mode::Quiet { story.ttl() } else { story.ttl().mul_f64(1.5) };
+        let ttl = if number.is_multiple_of(2) || story.mode == Mode::Quiet { story.ttl() } else { LONG_TTL };
         let options = options(&format!("p{number}"), ttl);
         match Client::with_store(store.clone(), options, env.clone()).await {
             Ok(client) => return client,

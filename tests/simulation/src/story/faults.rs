@@ -32,7 +32,7 @@ impl Story {
     }
 
     async fn stop_for_a_while(&self, victim: usize, longest: Duration) {
-        self.count(if longest > TTL { "long stop" } else { "short stop" });
+        self.count(if longest > TTL { "long stop" } else { "short stop" }, Some(victim));
         let found = self.process(victim, |process| (process.gate.clone(), process.clock.clone()));
         let Some((gate, clock)) = found else { return };
         gate.stop();
@@ -52,7 +52,7 @@ impl Story {
         if self.process(victim, |process| process.gate.is_dead()).unwrap_or(true) {
             return;
         }
-        self.count("crash");
+        self.count("crash", Some(victim));
         self.checks.forget_process(victim);
         self.forget_services_of(victim);
         self.process(victim, |process| {
@@ -66,7 +66,7 @@ impl Story {
     }
 
     async fn cut_off(&self, victim: usize) {
-        self.count("partition");
+        self.count("partition", Some(victim));
         let store = self.process(victim, |process| process.store.clone());
         let Some(store) = store else { return };
         store.set_cut(true);
@@ -75,7 +75,7 @@ impl Story {
     }
 
     async fn fail_over(&self) {
-        self.count("fail-over");
+        self.count("fail-over", None);
         // The new primary's date may be a day off.
         let day = 86_400_000;
         self.server.fail_over(self.random.below(2 * day as u64) as i64 - day);
@@ -84,7 +84,7 @@ impl Story {
 
     /// No majority for a while: writes are applied and not acknowledged, and then lost.
     async fn lag(&self) {
-        self.count("no majority");
+        self.count("no majority", None);
         self.server.set_commit_lag(Duration::from_secs(3600));
         tokio::time::sleep(self.random.up_to(TTL * 2)).await;
         self.server.set_commit_lag(Duration::from_millis(4));
@@ -116,7 +116,7 @@ impl Story {
 
     /// An operator breaks a lock by its token.
     async fn break_something(&self) {
-        self.count("break");
+        self.count("break", None);
         let lock = format!("default/default/l{}", self.random.below(LOCKS));
         let token = self.server.with_committed(|records| {
             records.claims.values().find(|claim| claim.key.name() == lock).map(|claim| claim.token)
@@ -139,8 +139,8 @@ impl Story {
         let _ = operator.close(Duration::from_secs(60)).await;
     }
 
-    /// Everything works again.
-    pub(super) fn heal(&self) {
+    /// Everything works again. Returns when that is.
+    pub(super) fn heal(&self) -> Instant {
         let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
         for process in processes.iter() {
             process.gate.resume();
@@ -148,5 +148,6 @@ impl Story {
             process.store.set_faults(Faults { limit: Duration::from_secs(2), ..Faults::NONE });
         }
         self.server.set_commit_lag(Duration::from_millis(4));
+        Instant::now()
     }
 }
