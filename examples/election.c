@@ -1,7 +1,6 @@
 /* One process leads at a time, publishes where it can be reached, and says so while it does; the others follow it. */
 #include <coord.h>
 #include <stdio.h>
-#include <string.h>
 
 static int failed(const char *what, coord_error_t *error) {
     fprintf(stderr, "%s: %s\n", what, coord_error_message(error));
@@ -17,7 +16,7 @@ int main(void) {
     coord_term_t *term = NULL;
     coord_leader_t *leader = NULL;
 
-    if (coord_config_new(COORD_ABI_VERSION, "memory:", COORD_NUL, &config, &error) != COORD_OK) {
+    if (coord_config_new(COORD_ABI_VERSION, "sqlite:///t.db", COORD_NUL, &config, &error) != COORD_OK) {
         return failed("config", error);
     }
     if (coord_client_connect(config, 10000, NULL, &client, &error) != COORD_OK) return failed("connect", error);

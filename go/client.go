@@ -92,6 +92,15 @@ func open(ctx context.Context, op string, on, own *pump, logger *slog.Logger, be
 // functions of Lock.Do, and ends the session. When ctx ends first, it goes on in the background. Closing again waits
 // for the same end, and is no error.
 //
+// A process that exits before the close has ended leaves its session behind, and others wait for what it held and
+// provided up to its ttl. The context of a service has mostly ended by then, so give the close one of its own:
+//
+//	defer func() {
+//		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+//		defer cancel()
+//		client.Close(end)
+//	}()
+//
 // Inside a function that the client runs (Lock.Do, a candidacy, a reconciler), with the function's context, it returns
 // ErrReentrant: it would wait for itself.
 func (c *Client) Close(ctx context.Context) error {

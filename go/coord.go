@@ -8,12 +8,14 @@
 // its check is exposed by the fencing token, [Held.Token], which grows with every grant.
 //
 // Every method that waits takes a context. When that ends first, the method returns an error that is both
-// [ErrCancelled] (or [ErrTimeout], for a deadline) and the context's cause, and has left nothing behind. Errors are
-// [*Error]; compare them with errors.Is and the Err constants, or switch over [CodeOf].
+// [ErrCancelled] (or [ErrTimeout], for a deadline) and the context's cause, and holds nothing; of a write it is not
+// known whether it was done, or still will be. Errors are [*Error]; compare them with errors.Is and the Err constants,
+// or switch over [CodeOf].
 //
 // All methods may be called from any goroutine, also while others run. Clients and holds are ended explicitly, by
 // [Client.Close] and [Held.Release]; what is forgotten is given back when the garbage collector finds it, with a
-// warning. A child made by a fork without exec holds nothing and cannot use its parent's clients.
+// warning. Once a process has connected, a child that it makes by a fork without exec gets [ErrForked] from every call,
+// [Connect] too.
 //
 // The package needs Linux and cgo, and finds the C library by pkg-config. With the build tag coord_static, the library
 // becomes part of the program.

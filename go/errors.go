@@ -23,7 +23,9 @@ type Error struct {
 	Op string
 	// Message says what was wrong and what to do. It never contains a secret.
 	Message string
-	// Retryable is whether the same call can succeed later without a change by the caller.
+	// Retryable is whether trying again can help. It does not say that nothing was done: after ErrUnavailable and
+	// ErrOutcomeUnknown, and after the ErrTimeout of a write, it may have been. After ErrLost acquire anew, after
+	// ErrConflict read anew. A mail whose outcome is unknown may be sent twice.
 	Retryable bool
 	// Loss is why something is lost, for ErrLost and ErrForked.
 	Loss Loss

@@ -12,7 +12,7 @@ const (
 	ErrAbiMismatch Code = 102
 	// ErrReentrant: The call is not allowed inside this callback; it would wait for itself.
 	ErrReentrant Code = 103
-	// ErrForked: The process was forked after the client was created; create clients after the fork.
+	// ErrForked: The process was forked from one that had a client; fork before the first client of the process is created.
 	ErrForked Code = 104
 	// ErrClosed: The client, the session or the hold was closed by its user.
 	ErrClosed Code = 105
@@ -109,7 +109,7 @@ var codeTexts = map[Code]string{
 	ErrHandle:          "the handle was never issued, or is destroyed, or belongs to another kind",
 	ErrAbiMismatch:     "the caller was built for another version of this interface",
 	ErrReentrant:       "the call is not allowed inside this callback",
-	ErrForked:          "the process was forked after the client was created",
+	ErrForked:          "the process was forked from one that had a client",
 	ErrClosed:          "the client, the session or the hold was closed by its user",
 	ErrUnsupported:     "the store, or this build, cannot do this",
 	ErrTimeout:         "the time that the caller gave has passed",

@@ -77,7 +77,8 @@ func (c *Client) Locks(ctx context.Context, prefix string) ([]LockInfo, error) {
 	})
 }
 
-// LockInfo looks at one lock. It fails with ErrNotFound if the lock was never used.
+// LockInfo looks at one lock. It fails with ErrNotFound if the lock was never used. A free lock that was granted more than
+// a day ago is forgotten; its tokens go on all the same.
 func (c *Client) LockInfo(ctx context.Context, name string) (LockInfo, error) {
 	core := c.inner()
 	const op = "look at a lock"
@@ -88,17 +89,21 @@ func (c *Client) LockInfo(ctx context.Context, name string) (LockInfo, error) {
 		return LockInfo{}, err
 	}
 	if len(locks) == 0 {
-		return LockInfo{}, &Error{Code: ErrNotFound, Op: op, Message: fmt.Sprintf("lock '%s' was never used", name)}
+		return LockInfo{}, &Error{Code: ErrNotFound, Op: op, Message: fmt.Sprintf("lock '%s' was never used, or not for a day", name)}
 	}
 	return locks[0], nil
 }
 
 // BreakLock ends somebody's hold of a lock, if it is still the one with this token. It is for operators.
 //
-// First the holder is asked: it declares its hold lost at once, and gives the lock up when its code has ended. If it
-// has not by the ttl of its session, it is removed. With force it is removed right away; the old holder may then
-// believe in its hold for up to a third of its ttl. BreakLock fails with ErrConflict if the token is not that of the
-// present hold; nothing is broken then.
+// First the holder is asked: its client declares the hold lost at once, and gives the lock up when the code under it
+// has ended, or after its ttl. Nobody else removes it then, unless its session dies. BreakLock fails with ErrTimeout
+// after two ttls if it lives and has not gone; it has been asked, and may still go.
+//
+// With force it is removed right away. The old holder may believe in its hold until it learns of that: a third of its
+// ttl as a rule, all of it when it is cut off. Only its token tells it from the next one.
+//
+// BreakLock fails with ErrConflict if the token is not that of the present hold; nothing is broken then.
 func (c *Client) BreakLock(ctx context.Context, name string, token int64, force bool) error {
 	defer runtime.KeepAlive(c)
 	core := c.inner()

@@ -246,7 +246,7 @@ func (t *table) get(ctx context.Context, key any) (ccoord.Stored, error) {
 	}, ccoord.Event.TakeStored)
 }
 
-// Find is the documents that match, all at once; see Cursor for more than fit into memory.
+// Find is the documents that match, all at once; see Cursor for more than fit into memory, on MongoDB.
 func (t *Table[K, V]) Find(ctx context.Context, filter any, options ...FindOption) ([]Stored[K, V], error) {
 	var all []Stored[K, V]
 	for stored, err := range t.Cursor(ctx, filter, options...) {
@@ -258,7 +258,8 @@ func (t *Table[K, V]) Find(ctx context.Context, filter any, options ...FindOptio
 	return all, nil
 }
 
-// Cursor yields the documents that match, and fetches them as they are taken. An error ends it.
+// Cursor yields the documents that match, and fetches them as they are taken. On MongoDB the store, too, reads some at a
+// time; SQLite and memory read all of them first, as of one moment. An error ends it.
 func (t *Table[K, V]) Cursor(ctx context.Context, filter any, options ...FindOption) iter.Seq2[*Stored[K, V], error] {
 	op := t.op("read")
 	return func(yield func(*Stored[K, V], error) bool) {

@@ -55,7 +55,7 @@
 #define COORD_E_REENTRANT 103
 
 /**
- * The process was forked after the client was created; create clients after the fork.
+ * The process was forked from one that had a client; fork before the first client of the process is created.
  */
 #define COORD_E_FORKED 104
 
@@ -1231,7 +1231,11 @@ const char *coord_error_name(const coord_error_t *error);
 const char *coord_error_message(const coord_error_t *error);
 
 /**
- * 1 if the same call can succeed later without a change by the caller, else 0.
+ * 1 if trying again can help, else 0.
+ *
+ * It does not say that nothing was done: after `COORD_E_UNAVAILABLE` and `COORD_E_OUTCOME_UNKNOWN`, and after the
+ * `COORD_E_TIMEOUT` of a write, it may have been. After `COORD_E_LOST` acquire anew, after `COORD_E_CONFLICT` read
+ * anew. A mail whose outcome is unknown may be sent twice.
  *
  * @threadsafe yes
  * @blocks no
@@ -1288,7 +1292,7 @@ void coord_error_destroy(coord_error_t *error);
 const char *coord_status_name(coord_status_t status);
 
 /**
- * 1 if a call that ended with this status can succeed later without a change by the caller, else 0.
+ * 1 if trying again can help after a call that ended with this status, else 0; see coord_error_is_retryable.
  *
  * @threadsafe yes
  * @blocks no
@@ -1393,7 +1397,8 @@ coord_status_t coord_cancel_new(coord_cancel_t **out, coord_error_t **err);
 
 /**
  * Makes every call that waits with this token, now or later, end with COORD_E_CANCELLED. A call whose outcome is
- * certain at that moment may still succeed; one that ends so has left nothing behind. Not for signal handlers.
+ * certain at that moment may still succeed. One that ends so holds nothing; of a write it is not known whether it was
+ * done, or still will be. Not for signal handlers.
  *
  * @threadsafe yes
  * @blocks no
@@ -1697,13 +1702,17 @@ coord_status_t coord_client_health_start(coord_client_t *client,
 /**
  * Ends somebody's hold of a lock, if it is still the one with this token. For operators.
  *
- * First the holder is asked: it declares its hold lost at once, and gives the lock up when its code has ended. If it
- * has not by the ttl of its session, it is removed. With `force` not 0 it is removed right away; the old holder may
- * then believe in its hold for up to a third of its ttl. COORD_E_CONFLICT if the token is not that of the present
- * hold; nothing is broken then.
+ * First the holder is asked: its client declares the hold lost at once, and gives the lock up when the code under it
+ * has ended, or after its ttl. Nobody else removes it then, unless its session dies. COORD_E_TIMEOUT after two ttls if
+ * it lives and has not gone; it has been asked, and may still go.
+ *
+ * With `force` not 0 it is removed right away. The old holder may believe in its hold until it learns of that: a third
+ * of its ttl as a rule, all of it when it is cut off. Only its token tells it from the next one.
+ *
+ * COORD_E_CONFLICT if the token is not that of the present hold; nothing is broken then.
  *
  * @threadsafe yes
- * @blocks up to the ttl of the holder's session unless forced, and up to timeout_ms
+ * @blocks up to two ttls of the holder's session unless forced, and up to timeout_ms
  * @callback_safe yes
  * @owns nothing
  * @since 0.1
@@ -2256,7 +2265,8 @@ coord_status_t coord_client_locks_start(coord_client_t *client,
                                         coord_error_t **err);
 
 /**
- * Who holds one lock and who waits for it: a list of one, or an empty one if the lock was never used.
+ * Who holds one lock and who waits for it: a list of one, or an empty one if the lock was never used. A free lock that was
+ * granted more than a day ago is forgotten; its tokens go on all the same.
  *
  * @threadsafe yes
  * @blocks until the store answers, up to timeout_ms

@@ -275,7 +275,7 @@ impl Client {
         self.core().options.location()
     }
 
-    /// How long a client that is dropped, or whose process exits, may take to release what it holds.
+    /// How long a close may take that is not told, and one at the exit of the process: for languages that have those.
     pub fn close_timeout(&self) -> Duration {
         self.core().options.close_timeout
     }

@@ -14,10 +14,12 @@
 //! | `durability` | `normal`, `full` | `normal` | SQLite: whether coordination survives a power loss |
 //! | `prefix` | part of a name | `coord_` | MongoDB: what the names of our collections begin with |
 //! | `pool` | 2 to 1000 | 100 | MongoDB: the most connections for everything but renewals |
-//! | `close_timeout` | duration | 3 s | how long a client that is dropped, or whose process exits, may take to release |
+//! | `close_timeout` | duration | 3 s | Python: how long `close` may take, if it is not told, and the exit of the process |
 //! | `clock` | `system`, `manual` | `system` | memory: whether time stands still until a test moves it (see [`crate::testing`]) |
 //!
-//! A duration is a number with `ms`, `s`, `m` or `h`; without a unit it is seconds.
+//! A duration is a number with `ms`, `s`, `m` or `h`; without a unit it is seconds. What is said of one store is
+//! accepted on the others, too, and does nothing there; only `clock` is refused. In other languages than Python `close`
+//! is told how long it may take.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -27,7 +27,7 @@ pub enum Code {
     AbiMismatch = 102,
     /// The call is not allowed inside this callback; it would wait for itself.
     Reentrant = 103,
-    /// The process was forked after the client was created; create clients after the fork.
+    /// The process was forked from one that had a client; fork before the first client of the process is created.
     Forked = 104,
     /// The client, the session or the hold was closed by its user.
     Closed = 105,
@@ -159,7 +159,11 @@ impl Code {
         }
     }
 
-    /// Whether the same call can succeed later without a change by the caller.
+    /// Whether trying again can help.
+    ///
+    /// It does not say that nothing was done: after `Unavailable` and `OutcomeUnknown`, and after the `Timeout` of a
+    /// write, it may have been. After `Lost` acquire anew, after `Conflict` read anew. A mail whose outcome is unknown
+    /// may be sent twice.
     pub const fn retryable(self) -> bool {
         matches!(
             self,
@@ -347,8 +351,8 @@ impl Error {
 
     /// This process is a fork of the one that created the client.
     pub fn forked() -> Self {
-        let message = "this process was forked from the one that created the client, and nothing of the parent's can be \
-             used here; create the client after the fork, or start processes by spawn or forkserver";
+        let message = "this process was forked from one that had a client, and can use nothing of this library; fork \
+             before the first client of the process is created, or start processes by spawn or forkserver";
         Self::build(Code::Forked, message.into(), None, Some(LossReason::Forked), None)
     }
 
@@ -372,7 +376,7 @@ impl Error {
         &self.0.message
     }
 
-    /// Whether the same call can succeed later without a change by the caller.
+    /// Whether trying again can help; what was tried may have been done already, see [`Code::retryable`].
     pub fn retryable(&self) -> bool {
         self.0.code.retryable()
     }

@@ -135,7 +135,8 @@ impl Lock {
         }
     }
 
-    /// Who holds this lock and who waits for it, in order; none if it was never used. One or two reads.
+    /// Who holds this lock and who waits for it, in order; none if it was never used, or not for a day
+    /// (see [`Client::lock_info`]). One or two reads.
     ///
     /// # Errors
     /// Those of the store; `Closed`.
@@ -323,7 +324,8 @@ impl Client {
             .await
     }
 
-    /// Who holds this lock and who waits for it; none if it was never used.
+    /// Who holds this lock and who waits for it; none if it was never used. A free lock that was granted more than a day
+    /// ago is forgotten; its tokens go on all the same.
     ///
     /// # Errors
     /// `InvalidArgument` for the name; those of the store; `Closed`.
@@ -336,10 +338,10 @@ impl Client {
     /// The holder is asked: its client declares the hold lost at once, and gives the lock up when the code under it has
     /// ended, or after its ttl if that does not end. So nobody ever holds while the old holder still believes. A
     /// holder that cannot be reached loses its session, and the lock with it. This waits until the lock has left the
-    /// holder; for a little longer than its ttl.
+    /// holder, for up to two of its ttls.
     ///
-    /// With `force` the holder is removed right away. Until it learns that (in a third of its ttl, as a rule) it may
-    /// believe in its hold beside the next one, and only its token tells them apart.
+    /// With `force` the holder is removed right away. Until it learns of that (a third of its ttl as a rule, all of it
+    /// when it is cut off) it may believe in its hold beside the next one, and only its token tells them apart.
     ///
     /// # Errors
     /// `Conflict` if the token is not that of the present hold; nothing is broken then. `Timeout` if the holder renews
@@ -383,7 +385,8 @@ async fn break_hold(lock: Lock, token: i64, force: bool) -> Result<()> {
     Err(Error::new(
         Code::Timeout,
         format!(
-            "the holder of lock '{}' was asked to go and is alive, but has not gone within {} s; breaking with force              removes it",
+            "the holder of lock '{}' was asked to go and is alive, but has not gone within {} s; breaking with force \
+             removes it",
             lock.name,
             patience.as_secs_f64()
         ),

@@ -200,3 +200,29 @@ async fn whoever_sleeps_through_the_deadline_goes_on() {
         term.resign().await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn names_that_nobody_uses_are_forgotten_after_a_day() {
+    let (a, _b, control) = trio("memory:kit-unused?coord.clock=manual").await;
+    let mut tokens = Vec::new();
+    for number in 0..1_000 {
+        let held = a.lock(&format!("job-{number}")).unwrap().acquire().await.unwrap();
+        tokens.push(held.token());
+        held.release().await.unwrap();
+    }
+    let held = a.lock("held").unwrap().acquire().await.unwrap();
+    let names = async || a.locks("").await.unwrap().into_iter().map(|lock| lock.name).collect::<Vec<_>>();
+    // Long enough for somebody to become the keeper, and to look.
+    bounded(control.advance(Duration::from_secs(60))).await.unwrap();
+    assert_eq!(names().await.len(), 1_001);
+    control.jump(HOUR * 25).unwrap();
+    bounded(control.advance(Duration::from_secs(60))).await.unwrap();
+    let left = names().await;
+    assert!(left == ["default/default/held"], "{} are left, the first {:?}", left.len(), left.first());
+    // Their records begin anew, and their tokens go on.
+    for (number, before) in tokens.into_iter().enumerate().take(10) {
+        let again = a.lock(&format!("job-{number}")).unwrap().acquire().await.unwrap();
+        assert!(again.token() > before);
+    }
+    drop(held);
+}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"coord"
 )
@@ -18,7 +19,11 @@ func work(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer client.Close(ctx)
+	defer func() { // also when ctx has ended: else others wait for the ttl
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+		defer cancel()
+		client.Close(end)
+	}()
 	lock, err := client.Lock("a")
 	if err != nil {
 		return err

@@ -42,7 +42,8 @@ pub unsafe extern "C" fn coord_cancel_new(
 }
 
 /// Makes every call that waits with this token, now or later, end with COORD_E_CANCELLED. A call whose outcome is
-/// certain at that moment may still succeed; one that ends so has left nothing behind. Not for signal handlers.
+/// certain at that moment may still succeed. One that ends so holds nothing; of a write it is not known whether it was
+/// done, or still will be. Not for signal handlers.
 ///
 /// @threadsafe yes
 /// @blocks no

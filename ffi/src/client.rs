@@ -271,13 +271,17 @@ fn health(handle: *mut coord_client_t) -> Result<impl Future<Output = Result<()>
 
 /// Ends somebody's hold of a lock, if it is still the one with this token. For operators.
 ///
-/// First the holder is asked: it declares its hold lost at once, and gives the lock up when its code has ended. If it
-/// has not by the ttl of its session, it is removed. With `force` not 0 it is removed right away; the old holder may
-/// then believe in its hold for up to a third of its ttl. COORD_E_CONFLICT if the token is not that of the present
-/// hold; nothing is broken then.
+/// First the holder is asked: its client declares the hold lost at once, and gives the lock up when the code under it
+/// has ended, or after its ttl. Nobody else removes it then, unless its session dies. COORD_E_TIMEOUT after two ttls if
+/// it lives and has not gone; it has been asked, and may still go.
+///
+/// With `force` not 0 it is removed right away. The old holder may believe in its hold until it learns of that: a third
+/// of its ttl as a rule, all of it when it is cut off. Only its token tells it from the next one.
+///
+/// COORD_E_CONFLICT if the token is not that of the present hold; nothing is broken then.
 ///
 /// @threadsafe yes
-/// @blocks up to the ttl of the holder's session unless forced, and up to timeout_ms
+/// @blocks up to two ttls of the holder's session unless forced, and up to timeout_ms
 /// @callback_safe yes
 /// @owns nothing
 /// @since 0.1

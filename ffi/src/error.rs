@@ -25,7 +25,7 @@ pub const COORD_E_HANDLE: i32 = 101;
 pub const COORD_E_ABI_MISMATCH: i32 = 102;
 /// The call is not allowed inside this callback; it would wait for itself.
 pub const COORD_E_REENTRANT: i32 = 103;
-/// The process was forked after the client was created; create clients after the fork.
+/// The process was forked from one that had a client; fork before the first client of the process is created.
 pub const COORD_E_FORKED: i32 = 104;
 /// The client, the session or the hold was closed by its user.
 pub const COORD_E_CLOSED: i32 = 105;
@@ -119,8 +119,8 @@ pub(crate) fn hand_out(error: Error) -> *mut coord_error_t {
 
 /// The error of every call in a forked child. Issued never, so that it cannot be anyone else's.
 const FORKED: u64 = (1 << 7) - 1;
-const FORKED_MESSAGE: &CStr = c"this process was forked from the one that created the client, and nothing of the \
-    parent's can be used here; create the client after the fork, or start a new program";
+const FORKED_MESSAGE: &CStr = c"this process was forked from one that had a client, and can use nothing of this \
+    library; fork before the first client of the process is created, or start a new program";
 
 /// Reads something of an error; `neutral` for NULL and for what is no error.
 fn read<T>(error: *const coord_error_t, neutral: T, forked: T, body: impl FnOnce(&ErrorObject) -> T) -> T
@@ -177,7 +177,11 @@ pub extern "C" fn coord_error_message(error: *const coord_error_t) -> *const c_c
     read(error, empty(), fixed(FORKED_MESSAGE), |e| e.message.start())
 }
 
-/// 1 if the same call can succeed later without a change by the caller, else 0.
+/// 1 if trying again can help, else 0.
+///
+/// It does not say that nothing was done: after `COORD_E_UNAVAILABLE` and `COORD_E_OUTCOME_UNKNOWN`, and after the
+/// `COORD_E_TIMEOUT` of a write, it may have been. After `COORD_E_LOST` acquire anew, after `COORD_E_CONFLICT` read
+/// anew. A mail whose outcome is unknown may be sent twice.
 ///
 /// @threadsafe yes
 /// @blocks no
@@ -273,7 +277,7 @@ pub extern "C" fn coord_status_name(status: coord_status_t) -> *const c_char {
     })
 }
 
-/// 1 if a call that ended with this status can succeed later without a change by the caller, else 0.
+/// 1 if trying again can help after a call that ended with this status, else 0; see coord_error_is_retryable.
 ///
 /// @threadsafe yes
 /// @blocks no

@@ -161,7 +161,8 @@ fn locks(
     Ok(async move { client.locks(&prefix).await })
 }
 
-/// Who holds one lock and who waits for it: a list of one, or an empty one if the lock was never used.
+/// Who holds one lock and who waits for it: a list of one, or an empty one if the lock was never used. A free lock that was
+/// granted more than a day ago is forgotten; its tokens go on all the same.
 ///
 /// @threadsafe yes
 /// @blocks until the store answers, up to timeout_ms

@@ -68,7 +68,8 @@ def connect(
         Unavailable: The store cannot be reached.
         Unauthorized: The store does not accept the credentials.
         Forbidden: The credentials lack a right.
-        Forked: This process was forked from one that had connected; create clients after the fork.
+        Forked: This process was forked from one that had connected. Fork before the first client of the process is
+            created.
 
     >>> import coord
     >>> with coord.connect("memory:", name="example", ttl=2) as client:
@@ -333,20 +334,23 @@ class Client(ClientBase):
         return Locks(self._native.locks(prefix).wait())
 
     def lock_info(self, name: str) -> LockInfo | None:
-        """Who holds this lock and who waits for it; None if it was never used."""
+        """Who holds this lock and who waits for it; None if it was never used.
+
+        A free lock that was granted more than a day ago is forgotten; its tokens go on all the same.
+        """
         return info_of(self._native.lock(name).info().wait())
 
     def break_lock(self, name: str, token: int, force: bool = False) -> None:
         """Ends somebody's hold, if it is still the one with this token. For operators.
 
-        The holder is asked, and its hold is lost at once; this waits until the lock has left it, for a little longer
-        than its ttl. So nobody ever holds while the old holder still believes.
+        The holder is asked, and its hold is lost at once; this waits until the lock has left it, for up to two of its
+        ttls. So nobody ever holds while the old holder still believes.
 
         Args:
             name: The lock's name.
             token: The token of the hold to end, as `lock_info` shows it.
-            force: Remove the holder right away. Until it learns that, it may believe in its hold beside the next
-                one, and only its token tells them apart.
+            force: Remove the holder right away. Until it learns of that (a third of its ttl as a rule, all of it when
+                it is cut off), it may believe in its hold beside the next one, and only its token tells them apart.
 
         Raises:
             Conflict: The token is not that of the present hold. Nothing is broken then.

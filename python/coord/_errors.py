@@ -41,7 +41,9 @@ class CoordError(Exception):
     Attributes:
         code: The number of the kind of failure, the same in all languages.
         name: The name of the kind of failure.
-        retryable: Whether the same call can succeed later without a change by the caller.
+        retryable: Whether trying again can help. It does not say that nothing was done: after `Unavailable` and
+            `OutcomeUnknown`, and after the `Timeout` of a write, it may have been. After `Lost` acquire anew, after
+            `Conflict` read anew. A mail whose outcome is unknown may be sent twice.
     """
 
     code: int = 901
@@ -80,7 +82,7 @@ class Lost(CoordError):
 
 
 class Forked(CoordError, RuntimeError):
-    """The process was forked after the client was created. Create clients after the fork."""
+    """The process was forked from one that had a client. Fork before the first client of the process is created."""
 
     code = 104
     name = "Forked"

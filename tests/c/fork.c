@@ -32,7 +32,7 @@ static void in_child(void) {
     coord_error_t *err = NULL;
     EQUAL(coord_held_check(held, &err), COORD_E_FORKED);
     EQUAL(coord_error_loss(err), COORD_LOSS_FORKED);
-    CHECK(strstr(coord_error_message(err), "after the fork") != NULL);
+    CHECK(strstr(coord_error_message(err), "fork before the first client") != NULL);
     coord_error_destroy(err);
     /* None of these may release or close what is the parent's. */
     coord_held_destroy(held);

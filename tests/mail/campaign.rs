@@ -43,6 +43,8 @@ impl Fleet {
     }
 
     fn replace(&mut self, index: usize) {
+        // A crash must not pass for the kill.
+        assert_eq!(self.children[index].try_wait().unwrap(), None, "a sender has ended by itself");
         self.children[index].kill().unwrap();
         self.children[index].wait().unwrap();
         self.children[index] = self.start(index);

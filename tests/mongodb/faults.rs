@@ -1,7 +1,7 @@
 //! Faults that the server itself plays: commands that fail, hang, or lose their connection.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coord_core::error::Code;
 use coord_core::protocol::claim::{ClaimKey, ClaimStep, ClaimView, Entry, Step};
@@ -122,6 +122,36 @@ fn a_cancel_is_never_overtaken_by_its_acquire() {
             release(&store, &key, other).await.unwrap();
         }
         store.close().await;
+    });
+}
+
+#[test]
+fn a_close_does_not_wait_for_a_request_that_hangs() {
+    let Some((set, _turn)) = server() else { return };
+    run(async {
+        // Requests are waited for ten seconds.
+        let store = Arc::new(MongoStore::open(&uri(set), &prefix(), 20, Duration::from_secs(30), env()).await.unwrap());
+        let me = entry(session(), 1);
+        let before = fail(
+            set,
+            times(1),
+            doc! { "failCommands": ["findAndModify"], "appName": "faulty", "blockConnection": true,
+            "blockTimeMS": 20_000 },
+        );
+        let hanging = tokio::spawn({
+            let store = store.clone();
+            async move {
+                let acquire = ClaimStep::Step(Step::acquire(me, true, 256, Vec::new()));
+                store.apply_claim(key("a"), acquire).await
+            }
+        });
+        struck(set, before + 1);
+        let begun = Instant::now();
+        store.close().await;
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(8), "closing took {took:?}");
+        assert!(hanging.await.unwrap().is_err(), "nobody has answered");
+        fail(set, "off".into(), doc! {});
     });
 }
 
@@ -355,7 +385,7 @@ fn dropped_collections_come_back_with_their_indexes() {
         locks.drop().await.unwrap();
         assert_eq!(next(&mut notices).await, Notice::Gap);
         assert_eq!(store.claims(ClaimQuery::Of(me)).await.unwrap(), []);
-        assert_eq!(locks.list_index_names().await.unwrap(), ["_id_", "own", "q"]);
+        assert_eq!(locks.list_index_names().await.unwrap(), ["_id_", "own", "q", "at"]);
         acquire(&store, &key("a"), entry(me, 2)).await;
         assert!(matches!(next_notice(&mut notices).await, Notice::Granted { .. }));
         store.close().await;

@@ -18,6 +18,11 @@ use crate::store::Store;
 /// session lives; dropping the future withdraws the attempt in the background.
 pub(crate) async fn acquire(session: &Arc<Session>, key: &ClaimKey, want: &Want) -> Result<Outcome> {
     let (registered, mut granted) = session.claims().register(session, key, want);
+    // Whoever waited when the session was lost has been told; from now on this attempt would be.
+    if let SessionState::Lost(reason) = session.state() {
+        registered.forget();
+        return Err(Error::lost(&format!("the wait for {key}"), reason));
+    }
     let mut pause = FIRST_PAUSE;
     loop {
         let step = Step::acquire(registered.entry, want.wait, want.max_queue, session.known_dead());
@@ -73,7 +78,10 @@ pub(crate) async fn ask_again(session: &Arc<Session>, attempt: &WaitingAttempt, 
     let Some(view) = session.store().apply_claim(key.clone(), step).await? else {
         return Err(unconditional_refused(key));
     };
-    if view.holder == Some(*entry) {
+    if (view.holder == Some(*entry) || view.waiting) && session.claims().is_left_behind(entry) {
+        // Given up meanwhile, and its removal was there first.
+        drop(start_withdrawal(session, key, entry, None));
+    } else if view.holder == Some(*entry) {
         session.claims().on_granted(session, key, entry, view.token);
     } else if view.waiting {
         session.claims().on_queued(entry, session.env().now(), &view);
@@ -158,9 +166,10 @@ impl Claims {
         table.next_attempt += 1;
         let entry = Entry { session: session.id(), attempt, priority: want.priority };
         let phase = Phase::Waiting { granted, max_queue: want.max_queue, queued_since: None, behind: None };
-        table
-            .attempts
-            .insert(attempt, Attempt { key: key.clone(), entry, phase, token: None, noticed: false, breaking: None });
+        table.attempts.insert(
+            attempt,
+            Attempt { key: key.clone(), entry, phase, token: None, noticed: false, breaking: None, late: false },
+        );
         (Registered { session: session.clone(), key: key.clone(), entry, armed: true }, receiver)
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct HoldState {
     pub(super) epoch: u64,
     lost: OnceLock<LossReason>,
     changed: Notify,
+    /// An operator wants it to end, and it will be given up after a ttl.
+    breaking: AtomicBool,
     /// Given up in the store, or about to be.
     ended: AtomicBool,
     /// The user has released it.
@@ -53,6 +55,7 @@ impl HoldState {
             epoch,
             lost: OnceLock::new(),
             changed: Notify::new(),
+            breaking: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             released: AtomicBool::new(false),
             managed: AtomicBool::new(false),
@@ -75,6 +78,13 @@ impl HoldState {
             self.changed.notify_waiters();
         }
         news
+    }
+
+    /// An operator wants it to end. Returns whether that is news: also of a hold that was lost before, which the store
+    /// may have kept.
+    pub(super) fn begin_break(&self) -> bool {
+        self.lose(LossReason::Broken);
+        !self.breaking.swap(true, Relaxed)
     }
 
     /// Gives it up in the store, unless that has been done.

@@ -11,7 +11,7 @@
 //!
 //! `sync` is named by the session, so that `tests/concurrency` can play these files in every order of their steps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -75,6 +75,8 @@ struct Attempt {
     noticed: bool,
     /// The token of the grant that an operator wants to end, when that was heard of before there was a hold of it.
     breaking: Option<i64>,
+    /// Whether it was asked for again while it was withdrawn: the withdrawal may have been there first.
+    late: bool,
 }
 
 #[derive(Debug)]
@@ -156,7 +158,11 @@ impl Claims {
         attempt.token = Some(token);
         let mut broken = None;
         attempt.phase = match std::mem::replace(&mut attempt.phase, Phase::Delivered) {
-            Phase::Waiting { granted, .. } if session.is_live() || mutants::on(Mutant::NoCheckAfterGrant) => {
+            // A pending one, too: a renewal that was late, but not too late, makes nothing live that was not, and so
+            // tells nobody.
+            Phase::Waiting { granted, .. } | Phase::Pending { granted, .. }
+                if session.is_live() || mutants::on(Mutant::NoCheckAfterGrant) =>
+            {
                 // A receiver that is gone withdraws the attempt itself.
                 let _ = granted.send(Ok(token));
                 Phase::Delivered
@@ -193,7 +199,7 @@ impl Claims {
         if mutants::on(Mutant::BreakUnheard) {
             return;
         }
-        if hold.lose(LossReason::Broken) {
+        if hold.begin_break() {
             let session = session.clone();
             session.env().clone().spawn(async move {
                 session.env().sleep(session.timing().ttl).await;
@@ -232,7 +238,7 @@ impl Claims {
     }
 
     /// The store no longer lets this entry wait.
-    fn fail(&self, entry: &Entry, error: Error) {
+    pub(crate) fn fail(&self, entry: &Entry, error: Error) {
         let mut table = self.lock();
         let Some(attempt) = table.attempts.get_mut(&entry.attempt) else { return };
         attempt.phase = match std::mem::replace(&mut attempt.phase, Phase::Ending) {
@@ -294,13 +300,13 @@ impl Claims {
                 self.on_breaking(session, &entry, record.token);
             }
         }
+        let there: HashSet<(&ClaimKey, Entry, i64)> =
+            held.iter().filter_map(|record| Some((&record.key, record.holder?, record.token))).collect();
         let gone: Vec<Arc<HoldState>> = {
             let table = self.lock();
             let missing = |attempt: &Attempt| match &attempt.phase {
                 Phase::Held { hold, since } if *since < began => {
-                    let there = held
-                        .iter()
-                        .any(|r| r.key == attempt.key && r.holder == Some(attempt.entry) && r.token == hold.token);
+                    let there = there.contains(&(&attempt.key, attempt.entry, hold.token));
                     (!there && !mutants::on(Mutant::EvictionUntold)).then(|| hold.clone())
                 }
                 _ => None,
@@ -328,6 +334,18 @@ impl Claims {
 
     fn is_waiting(&self, entry: &Entry) -> bool {
         self.lock().attempts.get(&entry.attempt).is_some_and(|a| matches!(a.phase, Phase::Waiting { .. }))
+    }
+
+    /// The store shows this entry, which was asked for again. Returns whether nobody here knows it any more. One that is
+    /// being withdrawn is taken out once more after that.
+    fn is_left_behind(&self, entry: &Entry) -> bool {
+        match self.lock().attempts.get_mut(&entry.attempt) {
+            Some(attempt) => {
+                attempt.late |= matches!(attempt.phase, Phase::Ending);
+                false
+            }
+            None => true,
+        }
     }
 
     pub(crate) fn holds(&self) -> Vec<Arc<HoldState>> {
@@ -367,10 +385,12 @@ impl Claims {
         }
     }
 
-    fn forget(&self, entry: &Entry) {
+    /// The entry is out of the store. Returns whether it may have come back since.
+    fn forget(&self, entry: &Entry) -> bool {
         let mut table = self.lock();
-        if let Some(Attempt { token: Some(token), noticed: false, .. }) = table.attempts.remove(&entry.attempt) {
-            table.unnoticed.insert(entry.attempt, token);
+        let forgotten = table.attempts.remove(&entry.attempt);
+        if let Some(Attempt { token: Some(token), noticed: false, .. }) = &forgotten {
+            table.unnoticed.insert(entry.attempt, *token);
             if table.unnoticed.len() > MAX_UNNOTICED {
                 // Not every grant has a notice; the oldest is the least likely to come.
                 table.unnoticed.pop_first();
@@ -380,6 +400,7 @@ impl Claims {
             drop(table);
             self.emptied.notify_waiters();
         }
+        forgotten.is_some_and(|attempt| attempt.late)
     }
 
     /// The client is closed: whoever waits fails, what is held is lost and given up.

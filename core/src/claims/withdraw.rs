@@ -75,8 +75,8 @@ async fn withdraw(session: Arc<Session>, key: ClaimKey, entry: Entry, to: Option
             }
         }
     };
-    session.claims().forget(&entry);
-    if overtaken && !mutants::on(Mutant::WithdrawalBelieved) {
+    let late = session.claims().forget(&entry);
+    if (overtaken || late) && !mutants::on(Mutant::WithdrawalBelieved) {
         // The acquire may come after its withdrawal, and its grant may have been heard of while the entry was known.
         session.request_audit();
         let chased = chase(session.clone(), key, entry);
@@ -85,7 +85,7 @@ async fn withdraw(session: Arc<Session>, key: ClaimKey, entry: Entry, to: Option
     outcome
 }
 
-/// Takes an entry out once more that came into the store after its withdrawal. When it only waits there, no audit finds
+/// Takes an entry out once more that may have come into the store after its withdrawal. When it only waits there, no audit finds
 /// it, and when it is granted and the notice is lost, nobody would know for the third of a ttl. Asks until it has an answer:
 /// where answers are lost, requests are late.
 async fn chase(session: Arc<Session>, key: ClaimKey, entry: Entry) {

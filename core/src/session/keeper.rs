@@ -3,14 +3,14 @@
 //!
 //! It is an ordinary claim of a few clients. Its holder and the first waiter observe *all* live sessions; all others
 //! read nothing. It is for liveness only: every kill keeps its own condition, so two keepers or a stale one do no
-//! harm.
+//! harm. The holder removes what nobody uses any more, too (see [`collector`]).
 
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Session, observer};
+use super::{Session, collector, observer};
 use crate::claims::{self, Outcome, Want};
 use crate::error::Result;
 use crate::mutants::{self, Mutant};
@@ -62,13 +62,18 @@ async fn stand_by(session: &Arc<Session>, key: &ClaimKey) -> Result<()> {
             }
         }
     };
+    tokio::select! {
+        biased;
+        _ = hold.lost() => Ok(()),
+        observed = observe_for_ever(session) => observed,
+        () = collector::run(session) => Ok(()),
+    }
+}
+
+async fn observe_for_ever(session: &Arc<Session>) -> Result<()> {
     loop {
         observe_all(session).await?;
-        tokio::select! {
-            biased;
-            _ = hold.lost() => return Ok(()),
-            () = session.env().sleep(period(session)) => {}
-        }
+        session.env().sleep(period(session)).await;
     }
 }
 

@@ -12,6 +12,7 @@
 //! [`changes`]: what others do, for those in this client who look on.
 
 pub(crate) mod changes;
+mod collector;
 mod keeper;
 pub(crate) mod kernel_lock;
 mod observer;

@@ -69,15 +69,21 @@ async fn poll(session: &Arc<Session>) -> Result<BTreeSet<SessionId>> {
         return Ok(unobserved);
     }
     let waiting = session.claims().waiting_since(session.env().now());
+    let mut unclear = None;
     for batch in waiting.chunks(BATCH) {
         let keys = batch.iter().map(|attempt| attempt.key.clone()).collect();
         let records = session.store().claims(ClaimQuery::Keys(keys)).await?;
         let records: BTreeMap<ClaimKey, ClaimRecord> = records.into_iter().map(|r| (r.key.clone(), r)).collect();
         for attempt in batch {
-            settle(session, attempt, records.get(&attempt.key), &mut unobserved).await?;
+            // What is wrong with one claim is for those who wait for it: the others are polled all the same.
+            match settle(session, attempt, records.get(&attempt.key), &mut unobserved).await {
+                Err(error) if error.ambiguous() => unclear = unclear.or(Some(error)),
+                Err(error) => session.claims().fail(&attempt.entry, error),
+                Ok(()) => {}
+            }
         }
     }
-    Ok(unobserved)
+    unclear.map_or(Ok(unobserved), Err)
 }
 
 async fn settle(
@@ -144,3 +150,6 @@ async fn audit(session: &Arc<Session>) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,7 @@ use self::documents::Documents;
 use crate::error::Result;
 use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep, ClaimView, Entry};
 use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
+use crate::time::WallTime;
 
 pub mod changes;
 #[cfg(any(test, feature = "testing"))]
@@ -68,6 +69,14 @@ pub enum ClaimQuery {
     HeldBy(SessionId),
     /// All whose key begins with this text, in the order of their keys.
     Prefix(String),
+    /// Free ones that were granted last before this date, or never; so many at most, in whichever order the store likes.
+    /// The date is the store's own, and may be wrong.
+    Unused {
+        /// The date.
+        before: WallTime,
+        /// How many.
+        limit: usize,
+    },
 }
 
 /// What a store tells a session without being asked.

@@ -109,8 +109,8 @@ impl TableLog {
     /// The next entry; waits for it, through outages of the store. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// `Compacted` when changes are missing from here on; the next call goes on after them. `Closed` when the log or the
-    /// client is closed.
+    /// `Compacted` when changes are missing from here on; the next call goes on after them. `Lost` while the file of an
+    /// SQLite store is not in its place. `Closed` when the log or the client is closed.
     pub async fn next(&self) -> Result<LogEntry> {
         let (reader, closed, core) = (self.reader.clone(), self.closed.clone(), self.client.core().clone());
         self.client

@@ -290,7 +290,7 @@ impl Table {
         Ok(self.read_one(key.given()?).await?.is_some())
     }
 
-    /// The documents that match, all at once. See [`Table::cursor`] for more than fit into memory.
+    /// The documents that match, all at once. See [`Table::cursor`] for more than fit into memory, on MongoDB.
     ///
     /// # Errors
     /// `Unsupported` for what only MongoDB knows; `InvalidArgument`; those of the store.
@@ -298,7 +298,8 @@ impl Table {
         self.cursor(filter, options).await?.collect().await
     }
 
-    /// The documents that match, one after the other.
+    /// The documents that match, one after the other. On MongoDB some are fetched at a time; SQLite and memory read all of
+    /// them first, whole, as of one moment.
     ///
     /// # Errors
     /// As [`Table::find`].

@@ -184,7 +184,10 @@ class Client(ClientBase):
         return Locks(await bridge().run(self._native.locks(prefix)))
 
     async def lock_info(self, name: str) -> LockInfo | None:
-        """Who holds this lock and who waits for it; None if it was never used."""
+        """Who holds this lock and who waits for it; None if it was never used.
+
+        A free lock that was granted more than a day ago is forgotten; its tokens go on all the same.
+        """
         return info_of(await bridge().run(self._native.lock(name).info()))
 
     async def break_lock(self, name: str, token: int, force: bool = False) -> None:

@@ -157,5 +157,8 @@ class Lock(LockBase):
             return await f(held, *args, **kwargs)
 
     async def info(self) -> LockInfo | None:
-        """Who holds this lock and who waits for it; None if it was never used."""
+        """Who holds this lock and who waits for it; None if it was never used.
+
+        A free lock that was granted more than a day ago is forgotten; its tokens go on all the same.
+        """
         return info_of(await bridge().run(self._native.info()))

@@ -55,8 +55,7 @@ class Table(TableBase[_V]):
             InvalidArgument: The key or the document; the message names the place. A document has at most 16 MiB.
             Fenced: A later holder has written, or the hold has ended otherwise than by its release.
             NotHeld: The lock or the term was released.
-            OutcomeUnknown: The store went away before it answered.
-            Unavailable: The store cannot be reached.
+            Unavailable: The store cannot be reached; whether it was written is not known.
             Closed: The client is closed.
         """
         return self._written(await bridge().run(self._write("insert", key, value, fence, strict)))
@@ -184,7 +183,7 @@ class Table(TableBase[_V]):
         limit: int | None = None,
         projection: Projection | None = None,
     ) -> Found[_V]:
-        """The documents that match, all at once; see `cursor` for more than fit into memory.
+        """The documents that match, all at once; see `cursor` for more than fit into memory, on MongoDB.
 
         Args:
             filter: Which: `{"total": {"$gt": 10}}` and the like; None: all.
@@ -213,7 +212,10 @@ class Table(TableBase[_V]):
         limit: int | None = None,
         projection: Projection | None = None,
     ) -> Cursor[Stored[_V]]:
-        """The documents that match, one after the other, from the store; arguments and errors as those of `find`."""
+        """The documents that match, one after the other, from the store; arguments and errors as those of `find`.
+
+        On MongoDB some are fetched at a time. SQLite and memory read all of them first, as of one moment.
+        """
         native = self._native.cursor(filter, sort_of(sort), skip, limit, projection_of(projection))
         return Cursor(await bridge().run(native), self._stored)
 
@@ -244,8 +246,8 @@ class Table(TableBase[_V]):
         """Sets how the table is kept.
 
         Args:
-            previous: Whether each document's state before a change is kept, for `watch(previous=True)`. Memory and
-                SQLite always keep it; on MongoDB 6.0 or later each change is written twice then.
+            previous: Whether each document's state before a change is kept, for `watch(previous=True)`. Memory
+                always keeps it; on MongoDB 6.0 or later each change is written twice then.
 
         Raises:
             Unsupported: The server cannot.

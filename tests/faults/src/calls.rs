@@ -29,9 +29,9 @@ const _: () = assert!(GENERATION.as_secs() >= 3 * STALE.as_secs());
 /// The calls to each lock, and to each election, whose terms are granted as holds are.
 pub fn of_locks(histories: &Histories) -> BTreeMap<&str, Vec<Call<LockOp>>> {
     let mut calls: BTreeMap<&str, Vec<Call<LockOp>>> = BTreeMap::new();
-    let mut contended: Vec<(&str, Nanos, Nanos)> = Vec::new();
+    let mut contended: Vec<(&str, Nanos, Nanos, Option<i64>)> = Vec::new();
     // Attempts that may have been granted for a moment, or for as long as it takes to bury a session: in such a
-    // time a refusal says nothing.
+    // time a refusal that names no holder says nothing. Nor does one that names a holder who never told of his grant.
     let mut doubts: BTreeMap<&str, Vec<(Nanos, Nanos)>> = BTreeMap::new();
     for lines in histories.workers.values() {
         let mut attempt = None;
@@ -52,8 +52,8 @@ pub fn of_locks(histories: &Histories) -> BTreeMap<&str, Vec<Call<LockOp>>> {
                         hold = Some((lock, *token, *t));
                     }
                 }
-                Event::Refused { code, .. } => match attempt.take() {
-                    Some((lock, begun)) if code == "Contended" => contended.push((lock, begun, *t)),
+                Event::Refused { code, holder, .. } => match attempt.take() {
+                    Some((lock, begun)) if code == "Contended" => contended.push((lock, begun, *t, *holder)),
                     // Given up, and taken back soon after.
                     Some((lock, begun)) if code == "Timeout" => {
                         doubts.entry(lock).or_default().push((begun, t + TAKEN_BACK));
@@ -83,10 +83,15 @@ pub fn of_locks(histories: &Histories) -> BTreeMap<&str, Vec<Call<LockOp>>> {
             doubts.entry(lock).or_default().push((begun, Nanos::MAX));
         }
     }
-    for (lock, begun, ended) in contended {
-        let doubtful = doubts.get(lock).into_iter().flatten().any(|(from, to)| *from < ended && begun < *to);
-        if !doubtful {
-            calls.entry(lock).or_default().push(Call { op: LockOp::Contended, begun, ended: Some(ended) });
+    for (lock, begun, ended, holder) in contended {
+        let calls = calls.entry(lock).or_default();
+        let told = |token: &i64| calls.iter().any(|call| call.op == LockOp::Grant(*token));
+        let sure = match holder {
+            Some(token) => told(&token),
+            None => !doubts.get(lock).into_iter().flatten().any(|(from, to)| *from < ended && begun < *to),
+        };
+        if sure {
+            calls.push(Call { op: LockOp::Contended(holder), begun, ended: Some(ended) });
         }
     }
     calls

@@ -2,18 +2,20 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use coord_core::client::Client;
 use coord_core::config::{Location, Options};
 use coord_core::env::Env;
+use coord_core::protocol::claim::ClaimRecord;
+use coord_core::protocol::session::SessionRecord;
 use coord_core::store::mongodb::MongoStore;
 use coord_core::store::sqlite::SqliteStore;
 use coord_core::store::{ClaimQuery, SessionQuery, Store};
 
-use crate::check::{Findings, Histories, Terms};
+use crate::check::{Findings, Histories, KILLED, Terms};
 use crate::dates::Date;
 use crate::disk::Disk;
 use crate::history::{FAULTS, Fault, HEALED, Log, now};
@@ -54,7 +56,6 @@ pub fn run(plan: &Plan, servers: Option<&Servers>) -> io::Result<Findings> {
     std::fs::create_dir_all(&plan.folder)?;
     let campaign = Campaign::start(plan, servers)?;
     let end = Instant::now() + plan.length;
-    let mut unexpected = 0;
     let mut round = 0;
     while Instant::now() < end {
         round += 1;
@@ -75,13 +76,17 @@ pub fn run(plan: &Plan, servers: Option<&Servers>) -> io::Result<Findings> {
         if let Some(servers) = servers {
             servers.heal()?;
         }
-        unexpected += campaign.rest()?;
+        campaign.rest()?;
     }
     let ended = campaign.end()?;
-    let mut findings = Histories::read(&plan.folder)?.check(Terms { ttl: plan.ttl, stale: plan.stale });
-    findings.ended = unexpected;
-    if unexpected > 0 {
-        findings.violations.push(format!("{unexpected} workers ended by themselves; see their .err files"));
+    let mut findings = Histories::read(&plan.folder)?.check(&campaign.terms());
+    for number in 0..plan.workers {
+        let worker = campaign.worker(number);
+        findings.ended += worker.ended_by_themselves();
+        findings.violations.extend(worker.cries()?);
+    }
+    if findings.ended > 0 {
+        findings.violations.push(format!("{} workers ended by themselves; see their .err files", findings.ended));
     }
     findings.violations.extend(ended);
     findings.violations.extend(campaign.left_behind()?);
@@ -95,12 +100,14 @@ struct Campaign<'a> {
     workers: Vec<Mutex<Worker>>,
     dates: Vec<Option<Date>>,
     faults: Mutex<Log>,
+    /// How many faults of servers there have been.
+    troubles: AtomicUsize,
 }
 
 /// What can happen to a worker; the last two only on a network. Those that hit a holder hardest stand twice.
 const KINDS: [&str; 8] = [
-    "killed",
-    "killed",
+    KILLED,
+    KILLED,
     "stopped briefly",
     "stopped for long",
     "stopped for long",
@@ -108,6 +115,9 @@ const KINDS: [&str; 8] = [
     "connections reset",
     "cut off",
 ];
+
+/// What can happen to SQLite's file system.
+const DISK_FULL: &str = "disk full";
 
 /// How many of them need no network.
 const LOCAL_KINDS: usize = 6;
@@ -128,7 +138,10 @@ impl<'a> Campaign<'a> {
                 date.jump(&mut Random::new(plan.seed ^ number as u64))?;
             }
             let orders = Orders {
-                url: url(plan, servers, &name),
+                // Between two that read kernel locks a kill is proven at once: so every second of each language's goes
+                // by what it observes, as on two hosts, and leaves no kernel lock either.
+                url: url(plan, servers, &name)
+                    + if number / plan.programs.len() % 4 < 2 { "" } else { "&coord.host_liveness=off" },
                 folder: plan.folder.clone(),
                 ttl: plan.ttl,
                 environment: date.as_ref().map(Date::environment).unwrap_or_default(),
@@ -137,7 +150,7 @@ impl<'a> Campaign<'a> {
             dates.push(date);
         }
         let faults = Mutex::new(Log::open(&plan.folder.join(FAULTS))?);
-        Ok(Self { plan, servers, disk, workers, dates, faults })
+        Ok(Self { plan, servers, disk, workers, dates, faults, troubles: AtomicUsize::new(0) })
     }
 
     fn log(&self, kind: &str, target: &str, t: u64) -> io::Result<()> {
@@ -180,7 +193,7 @@ impl<'a> Campaign<'a> {
         let name = worker.name().to_owned();
         let ttl = self.plan.ttl;
         match kind {
-            "killed" => worker.kill()?,
+            KILLED => worker.kill()?,
             "stopped briefly" | "stopped for long" => {
                 let (shortest, longest) = if kind == "stopped briefly" { (0.2, 0.9) } else { (1.0, 3.0) };
                 worker.set_stopped(true)?;
@@ -210,7 +223,9 @@ impl<'a> Campaign<'a> {
         while !over.load(Relaxed) {
             // Between two there is time to be granted something, which the next one hits.
             std::thread::sleep(random.between(Duration::from_secs(1), Duration::from_secs(7)));
-            let kind = servers::KINDS[random.below(servers::KINDS.len())];
+            // Each in its turn, so that a campaign of minutes has all; beginning anywhere.
+            let turn = self.troubles.fetch_add(1, Relaxed) + self.plan.seed as usize;
+            let kind = servers::KINDS[turn * servers::STRIDE % servers::KINDS.len()];
             let begun = now();
             if servers.suffer(kind, &mut random) {
                 self.log(kind, "servers", begun)?;
@@ -230,22 +245,26 @@ impl<'a> Campaign<'a> {
             // For shorter than sessions live without a renewal, or for longer.
             std::thread::sleep(random.between(self.plan.ttl.mul_f64(0.2), self.plan.ttl.mul_f64(1.5)));
             disk.clear()?;
-            self.log("disk full", "servers", begun)?;
+            self.log(DISK_FULL, "servers", begun)?;
         }
         Ok(())
     }
 
-    /// Everything works for long enough to see that everybody is served. Returns how many had ended by themselves.
-    fn rest(&self) -> io::Result<usize> {
+    /// What the histories are held to.
+    fn terms(&self) -> Terms {
+        let of_workers: &[&str] = if self.servers.is_some() { &KINDS } else { &KINDS[..LOCAL_KINDS] };
+        let of_store: &[&str] = if self.servers.is_some() { &servers::KINDS } else { &[DISK_FULL] };
+        let kinds = of_workers.iter().chain(of_store).map(|kind| (*kind).to_owned()).collect();
+        Terms { ttl: self.plan.ttl, stale: self.plan.stale, kinds }
+    }
+
+    /// Everything works for long enough to see that everybody is served.
+    fn rest(&self) -> io::Result<()> {
         let begun = now();
         // The length of the rest: longer than the bound within which everybody must be served.
         std::thread::sleep(self.plan.ttl.mul_f64(1.1) + Duration::from_secs(8));
         self.log(HEALED, "servers", begun)?;
-        let mut ended = 0;
-        for number in 0..self.workers.len() {
-            ended += usize::from(self.worker(number).revive()?);
-        }
-        Ok(ended)
+        (0..self.workers.len()).try_for_each(|number| self.worker(number).revive().map(|_| ()))
     }
 
     fn end(&self) -> io::Result<Vec<String>> {
@@ -271,19 +290,14 @@ impl<'a> Campaign<'a> {
             let own = bystander.session().id;
             let until = Instant::now() + self.plan.ttl * 5 + Duration::from_secs(10);
             let left = loop {
-                let mut left = Vec::new();
-                for session in store.sessions(SessionQuery::Live).await.map_err(io::Error::other)? {
-                    if session.id != own {
-                        left.push(format!("the session of {:?} lives on", session.info.name));
-                    }
-                }
+                let mut sessions = store.sessions(SessionQuery::Live).await.map_err(io::Error::other)?;
+                sessions.retain(|session| session.id != own);
+                let mut claims = Vec::new();
                 for kind in ["lock/", "election/"] {
-                    for claim in store.claims(ClaimQuery::Prefix(kind.into())).await.map_err(io::Error::other)? {
-                        if claim.holder.is_some() || !claim.waiters.is_empty() {
-                            left.push(format!("{} is still held or waited for", claim.key));
-                        }
-                    }
+                    let query = ClaimQuery::Prefix(kind.into());
+                    claims.extend(store.claims(query).await.map_err(io::Error::other)?);
                 }
+                let left = leaks(&sessions, &claims);
                 if left.is_empty() || Instant::now() > until {
                     break left;
                 }
@@ -294,6 +308,13 @@ impl<'a> Campaign<'a> {
             Ok(left)
         })
     }
+}
+
+/// What these records should not show when everybody has gone.
+fn leaks(sessions: &[SessionRecord], claims: &[ClaimRecord]) -> Vec<String> {
+    let sessions = sessions.iter().map(|session| format!("the session of {:?} lives on", session.info.name));
+    let claims = claims.iter().filter(|claim| claim.holder.is_some() || !claim.waiters.is_empty());
+    sessions.chain(claims.map(|claim| format!("{} is still held or waited for", claim.key))).collect()
 }
 
 async fn open_store(options: &Options, ttl: Duration) -> coord_core::error::Result<Arc<dyn Store>> {
@@ -317,4 +338,35 @@ fn url(plan: &Plan, servers: Option<&Servers>, tag: &str) -> String {
 
 fn database_folder(plan: &Plan) -> PathBuf {
     plan.folder.join("disk")
+}
+
+#[cfg(test)]
+mod tests {
+    use coord_tests::servers::scratch::Scratch;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn what_is_left_behind_is_found() {
+        let scratch = Scratch::new().expect("a folder");
+        let file = scratch.path().join("coord.db");
+        let options = |name: &str| {
+            Options::parse(&format!("sqlite:///{}?coord.ttl=2s&coord.name={name}", file.display())).expect("a URL")
+        };
+        let store = open_store(&options(""), Duration::from_secs(2)).await.expect("a store");
+        let left = async || {
+            let sessions = store.sessions(SessionQuery::Live).await.expect("sessions");
+            leaks(&sessions, &store.claims(ClaimQuery::Prefix("lock/".into())).await.expect("claims"))
+        };
+        let client = Client::connect(options("leaker")).await.expect("a client");
+        let held = client.lock("l").expect("a name").acquire().await.expect("the lock");
+        let found = left().await;
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].contains("leaker") && found[1].contains("is still held"), "{found:?}");
+        held.release().await.expect("a release");
+        assert_eq!(left().await.len(), 1);
+        client.close(Duration::from_secs(5)).await.expect("a close");
+        assert_eq!(left().await, Vec::<String>::new());
+        store.close().await;
+    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::calls;
 use crate::document::DocumentObject;
 use crate::history::{Event, FAULTS, Fault, HEALED, Line, Nanos, read};
-use crate::linear::{self, LockObject, Verdict};
+use crate::linear::{self, LockObject, LockOp, Verdict};
 
 /// Everything that was written down.
 #[derive(Clone, Debug, Default)]
@@ -22,12 +22,14 @@ pub struct Histories {
 }
 
 /// What the check needs to know of the campaign.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Terms {
     /// The workers' ttl.
     pub ttl: Duration,
     /// How old what a read of a document shows may be.
     pub stale: Duration,
+    /// The kinds of faults that there should have been.
+    pub kinds: Vec<String>,
 }
 
 /// What was found.
@@ -53,8 +55,12 @@ pub struct Findings {
     pub ordered: usize,
     /// Terms that watches of elections told of.
     pub watched: usize,
+    /// Times a watch was asked whether it knew a term that lasted while nothing was wrong, and did.
+    pub followed: usize,
     /// Calls for which an order was found that a lock with one user at a time could have had.
     pub linearized: usize,
+    /// Those among them that were refused.
+    pub refusals: usize,
     /// The same, of a document.
     pub documents: usize,
     /// Attempts and grants by the workers' language.
@@ -135,7 +141,7 @@ impl Histories {
     }
 
     /// Looks for what must never be.
-    pub fn check(&self, terms: Terms) -> Findings {
+    pub fn check(&self, terms: &Terms) -> Findings {
         let mut findings = Findings::default();
         let holds = self.holds(&mut findings);
         for (lock, holds) in &holds {
@@ -145,7 +151,11 @@ impl Histories {
         for (lock, tokens) in &self.registers {
             self.check_register(lock, tokens, holds.get(lock).map_or(&[][..], |holds| holds), &mut findings);
         }
+        self.check_refusals(&mut findings);
+        self.check_answers(&mut findings);
+        self.check_losses(terms, &mut findings);
         self.check_watches(&mut findings);
+        self.check_latest(terms, &holds, &mut findings);
         self.check_linear(terms, &mut findings);
         self.check_order(terms, &mut findings);
         self.check_gaps(terms, &holds, &mut findings);
@@ -222,6 +232,125 @@ impl Histories {
         }
     }
 
+    /// Whether a fault came near this worker in that time, or was over by less than `grace` before it.
+    fn troubled(&self, worker: &str, from: Nanos, to: Nanos, grace: Duration) -> bool {
+        let grace = grace.as_nanos() as u64;
+        self.faults.iter().any(|fault| {
+            let hits = fault.target == "servers" || worker.starts_with(&format!("{}.", fault.target));
+            hits && fault.kind != HEALED && fault.t < to && fault.until + grace > from
+        })
+    }
+
+    /// Nobody is refused for another reason than one that a store in trouble, or another holder, gives.
+    fn check_refusals(&self, findings: &mut Findings) {
+        for (worker, lines) in &self.workers {
+            for line in lines {
+                let Event::Refused { lock, code, .. } = &line.event else { continue };
+                if !REFUSALS.contains(&code.as_str()) {
+                    findings.violations.push(format!("{worker} was refused {lock} with {code}"));
+                }
+            }
+        }
+    }
+
+    /// When nothing is wrong any more, whoever waits is answered when its patience ends.
+    fn check_answers(&self, findings: &mut Findings) {
+        let grace = ANSWERED_WITHIN.as_nanos() as u64;
+        for healed in self.faults.iter().filter(|fault| fault.kind == HEALED) {
+            for (worker, lines) in &self.workers {
+                if self.death_of(worker).is_some_and(|death| death < healed.until) {
+                    continue;
+                }
+                let mut open = None;
+                for Line { t, event } in lines.iter().filter(|line| line.t <= healed.until) {
+                    match event {
+                        Event::Attempt { lock, patience_ms: Some(patience), .. } => {
+                            open = Some((lock, *t + patience * MS))
+                        }
+                        Event::Granted { .. } | Event::Refused { .. } => {
+                            late_answer(worker, open.take(), healed.t, *t, grace, findings);
+                        }
+                        _ => {}
+                    }
+                }
+                late_answer(worker, open, healed.t, healed.until, grace, findings);
+            }
+        }
+    }
+
+    /// When the worker of this history was killed: each kill of its place ends one history.
+    fn death_of(&self, worker: &str) -> Option<Nanos> {
+        let (place, generation) = worker.split_once('.')?;
+        let generation: usize = generation.split('.').next()?.parse().ok()?;
+        let mut kills: Vec<Nanos> = self
+            .faults
+            .iter()
+            .filter(|fault| fault.kind == KILLED && fault.target == place)
+            .map(|fault| fault.t)
+            .collect();
+        kills.sort_unstable();
+        kills.get(generation.checked_sub(1)?).copied()
+    }
+
+    /// Nobody loses a hold while nothing is wrong with it, its store or the way between them.
+    fn check_losses(&self, terms: &Terms, findings: &mut Findings) {
+        for (worker, lines) in &self.workers {
+            let mut granted = BTreeMap::new();
+            for Line { t, event } in lines {
+                match event {
+                    Event::Granted { token, .. } => {
+                        granted.insert(*token, *t);
+                    }
+                    Event::Lost { lock, token } => {
+                        let since = granted.get(token).copied().unwrap_or(*t);
+                        if !self.troubled(worker, since, *t, terms.ttl * 2) {
+                            findings.violations.push(format!("{worker} lost {lock} (token {token}) without a fault"));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// When nothing is wrong, whoever watches an election is told of a term while it lasts.
+    fn check_latest(&self, terms: &Terms, holds: &BTreeMap<String, Vec<Hold>>, findings: &mut Findings) {
+        let (recovery, told) = (terms.ttl.mul_f64(1.1).as_nanos() as u64, terms.ttl.as_nanos() as u64 / 2);
+        for healed in self.faults.iter().filter(|fault| fault.kind == HEALED) {
+            let steady = healed.t + recovery;
+            for (watcher, lines) in &self.workers {
+                // Since when this one watches which election.
+                let mut first: BTreeMap<&str, Nanos> = BTreeMap::new();
+                for line in lines {
+                    if let Event::Watched { lock, .. } = &line.event {
+                        first.entry(lock).or_insert(line.t);
+                    }
+                }
+                let death = self.death_of(watcher).unwrap_or(Nanos::MAX);
+                for (election, since) in first.into_iter().filter(|(_, since)| *since < healed.t) {
+                    let terms = holds.get(election).into_iter().flatten();
+                    let lasting = |hold: &&Hold| hold.granted > steady && hold.last_ok >= hold.granted + told;
+                    for hold in terms.filter(lasting).filter(|hold| hold.granted + told < healed.until.min(death)) {
+                        let known = lines.iter().any(|line| match &line.event {
+                            Event::Watched { lock, token: Some(token) } => {
+                                lock == election && *token >= hold.token && line.t <= hold.granted + told
+                            }
+                            _ => false,
+                        });
+                        if known {
+                            findings.followed += 1;
+                        } else {
+                            let Hold { token, worker, .. } = hold;
+                            findings.violations.push(format!(
+                                "{watcher}, which has watched {election} since {since}, was not told in time of the term {token} of {worker}"
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     /// A watch tells of terms in their order, and between two of them that nobody leads.
     fn check_watches(&self, findings: &mut Findings) {
         for (worker, lines) in &self.workers {
@@ -248,11 +377,13 @@ impl Histories {
     }
 
     /// All calls to a lock, or to a document, together are what one that does one thing at a time could have answered.
-    fn check_linear(&self, terms: Terms, findings: &mut Findings) {
+    fn check_linear(&self, terms: &Terms, findings: &mut Findings) {
         for (lock, calls) in calls::of_locks(self) {
             let count = calls.len();
-            findings.linearized +=
-                tell(lock, count, linear::check(&LockObject, calls, SEARCH), &mut findings.violations);
+            let refusals = calls.iter().filter(|call| matches!(call.op, LockOp::Contended(_))).count();
+            let linear = tell(lock, count, linear::check(&LockObject, calls, SEARCH), &mut findings.violations);
+            findings.linearized += linear;
+            findings.refusals += if linear > 0 { refusals } else { 0 };
         }
         for (key, calls) in calls::of_documents(self, terms.stale) {
             let count = calls.len();
@@ -263,8 +394,7 @@ impl Histories {
 
     /// Who was in the queue first is granted first. Only of attempts that no fault came near, and that began so far
     /// apart that the queue must have had them in that order.
-    fn check_order(&self, terms: Terms, findings: &mut Findings) {
-        let grace = terms.ttl.as_nanos() as u64;
+    fn check_order(&self, terms: &Terms, findings: &mut Findings) {
         let mut waits: BTreeMap<&str, Vec<(Nanos, Nanos, &str)>> = BTreeMap::new();
         for (worker, lines) in &self.workers {
             let mut open = BTreeMap::new();
@@ -282,16 +412,12 @@ impl Histories {
                 }
             }
         }
-        let near = |begun: Nanos, granted: Nanos, worker: &str| {
-            self.faults.iter().any(|fault| {
-                let hits = fault.target == "servers" || worker.starts_with(&format!("{}.", fault.target));
-                hits && fault.kind != HEALED && fault.t < granted && fault.until + grace > begun
-            })
-        };
         for (lock, waits) in &mut waits {
             waits.sort_unstable();
-            let calm: Vec<_> =
-                waits.iter().filter(|(begun, granted, worker)| !near(*begun, *granted, worker)).collect();
+            let calm: Vec<_> = waits
+                .iter()
+                .filter(|(begun, granted, worker)| !self.troubled(worker, *begun, *granted, terms.ttl))
+                .collect();
             for (place, first) in calm.iter().enumerate() {
                 let queued = first.0 + CLEARLY_BEFORE.as_nanos() as u64;
                 for second in calm[place + 1..].iter().take_while(|second| second.0 < first.1) {
@@ -309,10 +435,17 @@ impl Histories {
     }
 
     /// After healing nobody waits long for a lock that nobody holds.
-    fn check_gaps(&self, terms: Terms, holds: &BTreeMap<String, Vec<Hold>>, findings: &mut Findings) {
+    fn check_gaps(&self, terms: &Terms, holds: &BTreeMap<String, Vec<Hold>>, findings: &mut Findings) {
         let bound = terms.ttl.mul_f64(1.1) + Duration::from_secs(5);
+        let mut wanted = BTreeSet::new();
+        for line in self.workers.values().flatten() {
+            if let Event::Attempt { lock, .. } = &line.event {
+                wanted.insert(lock.as_str());
+            }
+        }
         for healed in self.faults.iter().filter(|fault| fault.kind == HEALED) {
-            for (lock, holds) in holds {
+            for lock in &wanted {
+                let holds = holds.get(*lock).map_or(&[][..], Vec::as_slice);
                 let mut last = healed.t;
                 for hold in holds.iter().filter(|hold| hold.last_ok >= healed.t && hold.granted <= healed.until) {
                     note_gap(last, hold.granted.min(healed.until), lock, bound, findings);
@@ -323,7 +456,7 @@ impl Histories {
         }
     }
 
-    fn check_power(&self, terms: Terms, holds: &BTreeMap<String, Vec<Hold>>, findings: &mut Findings) {
+    fn check_power(&self, terms: &Terms, holds: &BTreeMap<String, Vec<Hold>>, findings: &mut Findings) {
         let held_at = |of: Option<&str>, t: Nanos| {
             let of = of.map(|worker| format!("{worker}."));
             holds
@@ -351,14 +484,19 @@ impl Histories {
         if findings.longest_hold < terms.ttl / 2 {
             findings.weaknesses.push(format!("no hold was longer than {:?}", findings.longest_hold));
         }
+        let missing = terms.kinds.iter().filter(|kind| !findings.faults.contains_key(*kind));
+        findings.weaknesses.extend(missing.map(|kind| format!("there was no fault of the kind '{kind}'")));
         let kinds = findings.faults.len().max(1);
         if findings.grants < kinds * GRANTS_PER_KIND {
             findings.weaknesses.push(format!("only {} grants for {kinds} kinds of faults", findings.grants));
         }
         let ordered = [
             (findings.linearized, "no calls of locks and elections were put into an order"),
+            (findings.refusals, "no refusal was put into an order"),
+            (findings.ordered, "of no two waiters the order could be told"),
             (findings.documents, "no calls of documents were put into an order"),
             (findings.watched, "no watch was told of a term"),
+            (findings.followed, "no watch was asked for a term that lasted"),
         ];
         findings.weaknesses.extend(ordered.iter().filter(|(count, _)| *count == 0).map(|(_, text)| (*text).to_owned()));
         findings.weaknesses.extend(findings.idle_languages());
@@ -375,6 +513,18 @@ const SEARCH: u64 = 1_000_000;
 const NEAR: Nanos = 1_000_000_000;
 
 const GRANTS_PER_KIND: usize = 20;
+
+/// What an attempt may be answered with. Anything else is a bug: in the protocol, a worker or the campaign.
+const REFUSALS: [&str; 4] = ["Contended", "Timeout", "Unavailable", "Lost"];
+
+/// A fault of this kind ends a worker's history.
+pub const KILLED: &str = "killed";
+
+/// How long after its patience has ended an attempt may be answered: a call that was begun while its store was away
+/// comes to its own limit first.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
+
+const MS: Nanos = 1_000_000;
 
 /// How many calls were put into an order.
 fn tell(of: &str, count: usize, verdict: Verdict, violations: &mut Vec<String>) -> usize {
@@ -430,6 +580,23 @@ fn token_order(lock: &str, holds: &[Hold], findings: &mut Findings) {
     let mut seen = BTreeSet::new();
     for hold in holds.iter().filter(|hold| !seen.insert(hold.token)) {
         findings.violations.push(format!("{lock}: token {} was granted twice", hold.token));
+    }
+}
+
+/// Notes an attempt, and the moment when its patience ended, that was not answered by `until`.
+fn late_answer(
+    worker: &str,
+    attempt: Option<(&String, Nanos)>,
+    healed: Nanos,
+    until: Nanos,
+    grace: Nanos,
+    findings: &mut Findings,
+) {
+    let Some((lock, patient)) = attempt else { return };
+    let due = patient.max(healed) + grace;
+    if until > due {
+        let late = Duration::from_nanos(until - patient);
+        findings.violations.push(format!("{worker} had no answer from {lock} {late:?} after its patience had ended"));
     }
 }
 

@@ -38,6 +38,9 @@ pub enum Event {
         n: u64,
         /// Whether it waits.
         wait: bool,
+        /// For how long at most, in milliseconds: 0 where it does not wait. None in histories from before it was told.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        patience_ms: Option<u64>,
     },
     /// It was granted.
     Granted {
@@ -56,6 +59,9 @@ pub enum Event {
         n: u64,
         /// The error's name.
         code: String,
+        /// The token of who held it, where the error tells it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        holder: Option<i64>,
     },
     /// A check found the hold valid.
     Ok {

@@ -126,8 +126,8 @@ pub enum LockOp {
     Grant(i64),
     /// The hold with this token ended: by a release, or because its session did.
     End(i64),
-    /// It was not granted, since somebody held it.
-    Contended,
+    /// It was not granted, since somebody held it: with this token, where that is known.
+    Contended(Option<i64>),
 }
 
 impl Object for LockObject {
@@ -143,7 +143,9 @@ impl Object for LockObject {
         match op {
             LockOp::Grant(token) => (held.is_none() && token > highest).then_some((Some(*token), *token)),
             LockOp::End(token) => (*held == Some(*token)).then_some((None, *highest)),
-            LockOp::Contended => held.map(|_| (*held, *highest)),
+            LockOp::Contended(holder) => {
+                held.filter(|held| holder.is_none_or(|holder| holder == *held)).map(|_| (*held, *highest))
+            }
         }
     }
 }
@@ -164,12 +166,16 @@ mod tests {
     #[test]
     fn what_one_lock_could_have_answered_is_linear() {
         let contended_while_held =
-            [call(Grant(1), 0, 10), call(Contended, 12, 14), call(End(1), 15, 20), call(Grant(2), 5, 22)];
+            [call(Grant(1), 0, 10), call(Contended(None), 12, 14), call(End(1), 15, 20), call(Grant(2), 5, 22)];
         // The end of a hold whose process died is known by nobody.
-        let killed = [call(Grant(1), 0, 10), call(End(1), 11, None), call(Grant(2), 5, 50), call(Contended, 20, 30)];
+        let killed =
+            [call(Grant(1), 0, 10), call(End(1), 11, None), call(Grant(2), 5, 50), call(Contended(None), 20, 30)];
+        // The refusal says whose hold it met.
+        let by_another =
+            [call(Grant(1), 0, 10), call(End(1), 11, 40), call(Grant(2), 5, 50), call(Contended(Some(2)), 12, 30)];
         // An answer may be late: the second was granted before the first had heard of its own release.
         let late = [call(Grant(1), 0, 10), call(End(1), 20, 90), call(Grant(2), 5, 22), call(End(2), 23, 24)];
-        for calls in [&contended_while_held[..], &killed, &late, &[]] {
+        for calls in [&contended_while_held[..], &killed, &by_another, &late, &[]] {
             assert_eq!(verdict(calls), Verdict::Linear, "{calls:?}");
         }
     }
@@ -179,9 +185,17 @@ mod tests {
         let two_hold = [call(Grant(1), 0, 10), call(Grant(2), 5, 20), call(End(1), 30, 40)];
         let token_falls = [call(Grant(2), 0, 10), call(End(2), 11, 12), call(Grant(1), 13, 20)];
         let token_repeats = [call(Grant(2), 0, 10), call(End(2), 11, 12), call(Grant(2), 13, 20)];
-        let refused_while_free = [call(Grant(1), 0, 10), call(End(1), 11, 12), call(Contended, 13, 20)];
+        let refused_while_free = [call(Grant(1), 0, 10), call(End(1), 11, 12), call(Contended(None), 13, 20)];
+        let refused_by_another = [call(Grant(1), 0, 10), call(Contended(Some(2)), 12, 14), call(Grant(2), 13, 40)];
         let ended_without_a_hold = [call(End(1), 0, 10), call(Grant(1), 11, 12)];
-        for calls in [&two_hold[..], &token_falls, &token_repeats, &refused_while_free, &ended_without_a_hold] {
+        for calls in [
+            &two_hold[..],
+            &token_falls,
+            &token_repeats,
+            &refused_while_free,
+            &refused_by_another,
+            &ended_without_a_hold,
+        ] {
             assert!(matches!(verdict(calls), Verdict::NotLinear(_)), "{calls:?}");
         }
     }
@@ -197,7 +211,7 @@ mod tests {
             let mut t = 0;
             for token in 1..=3 {
                 // A point in time each, from which begin and end reach into those of the neighbours.
-                for op in [Grant(token), Contended, End(token)] {
+                for op in [Grant(token), Contended(None), Contended(Some(token)), End(token)] {
                     t += 10;
                     let begun = t - random.below(15).min(t as usize) as u64;
                     let ended = (!random.chance(0.1)).then(|| t + random.below(15) as u64);
@@ -206,7 +220,7 @@ mod tests {
             }
             if random.chance(0.5) {
                 let at = random.below(calls.len());
-                calls[at].op = [Grant(2), Contended, End(1)][random.below(3)].clone();
+                calls[at].op = [Grant(2), Contended(None), Contended(Some(2)), End(1)][random.below(4)].clone();
             }
             let linear = verdict(&calls) == Verdict::Linear;
             let every = any_order(&calls, &mut vec![false; calls.len()], &LockObject.initial());
@@ -238,7 +252,7 @@ mod tests {
         for n in 0..3_000_u64 {
             let token = n as i64;
             calls.push(call(Grant(token), n * 10, n * 10 + 15));
-            calls.push(call(Contended, n * 10 + 8, n * 10 + 19));
+            calls.push(call(Contended(None), n * 10 + 8, n * 10 + 19));
             calls.push(call(End(token), n * 10 + 9, if n % 7 == 0 { None } else { Some(n * 10 + 13) }));
         }
         assert_eq!(check(&LockObject, calls, 1_000_000), Verdict::Linear);

@@ -167,7 +167,7 @@ fn play_roster(
 fn check(store: &str, folder: &str, ttl: &str) -> Result<Findings, String> {
     let ttl = ttl.parse().map(Duration::from_millis).map_err(|_| format!("'{ttl}' is not a number of milliseconds"))?;
     let histories = Histories::read(&PathBuf::from(folder)).map_err(|error| error.to_string())?;
-    Ok(histories.check(Terms { ttl, stale: stale(store) }))
+    Ok(histories.check(&Terms { ttl, stale: stale(store), kinds: Vec::new() }))
 }
 
 fn report(findings: &Findings) -> ExitCode {

@@ -1,7 +1,9 @@
 //! TCP proxies between clients and servers that hold back, slow down or reset what passes.
 //!
 //! A connection belongs to whoever's tag stands in its first bytes: drivers send their application's name when they
-//! connect. So one client can be cut off while others, and the servers among themselves, go on.
+//! connect. So one client can be cut off while others, and the servers among themselves, go on. Servers send their own
+//! host and port, where they are run for tests: MongoDB's `mongobridge` goes by the same field. So one can be cut off
+//! from the others, while clients still reach it.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -22,8 +24,10 @@ pub struct Weather(watch::Sender<Conditions>);
 struct Conditions {
     /// Whose bytes are held back, both ways; connections stay open.
     cut_clients: BTreeSet<String>,
-    /// Before which servers all bytes are held back.
+    /// To and from which servers all bytes are held back.
     cut_servers: BTreeSet<u16>,
+    /// Between which servers and all others bytes are held back, but not between them and clients.
+    parted_servers: BTreeSet<u16>,
     delay: Duration,
     /// Connections that were made before the latest reset of their tag are closed.
     resets: u64,
@@ -48,13 +52,24 @@ impl Weather {
         });
     }
 
-    /// Holds back everything that is sent to the server on this port, and what it answers.
+    /// Holds back everything that the server on this port is sent or sends.
     pub fn cut_server(&self, port: u16, cut: bool) {
         self.0.send_modify(|c| {
             if cut {
                 c.cut_servers.insert(port)
             } else {
                 c.cut_servers.remove(&port)
+            };
+        });
+    }
+
+    /// Holds back what passes between the server on this port and the other servers: clients reach it still.
+    pub fn part_server(&self, port: u16, parted: bool) {
+        self.0.send_modify(|c| {
+            if parted {
+                c.parted_servers.insert(port)
+            } else {
+                c.parted_servers.remove(&port)
             };
         });
     }
@@ -101,9 +116,9 @@ async fn pass(client: TcpStream, server: u16, weather: Weather) {
     }
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = upstream.into_split();
-    let tag = Arc::new(Mutex::new(None));
-    let there = Pipe { server, tag: tag.clone(), weather: weather.0.subscribe(), names: true };
-    let back = Pipe { server, tag, weather: weather.0.subscribe(), names: false };
+    let from = Arc::new(Mutex::new(From::default()));
+    let there = Pipe { server, from: from.clone(), weather: weather.0.subscribe(), names: true };
+    let back = Pipe { server, from, weather: weather.0.subscribe(), names: false };
     // Whichever ends first ends both.
     tokio::select! {
         () = there.run(from_client, to_server) => {}
@@ -111,14 +126,40 @@ async fn pass(client: TcpStream, server: u16, weather: Weather) {
     }
 }
 
+/// Who made a connection, as its first bytes say.
+#[derive(Clone, Debug, Default)]
+struct From {
+    client: Option<String>,
+    server: Option<u16>,
+}
+
+impl From {
+    fn read(bytes: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(bytes);
+        let client =
+            text.split_once(TAG).map(|(_, rest)| rest.chars().take_while(char::is_ascii_alphanumeric).collect());
+        // A text in BSON: the field's name, four bytes of length, the text; all of them end with a zero.
+        let server = bytes
+            .windows(SERVER.len())
+            .position(|window| window == SERVER)
+            .and_then(|at| bytes.get(at + SERVER.len() + 4..))
+            .and_then(|rest| rest.split(|byte| *byte == 0).next())
+            .and_then(|name| std::str::from_utf8(name).ok()?.rsplit_once(':')?.1.parse().ok());
+        Self { client, server }
+    }
+}
+
 /// One direction of one connection.
 struct Pipe {
     server: u16,
-    tag: Arc<Mutex<Option<String>>>,
+    from: Arc<Mutex<From>>,
     weather: watch::Receiver<Conditions>,
-    /// Whether the sender's first bytes tell the tag.
+    /// Whether the sender's first bytes tell who it is.
     names: bool,
 }
+
+/// The field in which a server says where it is.
+const SERVER: &[u8] = b"hostInfo\0";
 
 /// What a tag begins with in the application's name.
 pub const TAG: &str = "coord-worker-";
@@ -133,8 +174,8 @@ impl Pipe {
                 () = self.reset_since(resets) => return,
             };
             let Ok(length @ 1..) = read else { return };
-            if self.names {
-                self.learn_tag(&buffer[..length]);
+            if std::mem::take(&mut self.names) {
+                *self.from.lock().unwrap_or_else(PoisonError::into_inner) = From::read(&buffer[..length]);
             }
             self.clear().await;
             let delay = self.weather.borrow().delay;
@@ -147,23 +188,15 @@ impl Pipe {
         }
     }
 
-    fn learn_tag(&mut self, bytes: &[u8]) {
-        self.names = false;
-        let text = String::from_utf8_lossy(bytes);
-        if let Some((_, rest)) = text.split_once(TAG) {
-            let tag: String = rest.chars().take_while(char::is_ascii_alphanumeric).collect();
-            *self.tag.lock().unwrap_or_else(PoisonError::into_inner) = Some(tag);
-        }
-    }
-
-    fn tag(&self) -> Option<String> {
-        self.tag.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn from(&self) -> From {
+        self.from.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn reset_since(&mut self, resets: u64) {
-        let tag = self.tag.clone();
+        let from = self.from.clone();
         let ours = |c: &Conditions| {
-            c.resets != resets && tag.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(&c.reset_tag)
+            let client = &from.lock().unwrap_or_else(PoisonError::into_inner).client;
+            c.resets != resets && client.as_deref() == Some(&c.reset_tag)
         };
         // The sender lives as long as the campaign.
         let _ = self.weather.wait_for(ours).await;
@@ -171,10 +204,34 @@ impl Pipe {
 
     /// Waits until nothing holds this connection back.
     async fn clear(&mut self) {
-        let (tag, server) = (self.tag(), self.server);
+        let (from, to) = (self.from(), self.server);
         let passes = |c: &Conditions| {
-            !c.cut_servers.contains(&server) && tag.as_ref().is_none_or(|tag| !c.cut_clients.contains(tag))
+            let between_servers = from.server.is_some_and(|from| {
+                c.cut_servers.contains(&from) || c.parted_servers.contains(&from) || c.parted_servers.contains(&to)
+            });
+            let of_cut = from.client.as_ref().is_some_and(|client| c.cut_clients.contains(client));
+            !c.cut_servers.contains(&to) && !between_servers && !of_cut
         };
         let _ = self.weather.wait_for(passes).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+
+    use super::From;
+
+    #[test]
+    fn who_connects_is_read_from_its_first_message() {
+        let bytes = |message: bson::Document| message.to_vec().expect("a document");
+        let of_server = bytes(doc! { "hello": 1, "hostInfo": "some.host:27018", "client": { "driver": "x" } });
+        let from = From::read(&of_server);
+        assert_eq!((from.server, from.client), (Some(27018), None));
+        let of_client = bytes(doc! { "hello": 1, "client": { "application": { "name": "coord-worker-go3" } } });
+        let from = From::read(&of_client);
+        assert_eq!((from.server, from.client.as_deref()), (None, Some("go3")));
+        let from = From::read(b"hostInfo\0");
+        assert_eq!((from.server, from.client), (None, None));
     }
 }

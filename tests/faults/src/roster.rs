@@ -280,6 +280,10 @@ impl Worker {
     }
 
     fn kill(&mut self) -> io::Result<()> {
+        // A crash must not pass for the kill.
+        if let Some(status) = self.child.try_wait()? {
+            return Err(io::Error::other(format!("a worker has ended by itself: {status}")));
+        }
         self.child.kill()?;
         self.child.wait()?;
         Ok(())

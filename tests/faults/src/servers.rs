@@ -22,15 +22,20 @@ pub struct Servers {
 }
 
 /// What can happen to servers.
-pub const KINDS: [&str; 7] = [
+pub const KINDS: [&str; 8] = [
     "server killed",
     "primary killed",
     "server frozen",
     "step-down",
     "server cut off",
+    "server parted",
     "slow network",
     "server's date jumps",
 ];
+
+/// In steps of this length all of them come before any comes again.
+pub const STRIDE: usize = 3;
+const _: () = assert!(!KINDS.len().is_multiple_of(STRIDE));
 
 impl Servers {
     /// Starts them. None where there is no `mongod`.
@@ -110,6 +115,12 @@ impl Servers {
                 self.weather.cut_server(victim.port(), true);
                 std::thread::sleep(while_bad);
                 self.weather.cut_server(victim.port(), false);
+            }
+            // From the other servers alone. A primary believes that it is one for a while, and so do its clients.
+            "server parted" => {
+                self.weather.part_server(victim.port(), true);
+                std::thread::sleep(while_bad);
+                self.weather.part_server(victim.port(), false);
             }
             _ => {
                 self.weather.set_delay(random.between(Duration::from_millis(20), Duration::from_millis(300)));

@@ -59,6 +59,8 @@ pub struct Worker {
     orders: Orders,
     generation: u64,
     child: Option<Child>,
+    /// How many ended though nobody had asked them to: crashed, or stuck and given up by their own code.
+    ended_by_themselves: usize,
 }
 
 impl Worker {
@@ -68,7 +70,7 @@ impl Worker {
     /// What the operating system says.
     pub fn start(number: usize, program: Program, orders: Orders) -> io::Result<Self> {
         let name = Self::name_of(number, &program);
-        let mut worker = Self { number, name, program, orders, generation: 0, child: None };
+        let mut worker = Self { number, name, program, orders, generation: 0, child: None, ended_by_themselves: 0 };
         worker.spawn()?;
         Ok(worker)
     }
@@ -113,11 +115,14 @@ impl Worker {
         ["\"granted\"", "\"ok\"", "\"wrote\""].iter().any(|word| last.contains(word))
     }
 
-    /// Kills it, and starts another.
+    /// Kills it, and starts another. One that had ended before is counted: a crash must not pass for the kill.
     ///
     /// # Errors
     /// What the operating system says.
     pub fn kill(&mut self) -> io::Result<()> {
+        if self.revive()? {
+            return Ok(());
+        }
         if let Some(mut child) = self.child.take() {
             child.kill()?;
             child.wait()?;
@@ -136,7 +141,7 @@ impl Worker {
         }
     }
 
-    /// Starts another if it has ended by itself, and says so.
+    /// Starts another if it has ended by itself, counts it and says so.
     ///
     /// # Errors
     /// What the operating system says.
@@ -146,9 +151,27 @@ impl Worker {
             None => true,
         };
         if ended {
+            self.ended_by_themselves += 1;
             self.spawn()?;
         }
         Ok(ended)
+    }
+
+    /// How many in this place have ended by themselves.
+    pub fn ended_by_themselves(&self) -> usize {
+        self.ended_by_themselves
+    }
+
+    /// What those in this place said of a failure of their own: a panic of any thread, which the process survives where
+    /// it is a task's.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn cries(&self) -> io::Result<Vec<String>> {
+        let text = std::fs::read(self.orders.folder.join(format!("{}.err", self.name)))?;
+        let text = String::from_utf8_lossy(&text);
+        let loud = text.lines().filter(|line| CRIES.iter().any(|cry| line.contains(cry)));
+        Ok(loud.map(|line| format!("{} said: {line}", self.name)).collect())
     }
 
     /// Asks it to end.
@@ -176,6 +199,9 @@ impl Worker {
         Ok(false)
     }
 }
+
+/// What stands in the errors of a program that is broken: Rust's, Go's, Python's and the sanitizers' words for it.
+const CRIES: [&str; 6] = ["panicked at", "panic:", "fatal error:", "Traceback", "Sanitizer", "Fatal Python error"];
 
 /// The last lines of a file.
 fn end_of(path: &Path) -> io::Result<String> {

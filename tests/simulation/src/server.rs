@@ -317,15 +317,19 @@ impl Store for Server {
     }
 
     fn claims(&self, query: ClaimQuery) -> BoxFuture<'_, Result<Vec<ClaimRecord>>> {
-        let may_be_stale = matches!(query, ClaimQuery::Keys(_) | ClaimQuery::Prefix(_));
+        let may_be_stale = !matches!(query, ClaimQuery::Of(_) | ClaimQuery::HeldBy(_));
+        let most = if let ClaimQuery::Unused { limit, .. } = query { limit } else { usize::MAX };
         let found = self.read(may_be_stale, |records| {
             let wanted = |claim: &&ClaimRecord| match &query {
                 ClaimQuery::Keys(keys) => keys.contains(&claim.key),
                 ClaimQuery::Of(id) => claim.holder.iter().chain(&claim.waiters).any(|entry| entry.session == *id),
                 ClaimQuery::HeldBy(id) => claim.holder.is_some_and(|holder| holder.session == *id),
                 ClaimQuery::Prefix(prefix) => claim.key.as_str().starts_with(prefix),
+                ClaimQuery::Unused { before, .. } => {
+                    claim.holder.is_none() && claim.waiters.is_empty() && claim.granted_at < *before
+                }
             };
-            records.claims.values().filter(wanted).cloned().collect()
+            records.claims.values().filter(wanted).take(most).cloned().collect()
         });
         futures::future::ready(Ok(found)).boxed()
     }

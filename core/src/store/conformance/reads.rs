@@ -3,6 +3,7 @@
 use super::{Bench, Calls, ClaimQuery, SessionQuery, SessionStep, cases, eventually, unwrap};
 use crate::protocol::claim::{ClaimKey, ClaimRecord};
 use crate::protocol::session::SessionId;
+use crate::time::WallTime;
 
 cases![
     read_sessions_by_id,
@@ -11,6 +12,7 @@ cases![
     read_claims_of_a_session_at_once,
     read_claims_by_prefix,
     read_prefix_is_no_pattern,
+    read_unused_claims,
 ];
 
 async fn read_sessions_by_id(bench: &Bench) {
@@ -106,10 +108,41 @@ async fn read_prefix_is_no_pattern(bench: &Bench) {
     assert_eq!(unwrap("claims", bench.first.claims(end).await), vec![]);
 }
 
+async fn read_unused_claims(bench: &Bench) {
+    let [free, held, waited, never] = ["free", "held", "waited", "never"].map(|name| bench.key(name));
+    let me = bench.stranger();
+    for key in [&free, &held, &waited] {
+        bench.first.acquire(key, me).await;
+    }
+    bench.first.acquire(&waited, bench.stranger()).await;
+    bench.first.release(&free, me).await.expect("released");
+    bench.first.step(&never, super::Step::sweep(me.session)).await.expect("applies always");
+    let read = |before, limit| {
+        let query = ClaimQuery::Unused { before: WallTime(before), limit };
+        async move { unwrap("claims", bench.second.claims(query).await) }
+    };
+    // Others may use the store, too.
+    let ours = |before| {
+        let found = read(before, usize::MAX);
+        async move {
+            let mut keys = sorted_keys(&found.await);
+            keys.retain(|key| key.as_str().starts_with(&bench.prefix()));
+            keys
+        }
+    };
+    const FAR_FUTURE: i64 = 32_503_680_000_000;
+    eventually("those that nobody uses", || ours(FAR_FUTURE), |found| *found == [free.clone(), never.clone()]).await;
+    assert_eq!(ours(1_000_000).await, [never], "the other was granted after 1970");
+    assert_eq!(read(FAR_FUTURE, 1).await.len(), 1, "as many as were asked for");
+    assert_eq!(read(FAR_FUTURE, 0).await, []);
+}
+
 async fn keys_of(bench: &Bench, query: ClaimQuery) -> Vec<ClaimKey> {
     let session: SessionId = match &query {
         ClaimQuery::Of(id) | ClaimQuery::HeldBy(id) => *id,
-        ClaimQuery::Keys(_) | ClaimQuery::Prefix(_) => unreachable!("asked for by session only"),
+        ClaimQuery::Keys(_) | ClaimQuery::Prefix(_) | ClaimQuery::Unused { .. } => {
+            unreachable!("asked for by session only")
+        }
     };
     let found = unwrap("claims", bench.first.claims(query).await);
     for record in &found {

@@ -237,7 +237,8 @@ pub struct Snapshot {
 /// Where documents live.
 ///
 /// Errors of every call, beside those that it names: `Unavailable` (whether a write was applied, or still will be, is not
-/// known), `Unauthorized`, `Forbidden`, `CorruptState`, `Closed`; `InvalidArgument` for what a store does not take.
+/// known), `Unauthorized`, `Forbidden`, `CorruptState`, `Closed`; `Lost` while the store's file is not in its place, or
+/// another one is (a write may have gone into the one that was moved); `InvalidArgument` for what a store does not take.
 /// `Unsupported` for a filter, sort, projection or update that only MongoDB knows. A future may be dropped at any time:
 /// what it began may then still happen.
 pub trait Documents: Send + Sync {

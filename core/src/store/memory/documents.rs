@@ -47,6 +47,8 @@ struct Table {
     history: VecDeque<(Position, Option<Change>)>,
     /// What came at this place or before it is no longer in the history.
     forgotten: Position,
+    /// The latest date of a change that was in the history, and is not any more.
+    forgotten_at: Option<WallTime>,
 }
 
 impl Default for Tables {
@@ -129,9 +131,10 @@ impl Table {
     fn remember(&mut self, position: Position, change: Option<Change>) {
         self.history.push_back((position, change));
         if self.history.len() > HISTORY
-            && let Some((position, _)) = self.history.pop_front()
+            && let Some((position, change)) = self.history.pop_front()
         {
             self.forgotten = position;
+            self.forgotten_at = self.forgotten_at.max(change.map(|change| change.at));
         }
     }
 
@@ -372,7 +375,8 @@ impl Documents for MemoryStore {
             let position = records.tables.next();
             let gone = records.tables.table(table);
             let history = std::mem::take(&mut gone.history);
-            *gone = Table { history, forgotten: gone.forgotten, ..Table::default() };
+            let (forgotten, forgotten_at) = (gone.forgotten, gone.forgotten_at);
+            *gone = Table { history, forgotten, forgotten_at, ..Table::default() };
             gone.remember(position, None);
             records.tables.changed.send_replace(position);
         });
@@ -477,6 +481,9 @@ impl Watch {
 impl Table {
     /// The place before the first change at this date.
     fn place_before(&self, time: WallTime) -> Result<Position> {
+        if self.forgotten_at.is_some_and(|at| at >= time) {
+            return Err(crate::store::documents::compacted());
+        }
         let mut before = self.forgotten;
         for (position, change) in &self.history {
             if change.as_ref().is_some_and(|change| change.at >= time) {
@@ -485,5 +492,38 @@ impl Table {
             before = *position;
         }
         Ok(before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+
+    use super::*;
+    use crate::time::{ManualClock, Timestamp};
+
+    #[tokio::test]
+    async fn a_date_before_what_was_forgotten_is_told_so() {
+        let clock = Arc::new(ManualClock::new(Timestamp::ZERO, WallTime(1_000)));
+        let env = Env { clock: clock.clone(), ..Env::system(tokio::runtime::Handle::current()) };
+        let store = MemoryStore::open("", env);
+        let table = TableName::parse("t").unwrap();
+        let put = || store.write(&table, Write::new(Key::from(1), Action::Put(doc! {})));
+        let watch = |date| store.watch(&table, WatchOptions { from: From::Time(WallTime(date)), previous: false });
+        put().await.unwrap();
+        clock.set_wall(WallTime(2_000));
+        for _ in 1..HISTORY {
+            put().await.unwrap();
+        }
+        let first = watch(0).await.unwrap().next().await.unwrap().unwrap();
+        assert!(matches!(first, Event::Change(change) if change.at == WallTime(1_000)), "all is there");
+        put().await.unwrap();
+        assert_eq!(watch(1_000).await.map(drop).unwrap_err().code(), Code::Compacted);
+        store.drop_table(&table).await.unwrap();
+        assert_eq!(watch(0).await.map(drop).unwrap_err().code(), Code::Compacted);
+        clock.set_wall(WallTime(3_000));
+        put().await.unwrap();
+        let first = watch(3_000).await.unwrap().next().await.unwrap().unwrap();
+        assert!(matches!(first, Event::Change(change) if change.at == WallTime(3_000)));
     }
 }

@@ -3,9 +3,10 @@
 
 mod documents;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use futures::channel::mpsc;
 use futures::future::{self, BoxFuture, FutureExt};
@@ -18,10 +19,14 @@ use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::protocol::claim::{self, ClaimKey, ClaimRecord, ClaimStep, Step, Stepped, StoreNow, TOKENS_PER_MS};
 use crate::protocol::session::{self, SessionId, SessionRecord, SessionStep, Vitality};
+use crate::time::Timestamp;
 
 /// The highest token that any store of this process has granted: a named store that is opened again in the
 /// millisecond in which its last user closed it must not begin with a token that it has given out.
 static HIGHEST: AtomicI64 = AtomicI64::new(0);
+
+/// How long the record of a dead session is kept.
+const TOMBSTONE_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 static NAMED: Lazy<Mutex<HashMap<String, Weak<Shared>>>> = Lazy::new(Mutex::default);
 
@@ -39,6 +44,8 @@ type Shared = Mutex<Records>;
 struct Records {
     sessions: BTreeMap<SessionId, SessionRecord>,
     claims: BTreeMap<ClaimKey, ClaimRecord>,
+    /// Sessions in the order in which they died, and when that was.
+    dead: VecDeque<(Timestamp, SessionId)>,
     /// Whether the first user's clock is a manual one.
     manual: bool,
     listeners: BTreeMap<SessionId, Vec<mpsc::UnboundedSender<Notice>>>,
@@ -156,6 +163,17 @@ impl Records {
         });
     }
 
+    /// Remembers that a session died, and forgets who did so long ago that nothing of it can come late.
+    fn bury(&mut self, id: SessionId, now: Timestamp) {
+        self.dead.push_back((now, id));
+        while let Some((died, id)) = self.dead.front().copied()
+            && now.since(died) > TOMBSTONE_KEPT
+        {
+            self.dead.pop_front();
+            self.sessions.remove(&id);
+        }
+    }
+
     fn live(&self) -> impl Iterator<Item = &SessionRecord> {
         self.sessions.values().filter(|session| session.vitality == Vitality::Live)
     }
@@ -180,7 +198,7 @@ impl Records {
 
 impl Store for MemoryStore {
     fn apply_session(&self, id: SessionId, step: SessionStep) -> BoxFuture<'_, Result<Option<SessionRecord>>> {
-        let wall = self.env.clock.wall();
+        let (wall, now) = (self.env.clock.wall(), self.env.now());
         let applied = self.with(|records| {
             let before = records.sessions.remove(&id);
             let Some(after) = session::apply(id, before.clone(), &step, wall) else {
@@ -188,8 +206,12 @@ impl Store for MemoryStore {
                 return None;
             };
             records.show_session(before.as_ref(), &after);
+            let died = after.vitality == Vitality::Dead && before.is_none_or(|b| b.vitality == Vitality::Live);
             let answer = after.clone().bare();
             records.sessions.insert(id, after);
+            if died {
+                records.bury(id, now);
+            }
             Some(answer)
         });
         future::ready(applied).boxed()
@@ -224,6 +246,10 @@ impl Store for MemoryStore {
             }
             ClaimQuery::Prefix(prefix) => {
                 records.claims.values().filter(|c| c.key.as_str().starts_with(&prefix)).cloned().collect()
+            }
+            ClaimQuery::Unused { before, limit } => {
+                let unused = |c: &&ClaimRecord| c.holder.is_none() && c.waiters.is_empty() && c.granted_at < before;
+                records.claims.values().filter(unused).take(limit).cloned().collect()
             }
         });
         future::ready(found).boxed()
@@ -266,5 +292,38 @@ impl Store for MemoryStore {
     fn close(&self) -> BoxFuture<'_, ()> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner).take();
         future::ready(()).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::session::{Nonce, SessionInfo};
+    use crate::time::{ManualClock, WallTime};
+
+    #[tokio::test]
+    async fn the_dead_are_forgotten_after_a_day() {
+        let clock = Arc::new(ManualClock::new(Timestamp::ZERO, WallTime(1_750_000_000_000)));
+        let env = Env { clock: clock.clone(), ..Env::system(tokio::runtime::Handle::current()) };
+        let store = MemoryStore::open("", env);
+        let ids: Vec<SessionId> = (1..=100).map(SessionId::from_random).collect();
+        let open = SessionStep::Open { nonce: Nonce(1), ttl: Duration::from_secs(1), info: SessionInfo::default() };
+        let die = async |ids: &[SessionId]| {
+            for id in ids {
+                store.apply_session(*id, SessionStep::Close).await.unwrap().unwrap();
+                assert_eq!(store.apply_session(*id, SessionStep::Close).await.unwrap(), None);
+            }
+        };
+        let known = async || store.sessions(SessionQuery::Ids(ids.clone())).await.unwrap().len();
+        for id in &ids {
+            store.apply_session(*id, open.clone()).await.unwrap().unwrap();
+        }
+        die(&ids[..98]).await;
+        clock.advance(TOMBSTONE_KEPT);
+        die(&ids[98..99]).await;
+        assert_eq!(known().await, 100);
+        clock.advance(Duration::from_secs(1));
+        die(&ids[99..]).await;
+        assert_eq!(known().await, 2, "who died last, and a day ago at most");
     }
 }

@@ -403,7 +403,7 @@ fn indexes(prefix: &str) -> [(String, Vec<IndexModel>); 2] {
     died.expire_after = Some(TOMBSTONE_KEPT);
     [
         (format!("{prefix}sessions"), vec![index(doc! { "died": 1 }, died), index(doc! { "st": 1 }, named("st"))]),
-        (format!("{prefix}locks"), vec![index(doc! { "own": 1 }, named("own")), index(doc! { "q": 1 }, named("q"))]),
+        (format!("{prefix}locks"), ["own", "q", "at"].map(|field| index(doc! { field: 1 }, named(field))).into()),
     ]
 }
 

@@ -5,7 +5,7 @@
 //! | collection | `_id` | fields | indexes |
 //! |---|---|---|---|
 //! | `<prefix>sessions` | session id | `st` live or dead, `n` nonce, `ttl` ms, `seen`, `died`, `clean`, `info`, `opened`, `prov` what it provides, `rv` its changes | `died` (removed after 24 h), `st` |
-//! | `<prefix>locks` | key of the claim | `own` holder, `q` waiters, `tok` token, `at` date of the grant, `val` value, `brk` and `brt` the holder asked to go and its token, `qt` the token of the last grant by the short form | `own`, `q` |
+//! | `<prefix>locks` | key of the claim | `own` holder, `q` waiters, `tok` token, `at` date of the grant, `val` value, `brk` and `brt` the holder asked to go and its token, `qt` the token of the last grant by the short form | `own`, `q`, `at` |
 //!
 //! Invariants:
 //! - a step is one `findAndModify` (see `pipeline`), acknowledged by a majority with its journal, or it is an error; where a
@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use futures::future::{BoxFuture, FutureExt};
-use mongodb::bson::{Document, Timestamp, doc};
+use mongodb::bson::{DateTime, Document, Timestamp, doc};
 use mongodb::options::{ReadConcern, ReturnDocument};
 use mongodb::{ClientSession, Collection};
 use tokio::sync::watch;
@@ -268,6 +268,7 @@ impl Inner {
     }
 
     async fn read_claims(self: &Arc<Self>, query: ClaimQuery) -> Result<Vec<ClaimRecord>> {
+        let (mut sort, mut most) = (doc! { "_id": 1 }, 0);
         let filter = match query {
             ClaimQuery::Keys(keys) if keys.is_empty() => return self.nothing(),
             ClaimQuery::Keys(keys) => {
@@ -278,6 +279,12 @@ impl Inner {
             }
             ClaimQuery::HeldBy(id) => doc! { "own": codec::entries_of(id) },
             ClaimQuery::Prefix(prefix) => doc! { "_id": codec::begins_with(&prefix) },
+            ClaimQuery::Unused { limit: 0, .. } => return self.nothing(),
+            ClaimQuery::Unused { before, limit } => {
+                (sort, most) = (doc! { "at": 1 }, i64::try_from(limit).unwrap_or(i64::MAX));
+                // One that was never granted has no date.
+                doc! { "own": null, "q": [], "at": { "$not": { "$gte": DateTime::from_millis(before.0) } } }
+            }
         };
         let this = Arc::clone(self);
         let request = async move {
@@ -286,8 +293,8 @@ impl Inner {
                 session.advance_operation_time(seen);
             }
             let limit = this.limits.operation;
-            let mut found =
-                this.locks.find(filter).sort(doc! { "_id": 1 }).max_time(limit).session(&mut session).await?;
+            let find = this.locks.find(filter).sort(sort).limit(most).max_time(limit);
+            let mut found = find.session(&mut session).await?;
             found.stream(&mut session).try_collect::<Vec<_>>().await
         };
         let found = self.tasks.run(self.limits.operation, READ_CLAIMS, request, &self.locks_namespace()).await?;
@@ -314,11 +321,21 @@ impl Inner {
 
     async fn close(&self) {
         self.closing.send_replace(true);
-        // Whoever closes has waited for what matters to him; a request that hangs is ended with its connection.
-        self.tasks.close(self.limits.operation.min(connect::CONNECT_TIMEOUT)).await;
+        // Whoever closes has waited for what matters to him; a request that hangs is left to its connection.
+        let limit = self.limits.operation.min(connect::CONNECT_TIMEOUT);
+        self.tasks.close(limit).await;
         self.lanes.clear();
-        self.own_session.client().clone().shutdown().immediate(true).await;
-        self.locks.client().clone().shutdown().immediate(true).await;
+        let clients = [self.own_session.client().clone(), self.locks.client().clone()];
+        let (ended, both_ended) = tokio::sync::oneshot::channel::<()>();
+        // The driver ends its sessions on a server that may not answer, and waits for connections that are in use. It
+        // goes on with that by itself.
+        self.env.spawn(async move {
+            for client in clients {
+                client.shutdown().immediate(true).await;
+            }
+            drop(ended);
+        });
+        let _ = tokio::time::timeout(limit, both_ended).await;
     }
 }
 

@@ -46,8 +46,9 @@ impl Form {
     /// The short form of a step, for a claim that looked like this.
     pub(super) fn of(step: &ClaimStep, seen: &ClaimView) -> Option<Self> {
         let ClaimStep::Step(step) = step else { return None };
-        // A token that cannot grow is for the whole step to refuse.
-        if seen.queue_len > 0 || !step.dead.is_empty() || seen.token == i64::MAX {
+        // A token that cannot grow is for the whole step to refuse. A record without a grant is a new one, perhaps of a
+        // name whose record was collected: only the whole step knows what its tokens have to be above.
+        if seen.queue_len > 0 || !step.dead.is_empty() || [0, i64::MAX].contains(&seen.token) {
             return None;
         }
         match (step, seen.holder) {
@@ -270,7 +271,9 @@ mod tests {
         assert_eq!(Form::of(&release, &view(Some(me), 1)), None);
         let acquire = ClaimStep::Step(Step::acquire(me, false, 0, Vec::new()));
         assert!(Form::of(&acquire, &view(None, 0)).is_some());
-        assert_eq!(Form::of(&acquire, &ClaimView { token: i64::MAX, ..view(None, 0) }), None);
+        for token in [0, i64::MAX] {
+            assert_eq!(Form::of(&acquire, &ClaimView { token, ..view(None, 0) }), None);
+        }
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub(super) async fn open(env: Env, log: &Arc<Log>, reader: &Arc<Reader>, interes
         interest,
         mirror: Mirror::default(),
         seq: 0,
+        missed: false,
         ready: VecDeque::new(),
         interrupted: false,
     };
@@ -51,6 +52,8 @@ struct Follower {
     mirror: Mirror,
     /// The last row that was taken in.
     seq: i64,
+    /// Changes after it are missing in the log: the records have to be read.
+    missed: bool,
     ready: VecDeque<Change>,
     interrupted: bool,
 }
@@ -60,6 +63,7 @@ impl Follower {
         let interest = self.interest.clone();
         let (snapshot, seq) = self.reader.read(false, move |db| find_snapshot(db, &interest)).await?;
         self.seq = seq;
+        (self.missed, self.interrupted) = (false, false);
         self.push(Change::Snapshot(snapshot));
         Ok(())
     }
@@ -90,6 +94,9 @@ impl Follower {
     }
 
     async fn read_more(&mut self) -> Result<()> {
+        if self.missed {
+            return self.begin().await;
+        }
         match self.subscription.next(self.seq).await? {
             Read::Rows(rows) => {
                 if std::mem::take(&mut self.interrupted) {
@@ -104,10 +111,11 @@ impl Follower {
                 Ok(())
             }
             Read::Gone => {
-                tracing::warn!("the log of changes was trimmed beyond what was read of it; beginning anew");
-                if !std::mem::take(&mut self.interrupted) {
+                tracing::warn!("changes are missing in the log after what was read of it; beginning anew");
+                if !std::mem::replace(&mut self.interrupted, true) {
                     self.ready.push_back(Change::Interrupted);
                 }
+                self.missed = true;
                 self.begin().await
             }
         }

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use crate::error::{Code, Error, LossReason, Result};
@@ -28,8 +28,8 @@ impl DatabaseFile {
     /// Finds the file, or creates it and missing directories above it, for this user only. Blocks.
     ///
     /// # Errors
-    /// `InvalidArgument` if the path is not one of a file; `Unsupported` if it is not on a local file system;
-    /// `Forbidden` if it cannot be read and written.
+    /// `InvalidArgument` if the path is not one of a file, or if the file has other names or is mounted by itself;
+    /// `Unsupported` if it is not on a local file system; `Forbidden` if it cannot be read and written.
     pub(super) fn prepare(path: &Path) -> Result<Self> {
         let path = settle(path)?;
         let directory = path.parent().unwrap_or_else(|| Path::new("/"));
@@ -43,6 +43,8 @@ impl DatabaseFile {
         let pin = rustix::fs::open(&path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
             .map_err(|error| refused(&path, "opened", error))?;
         let stat = rustix::fs::fstat(&pin).map_err(|error| refused(&path, "examined", error))?;
+        check_only_name(&path, stat.st_nlink > 1, is_mount_point(&path))?;
+        check_file_system(&path, &path)?;
         Ok(Self { path, _pin: pin, identity: (stat.st_dev, stat.st_ino), owner: (stat.st_uid, stat.st_gid) })
     }
 
@@ -63,7 +65,7 @@ impl DatabaseFile {
     pub(super) fn check_in_place(&self) -> Result<()> {
         match rustix::fs::stat(&self.path) {
             Ok(stat) if (stat.st_dev, stat.st_ino) == self.identity => Ok(()),
-            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Err(Error::lost("the session", LossReason::StoreReplaced)),
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Err(Error::lost("the store", LossReason::StoreReplaced)),
             Err(error) => Err(Error::with_source(
                 Code::Unavailable,
                 format!("'{}' cannot be examined", self.path.display()),
@@ -144,8 +146,32 @@ fn refused(path: &Path, what: &str, error: Errno) -> Error {
     Error::with_source(code, format!("'{}' cannot be {what}: {error}", path.display()), std::io::Error::from(error))
 }
 
-fn check_file_system(path: &Path, directory: &Path) -> Result<()> {
-    let found = rustix::fs::statfs(directory).map_err(|error| refused(directory, "examined", error))?;
+/// What belongs to the file lies beside it: its log, its index of the log, the run directory. Who opens it by another name
+/// finds others there, sees nothing of what is written here, and damages the file.
+fn check_only_name(path: &Path, is_linked: bool, is_mounted: bool) -> Result<()> {
+    let shown = path.display();
+    if is_linked {
+        return Err(Error::invalid(format!(
+            "'{shown}' is one of several hard links to a file; whoever used it by another one would damage it. Remove \
+             the others, or name a copy"
+        )));
+    }
+    if is_mounted {
+        return Err(Error::invalid(format!(
+            "'{shown}' is mounted by itself, without the files beside it; mount the directory that it lies in"
+        )));
+    }
+    Ok(())
+}
+
+/// Whether something is mounted just there. False where the kernel does not tell, before Linux 5.8.
+fn is_mount_point(path: &Path) -> bool {
+    let found = rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty());
+    found.is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+fn check_file_system(path: &Path, at: &Path) -> Result<()> {
+    let found = rustix::fs::statfs(at).map_err(|error| refused(at, "examined", error))?;
     // The kernel's field is wider than the 32-bit numbers it holds, and signed on some machines.
     judge(path, found.f_type as u32)
 }
@@ -225,6 +251,27 @@ mod tests {
         std::os::unix::fs::symlink(scratch.path("t.db"), scratch.path("link.db")).unwrap();
         let linked = DatabaseFile::prepare(&scratch.path("link.db")).unwrap();
         assert_eq!(linked.path(), file.path());
+    }
+
+    #[test]
+    fn a_file_that_others_may_use_by_another_name_is_refused() {
+        let scratch = Scratch::new();
+        let path = scratch.path("t.db");
+        DatabaseFile::prepare(&path).unwrap();
+        fs::hard_link(&path, scratch.path("link.db")).unwrap();
+        for name in ["t.db", "link.db"] {
+            let error = DatabaseFile::prepare(&scratch.path(name)).unwrap_err();
+            assert_eq!(error.code(), Code::InvalidArgument);
+            assert!(error.message().contains("hard links"), "{error}");
+        }
+        fs::remove_file(scratch.path("link.db")).unwrap();
+        DatabaseFile::prepare(&path).unwrap();
+
+        // Mounting needs rights, so the two halves: what is a mount point, and what is said of one.
+        assert!(is_mount_point(Path::new("/proc")) && !is_mount_point(&path));
+        let error = check_only_name(&path, false, true).unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument);
+        assert!(error.message().contains("mount the directory"), "{error}");
     }
 
     #[test]

@@ -109,6 +109,10 @@ impl Gate {
                 }
                 continue;
             }
+            // Here, since nothing below is reached while the line moves. Who was woken has tried to take the turn by now.
+            if self.env.now() >= deadline {
+                return Ok(Turn::TimedOut);
+            }
             woken = sleep(self.turn(), turn, LINE_PATIENCE);
             if woken || self.turn().load(SeqCst) != turn {
                 continue;
@@ -120,9 +124,6 @@ impl Gate {
                     self.wake_next();
                 }
                 return Ok(Turn::Bypassed);
-            }
-            if self.env.now() >= deadline {
-                return Ok(Turn::TimedOut);
             }
         }
     }
@@ -305,6 +306,21 @@ mod tests {
             assert_eq!(gate.enter(far(&env), || attempt(&lock)), Ok(Entry::Entered));
             assert!(gate.is_quiet(), "the next one waits for nobody");
         }
+    }
+
+    #[test]
+    fn the_deadline_is_looked_at_before_each_wait_in_the_line() {
+        let (scratch, runtime) = (Scratch::new(), runtime());
+        let env = Env::system(runtime.handle().clone());
+        let gate = Gate::new(&gate_file(&scratch), env.clone()).unwrap();
+        gate.turn().store(4711, SeqCst);
+        let mut attempts = 0;
+        let mut attempt = || {
+            attempts += 1;
+            Ok::<_, ()>(false)
+        };
+        assert_eq!(gate.enter(env.now(), &mut attempt), Ok(Entry::TimedOut));
+        assert_eq!(attempts, 0, "not only after a look at whether the line moves, which it may do for ever");
     }
 
     #[test]

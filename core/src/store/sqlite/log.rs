@@ -7,8 +7,11 @@
 //!
 //! Who listens to what stands in the table `listener`, so a writer can tell, inside its transaction, whether anybody
 //! would read a row ([`Listeners`]): claims and sessions are logged only then. Invariant: whoever has subscribed finds
-//! every change that was committed after the subscription. A row of a process that is gone is removed by the first to find
-//! its socket deserted.
+//! every change that was committed after the subscription, or is told that some are missing. The rows of a process that is
+//! gone are removed by the first to find its socket deserted. A socket that is not there proves nothing (whatever cleans
+//! up directories may have removed it), so each look also asks whether one's own rows are still there. If not, changes may
+//! not have been logged: the listener goes on under another name with another socket, and is told that there is a gap.
+//! A name that was taken off is never used again, so its row is there only if it was there all the time.
 //!
 //! Rows are kept for [`KEPT`]. Who comes later is told so ([`Read::Gone`]), and has to begin with the records.
 
@@ -23,9 +26,10 @@ use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 use tokio::sync::{Notify, oneshot};
 
 use super::fault::Fault;
+use super::file::DatabaseFile;
 use super::reader::Reader;
 use super::run::RunDirectory;
-use super::writer::{Work, Writer};
+use super::writer::{Done, Work, Writer};
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
 use crate::protocol::session::SessionId;
@@ -64,6 +68,11 @@ impl Topic {
         Self { topic: topic.into(), prefix: prefix.into() }
     }
 
+    /// Whether all changes are logged, also while nobody listens.
+    fn is_always_logged(&self) -> bool {
+        self.topic != CLAIMS && self.topic != SESSIONS
+    }
+
     fn covers(&self, topic: &str, key: &str) -> bool {
         self.topic == topic && key.starts_with(&self.prefix)
     }
@@ -88,7 +97,7 @@ pub(super) struct Row {
 pub(super) enum Read {
     /// The next rows, in order; some may be left.
     Rows(Vec<Row>),
-    /// Rows that would have come next have been removed.
+    /// Rows that would have come next have been removed, or were not written.
     Gone,
 }
 
@@ -105,6 +114,9 @@ pub(super) fn append(
         .execute(params![topic, key, body, source, at.0])?;
     Ok(())
 }
+
+/// The topic of the row that says that a name is among the listeners, whatever it listens to. Nothing is logged under it.
+const PRESENT: &str = "";
 
 /// The number of the last row that was ever written.
 pub(super) fn last(db: &Connection) -> rusqlite::Result<i64> {
@@ -164,16 +176,31 @@ pub(super) fn trim(db: &Connection, now: WallTime) -> std::result::Result<bool, 
     Ok(removed as i64 == PART)
 }
 
-/// Adds what a process listens to.
-pub(super) fn listen(db: &Connection, id: SessionId, topics: &[Topic]) -> std::result::Result<(), Fault> {
-    for Topic { topic, prefix } in topics {
-        db.prepare_cached("INSERT OR IGNORE INTO listener(id, topic, prefix) VALUES(?1, ?2, ?3)")?.execute(params![
-            id.to_string(),
-            topic,
-            prefix
-        ])?;
+/// Adds what somebody listens to, under a name that is new or still among the listeners. False, and nothing is done, if
+/// others have taken it off.
+pub(super) fn listen(
+    db: &Connection,
+    id: SessionId,
+    topics: &[Topic],
+    is_new: bool,
+) -> std::result::Result<bool, Fault> {
+    let mut add = db.prepare_cached("INSERT OR IGNORE INTO listener(id, topic, prefix) VALUES(?1, ?2, ?3)")?;
+    if is_new {
+        add.execute(params![id.to_string(), PRESENT, ""])?;
+    } else if !is_listener(db, id)? {
+        return Ok(false);
     }
-    count(db)
+    for Topic { topic, prefix } in topics {
+        add.execute(params![id.to_string(), topic, prefix])?;
+    }
+    count(db)?;
+    Ok(true)
+}
+
+/// Whether this name is among the listeners, and has been since it first was.
+fn is_listener(db: &Connection, id: SessionId) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT 1 FROM listener WHERE id = ?1 AND topic = ?2 AND prefix = ''")?
+        .exists(params![id.to_string(), PRESENT])
 }
 
 /// Removes some of what a process listens to, or all.
@@ -249,23 +276,37 @@ impl Listeners {
 #[derive(Debug)]
 pub(super) struct Log {
     env: Env,
-    id: SessionId,
+    file: Arc<DatabaseFile>,
     run: Arc<RunDirectory>,
     reader: Arc<Reader>,
     /// Set once, right after the writer was made.
     writer: OnceLock<Weak<Writer>>,
     sender: UnixDatagram,
     state: Mutex<State>,
+    /// Held by whoever adds to the listeners, one after the other: so the first under a name is known to be that.
+    listening: tokio::sync::Mutex<()>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     closed: bool,
-    /// Those who listen, with what wakes them.
-    subscriptions: BTreeMap<u64, (Vec<Topic>, Arc<Notify>)>,
+    /// The name among the listeners, and that of the socket.
+    id: SessionId,
+    /// It is among them, as far as is known here.
+    listed: bool,
+    subscriptions: BTreeMap<u64, Subscribed>,
     next: u64,
     /// The task at the socket: ends when this is dropped, and tells that it has.
     ear: Option<Ear>,
+}
+
+/// One who listens here.
+#[derive(Debug)]
+struct Subscribed {
+    /// Under this name.
+    id: SessionId,
+    topics: Vec<Topic>,
+    wake: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -276,11 +317,24 @@ struct Ear {
 
 impl Log {
     /// Nobody listens yet.
-    pub(super) fn new(env: Env, run: Arc<RunDirectory>, reader: Arc<Reader>) -> io::Result<Self> {
+    pub(super) fn new(
+        env: Env,
+        file: Arc<DatabaseFile>,
+        run: Arc<RunDirectory>,
+        reader: Arc<Reader>,
+    ) -> io::Result<Self> {
         let sender = UnixDatagram::unbound()?;
         sender.set_nonblocking(true)?;
-        let id = env.session_id();
-        Ok(Self { env, id, run, reader, writer: OnceLock::new(), sender, state: Mutex::default() })
+        let state = State {
+            closed: false,
+            id: env.session_id(),
+            listed: false,
+            subscriptions: BTreeMap::new(),
+            next: 0,
+            ear: None,
+        };
+        let (writer, listening) = (OnceLock::new(), tokio::sync::Mutex::default());
+        Ok(Self { env, file, run, reader, writer, sender, state: Mutex::new(state), listening })
     }
 
     /// Says who writes.
@@ -294,29 +348,61 @@ impl Log {
     /// # Errors
     /// `Closed`; `Unavailable` if no socket can be had, or the file cannot be written.
     pub(super) async fn subscribe(self: &Arc<Self>, topics: Vec<Topic>) -> Result<Subscription> {
+        let mut subscription = {
+            let mut state = self.state();
+            let (number, id, wake) = (state.next, state.id, Arc::new(Notify::new()));
+            state.next += 1;
+            state.subscriptions.insert(number, Subscribed { id, topics: topics.clone(), wake: wake.clone() });
+            Subscription { log: self.clone(), number, id, topics, wake }
+        };
+        subscription.listen().await?;
+        Ok(subscription)
+    }
+
+    /// Adds a subscription to the listeners, under the name that is good now: says which.
+    async fn listen(self: &Arc<Self>, number: u64, topics: &[Topic]) -> Result<SessionId> {
         let closed = || Error::closed("the store");
         let writer = self.writer.get().and_then(Weak::upgrade).ok_or_else(closed)?;
-        let subscription = {
-            let mut state = self.state();
-            if state.closed {
-                return Err(closed());
+        let _one_at_a_time = self.listening.lock().await;
+        loop {
+            let (id, is_new) = {
+                let mut state = self.state();
+                if state.closed {
+                    return Err(closed());
+                }
+                if state.ear.is_none() {
+                    state.ear = Some(self.open_ear(state.id)?);
+                }
+                let (id, is_new) = (state.id, !state.listed);
+                if let Some(subscribed) = state.subscriptions.get_mut(&number) {
+                    subscribed.id = id;
+                }
+                (id, is_new)
+            };
+            match writer.run(Work::Listen { id, topics: topics.to_vec(), is_new }).await? {
+                Done::Listens(true) => {
+                    self.state().listed = true;
+                    return Ok(id);
+                }
+                Done::Listens(false) => self.take_another_name(),
+                other => return Err(super::mismatched(&other)),
             }
-            if state.ear.is_none() {
-                state.ear = Some(self.open_ear()?);
-            }
-            let (number, wake) = (state.next, Arc::new(Notify::new()));
-            state.next += 1;
-            state.subscriptions.insert(number, (topics.clone(), wake.clone()));
-            Subscription { log: self.clone(), number, topics: topics.clone(), wake }
-        };
-        writer.run(Work::Listen(self.id, topics)).await?;
-        Ok(subscription)
+        }
+    }
+
+    /// Others found the socket deserted, and have taken the name off the listeners.
+    fn take_another_name(&self) {
+        let mut state = self.state();
+        tracing::info!(listener = %state.id, "others took a listener for gone; it listens anew");
+        self.run.remove_ear(state.id);
+        (state.id, state.listed, state.ear) = (self.env.session_id(), false, None);
     }
 
     /// Tells those who listen, after the commit. Does not wait.
     pub(super) fn tell(&self, listeners: &[SessionId]) {
+        let own = self.state().id;
         for id in listeners {
-            if *id == self.id {
+            if *id == own {
                 self.wake_all();
                 continue;
             }
@@ -346,18 +432,19 @@ impl Log {
 
     /// The work that takes this store value out of the listeners, if it has been one.
     pub(super) fn farewell(&self) -> Option<Work> {
-        self.state().ear.is_some().then_some(Work::Unlisten(self.id, None))
+        let state = self.state();
+        state.ear.is_some().then_some(Work::Unlisten(state.id, None))
     }
 
     /// The same without waiting.
     pub(super) fn stop(&self) -> Option<StoppedEar> {
         let mut state = self.state();
         state.closed = true;
-        for (_, wake) in state.subscriptions.values() {
-            wake.notify_one();
+        for subscribed in state.subscriptions.values() {
+            subscribed.wake.notify_one();
         }
         let ear = state.ear.take()?;
-        self.run.remove_ear(self.id);
+        self.run.remove_ear(state.id);
         Some(StoppedEar { ended: ear.ended })
     }
 
@@ -366,14 +453,14 @@ impl Log {
     }
 
     fn wake_all(&self) {
-        for (_, wake) in self.state().subscriptions.values() {
-            wake.notify_one();
+        for subscribed in self.state().subscriptions.values() {
+            subscribed.wake.notify_one();
         }
     }
 
-    fn open_ear(self: &Arc<Self>) -> Result<Ear> {
+    fn open_ear(self: &Arc<Self>, id: SessionId) -> Result<Ear> {
         let bind = || {
-            let socket = UnixDatagram::bind(self.run.ear(self.id))?;
+            let socket = UnixDatagram::bind(self.run.ear(id))?;
             socket.set_nonblocking(true)?;
             Ok(socket)
         };
@@ -393,17 +480,18 @@ impl Log {
 
     fn unsubscribe(&self, number: u64) {
         let mut state = self.state();
-        let Some((topics, _)) = state.subscriptions.remove(&number) else { return };
+        let Some(Subscribed { id, topics, .. }) = state.subscriptions.remove(&number) else { return };
         if state.closed {
             return;
         }
-        let still = |topic: &Topic| state.subscriptions.values().any(|(wanted, _)| wanted.contains(topic));
+        let others = state.subscriptions.values().filter(|other| other.id == id);
+        let still = |topic: &Topic| others.clone().any(|other| other.topics.contains(topic));
         let unheard: Vec<Topic> = topics.into_iter().filter(|topic| !still(topic)).collect();
         // Under the lock: a later subscription to the same must be written after this.
         if !unheard.is_empty()
             && let Some(writer) = self.writer.get().and_then(Weak::upgrade)
         {
-            writer.run_later(Work::Unlisten(self.id, Some(unheard)));
+            writer.run_later(Work::Unlisten(id, Some(unheard)));
         }
     }
 }
@@ -414,14 +502,17 @@ pub(super) struct StoppedEar {
     ended: oneshot::Receiver<()>,
 }
 
-async fn hear(log: Weak<Log>, socket: UnixDatagram, mut stopped: oneshot::Receiver<()>) {
-    let socket = match tokio::net::UnixDatagram::from_std(socket) {
+async fn hear(log: Weak<Log>, bound: UnixDatagram, mut stopped: oneshot::Receiver<()>) {
+    let socket = match bound.try_clone().and_then(tokio::net::UnixDatagram::from_std) {
         Ok(socket) => socket,
         Err(error) => {
             tracing::warn!(%error, "changes are not told; they are looked for every second instead");
+            // It stays bound, or others would take us for gone.
+            let _ = stopped.await;
             return;
         }
     };
+    drop(bound);
     let mut buffer = [0; 16];
     loop {
         tokio::select! {
@@ -443,6 +534,8 @@ async fn hear(log: Weak<Log>, socket: UnixDatagram, mut stopped: oneshot::Receiv
 pub(super) struct Subscription {
     log: Arc<Log>,
     number: u64,
+    /// The name under which it was added to the listeners.
+    id: SessionId,
     topics: Vec<Topic>,
     wake: Arc<Notify>,
 }
@@ -451,22 +544,40 @@ impl Subscription {
     /// The next rows after this number; waits until there are some.
     ///
     /// # Errors
-    /// `Closed` when the store is; those of reading.
-    pub(super) async fn next(&self, seq: i64) -> Result<Read> {
+    /// `Closed` when the store is; `Lost` while another file, or none, is in the place of the one that is read; those of
+    /// reading.
+    pub(super) async fn next(&mut self, seq: i64) -> Result<Read> {
         loop {
             match self.read_after(seq).await? {
-                Read::Rows(rows) if rows.is_empty() => self.wait().await,
-                found => return Ok(found),
+                Some(Read::Rows(rows)) if rows.is_empty() => self.wait().await,
+                Some(found) => return Ok(found),
+                None => {
+                    self.listen().await?;
+                    if !self.topics.iter().all(Topic::is_always_logged) {
+                        return Ok(Read::Gone);
+                    }
+                }
             }
         }
     }
 
-    async fn read_after(&self, seq: i64) -> Result<Read> {
+    async fn listen(&mut self) -> Result<()> {
+        self.id = self.log.listen(self.number, &self.topics).await?;
+        Ok(())
+    }
+
+    /// None if others have taken this one off the listeners.
+    async fn read_after(&self, seq: i64) -> Result<Option<Read>> {
         if self.log.state().closed {
             return Err(Error::closed("the store"));
         }
-        let topics = self.topics.clone();
-        self.log.reader.read(true, move |db| read_after(db, seq, &topics)).await
+        let (id, topics) = (self.id, self.topics.clone());
+        let read = move |db: &Connection| {
+            if is_listener(db, id)? { read_after(db, seq, &topics).map(Some) } else { Ok(None) }
+        };
+        let found = self.log.reader.read(true, read).await?;
+        self.log.file.check_in_place()?;
+        Ok(found)
     }
 
     async fn wait(&self) {

@@ -13,7 +13,9 @@
 //! - the connection is in WAL mode. Coordination is synced to the disk only with `durability=full`: after a power
 //!   loss every holder on this machine is dead anyway, and the ceiling of tokens, which is always synced, keeps
 //!   tokens growing;
-//! - no wall clock decides anything.
+//! - no wall clock decides anything;
+//! - nothing is acknowledged, read or told of tables from a file that others do not find under its path any more, and no
+//!   session lives in one: SQLite in WAL mode does not notice when the file was moved away.
 //!
 //! Deliberately absent: network file systems (refused), several users for one file (it is private to its creator).
 
@@ -71,7 +73,7 @@ pub struct SqliteStore {
 #[derive(Debug)]
 struct Open {
     env: Env,
-    file: DatabaseFile,
+    file: Arc<DatabaseFile>,
     run: Arc<RunDirectory>,
     reader: Arc<Reader>,
     wakes: Arc<Wakes>,
@@ -89,8 +91,8 @@ impl SqliteStore {
     /// With [`Durability::Full`] every acknowledged write survives a power loss; otherwise the last moments may not.
     ///
     /// # Errors
-    /// `InvalidArgument` if the path names something else than a database of ours; `Unsupported` if the file is not
-    /// on a local file system, or was written by a newer version; `Forbidden` if it or its directory cannot be
+    /// `InvalidArgument` if the path names something else than a database of ours, or a file that has other hard links or
+    /// is mounted by itself; `Unsupported` if the file is not on a local file system, or was written by a newer version; `Forbidden` if it or its directory cannot be
     /// written; `CorruptState` if it is damaged; `Unavailable` if others keep it locked, or if there is no space.
     pub async fn open(path: &Path, durability: Durability, env: Env) -> Result<Self> {
         let path = path.to_owned();
@@ -114,7 +116,7 @@ impl SqliteStore {
 
 impl Open {
     fn new(path: &Path, durability: Durability, env: Env) -> Result<Self> {
-        let file = DatabaseFile::prepare(path)?;
+        let file = Arc::new(DatabaseFile::prepare(path)?);
         let path = file.path().to_owned();
         let boot = boot_id();
         let writing = schema::open(&path, &boot)?;
@@ -128,7 +130,7 @@ impl Open {
         let gate = Arc::new(Gate::new(&run.open_gate()?, env.clone()).map_err(system)?);
         let reader = Arc::new(Reader::new(env.clone(), path.clone(), reading));
         let wakes = Arc::new(Wakes::new(env.clone(), run.clone(), reader.clone()).map_err(system)?);
-        let log = Arc::new(Log::new(env.clone(), run.clone(), reader.clone()).map_err(system)?);
+        let log = Arc::new(Log::new(env.clone(), file.clone(), run.clone(), reader.clone()).map_err(system)?);
         let checkpoints = Arc::new(Checkpoints::new(env.clone(), path.clone(), gate.clone()));
         let around =
             Surroundings { run: run.clone(), wakes: wakes.clone(), log: log.clone(), checkpoints: checkpoints.clone() };
@@ -215,6 +217,7 @@ impl Store for SqliteStore {
     fn changes(&self, interest: Interest) -> BoxFuture<'_, Result<Changes>> {
         async move {
             let open = self.inner()?;
+            open.file.check_in_place()?;
             changes::open(open.env.clone(), &open.log, &open.reader, interest).await
         }
         .boxed()

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, Rows, params};
 
 use super::claims::{entries_of, entry, optional_entry};
 use super::fault::{self, Fault};
@@ -198,13 +198,20 @@ fn find_claims(db: &Connection, query: &ClaimQuery) -> std::result::Result<Vec<C
             }
             Ok(found)
         }
+        ClaimQuery::Unused { before, limit } => {
+            let mut statement = db.prepare_cached(UNUSED)?;
+            find_named(db, statement.query(params![before.0, i64::try_from(*limit).unwrap_or(i64::MAX)])?)
+        }
     }
 }
 
 fn find_of(db: &Connection, id: SessionId, query: &str) -> std::result::Result<Vec<ClaimRecord>, Fault> {
     let (from, to) = entries_of(id);
     let mut statement = db.prepare_cached(query)?;
-    let mut rows = statement.query([from, to])?;
+    find_named(db, statement.query([from, to])?)
+}
+
+fn find_named(db: &Connection, mut rows: Rows<'_>) -> std::result::Result<Vec<ClaimRecord>, Fault> {
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         let Some(key) = intact("a claim", row.get::<_, String>(0))? else { continue };
@@ -251,6 +258,8 @@ fn intact<T>(what: &str, result: rusqlite::Result<T>) -> std::result::Result<Opt
 }
 
 const CLAIM: &str = "SELECT own, tok, at, val, brk, waiting FROM lock WHERE name = ?1";
+// Through all claims, once an hour: an index would cost each grant a page in the log.
+const UNUSED: &str = "SELECT name FROM lock WHERE own IS NULL AND waiting = 0 AND at < ?1 LIMIT ?2";
 const HELD_BY: &str = "SELECT name FROM lock WHERE own >= ?1 AND own < ?2 ORDER BY name";
 const OF: &str = "SELECT name FROM lock WHERE own >= ?1 AND own < ?2 \
                   UNION SELECT name FROM q WHERE who >= ?1 AND who < ?2 ORDER BY name";

@@ -52,7 +52,7 @@ const LAYOUT: &str = "
 
 /// `rv` counts the changes of what a session provides. In `log` is what has changed, for those in `listener` and for
 /// whoever reads it later; `listeners` is another number whenever the rows of `listener` are others, and `trimmed` is the
-/// last row of `log` that was removed.
+/// last row of `log` that was removed. A row of `listener` without a topic says that this listener was not taken off.
 const CHANGES: &str = "
     ALTER TABLE sess ADD COLUMN clean INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE sess ADD COLUMN opened INTEGER NOT NULL DEFAULT 0;

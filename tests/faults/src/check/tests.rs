@@ -3,8 +3,7 @@
 use super::*;
 use crate::history::{Answer, Ask};
 
-const TERMS: Terms = Terms { ttl: Duration::from_secs(3), stale: Duration::ZERO };
-const MS: u64 = 1_000_000;
+const TERMS: Terms = Terms { ttl: Duration::from_secs(3), stale: Duration::ZERO, kinds: Vec::new() };
 
 fn line(ms: u64, event: Event) -> Line {
     Line { t: ms * MS, event }
@@ -14,7 +13,7 @@ fn line(ms: u64, event: Event) -> Line {
 fn hold(n: u64, token: i64, attempted: u64, granted: u64, last_ok: u64) -> Vec<Line> {
     let lock = || "l".to_owned();
     vec![
-        line(attempted, Event::Attempt { lock: lock(), n, wait: true }),
+        line(attempted, Event::Attempt { lock: lock(), n, wait: true, patience_ms: None }),
         line(granted, Event::Granted { lock: lock(), n, token }),
         line(last_ok, Event::Ok { lock: lock(), token }),
         line(last_ok + 1, Event::Released { lock: lock(), token, clean: true }),
@@ -27,14 +26,14 @@ fn histories(workers: &[(&str, Vec<Line>)]) -> Histories {
 }
 
 fn violations(histories: &Histories) -> Vec<String> {
-    histories.check(TERMS).violations
+    histories.check(&TERMS).violations
 }
 
 #[test]
 fn a_good_history_is_clean() {
     let good = histories(&[("w1.1", hold(1, 10, 0, 5, 2000)), ("w2.1", hold(1, 11, 1, 2001, 3000))]);
     assert_eq!(violations(&good), Vec::<String>::new());
-    let findings = good.check(TERMS);
+    let findings = good.check(&TERMS);
     assert_eq!((findings.grants, findings.checks, findings.longest_hold), (2, 2, Duration::from_millis(1995)));
 }
 
@@ -55,15 +54,15 @@ fn a_refusal_while_nobody_held_is_found_unless_somebody_may_have() {
     let refused = |begun: u64| {
         let lock = || "l".to_owned();
         vec![
-            line(begun, Event::Attempt { lock: lock(), n: 1, wait: false }),
-            line(begun + 1, Event::Refused { lock: lock(), n: 1, code: "Contended".into() }),
+            line(begun, Event::Attempt { lock: lock(), n: 1, wait: false, patience_ms: None }),
+            line(begun + 1, Event::Refused { lock: lock(), n: 1, code: "Contended".into(), holder: None }),
         ]
     };
     let late = histories(&[("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", refused(30))]);
     assert!(violations(&late)[0].contains("Contended"), "{:?}", violations(&late));
     let in_time = histories(&[("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", refused(12))]);
-    assert_eq!(in_time.check(TERMS).linearized, 3);
-    let killed = vec![line(25, Event::Attempt { lock: "l".into(), n: 1, wait: true })];
+    assert_eq!(in_time.check(&TERMS).linearized, 3);
+    let killed = vec![line(25, Event::Attempt { lock: "l".into(), n: 1, wait: true, patience_ms: None })];
     let explained = histories(&[("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", refused(30)), ("w3.1", killed)]);
     assert_eq!(violations(&explained), Vec::<String>::new());
 }
@@ -84,7 +83,7 @@ fn terms_are_put_into_one_order_as_holds_are() {
         hold(n, token, attempted, granted, last_ok).into_iter().map(rename).collect::<Vec<_>>()
     };
     let good = histories(&[("c1.1", term(1, 10, 0, 5, 20)), ("go2.1", term(1, 11, 1, 30, 40))]);
-    let found = good.check(TERMS);
+    let found = good.check(&TERMS);
     assert_eq!((found.violations, found.linearized), (Vec::new(), 4));
     assert_eq!(found.languages, [("c".to_owned(), (1, 1)), ("go".to_owned(), (1, 1))].into());
     // Nobody checked while two led; what the calls returned cannot have been all the same.
@@ -102,7 +101,7 @@ fn a_document_that_no_order_explains_is_found() {
     let put = asked(0, 1, Ask::Put { v: 1 }, Some(Answer::Done));
     let read = |v: u64| asked(10, 1, Ask::Get, Some(Answer::Document { v, n: 0 }));
     let good = histories(&[("w1.1.table", put.clone()), ("w2.1.table", read(1))]);
-    let found = good.check(TERMS);
+    let found = good.check(&TERMS);
     assert_eq!((found.violations, found.documents), (Vec::new(), 2));
     let lost = histories(&[("w1.1.table", put.clone()), ("w2.1.table", read(2))]);
     assert!(violations(&lost)[0].starts_with("k0: no order"), "{:?}", violations(&lost));
@@ -115,7 +114,7 @@ fn a_document_that_no_order_explains_is_found() {
     let old = histories(&[("w1.1.table", twice), ("w2.1.table", read(1))]);
     assert_eq!(violations(&old).len(), 1);
     let allowed = Terms { stale: Duration::from_secs(1), ..TERMS };
-    assert_eq!(old.check(allowed).violations, Vec::<String>::new());
+    assert_eq!(old.check(&allowed).violations, Vec::<String>::new());
 }
 
 #[test]
@@ -131,8 +130,8 @@ fn a_read_that_lacks_a_write_of_this_generation_is_found_also_where_reads_may_be
     let put = asked(1, Ask::Put { v: 1 }, Answer::Done);
     let stale = calls::STALE.as_millis() as u64;
     let read = |t: u64| histories(&[("w1.1.table", put.clone()), ("w2.1.table", asked(t, Ask::Get, Answer::Nothing))]);
-    assert_eq!(read(stale).check(terms).violations, Vec::<String>::new());
-    let found = read(stale + 10).check(terms).violations;
+    assert_eq!(read(stale).check(&terms).violations, Vec::<String>::new());
+    let found = read(stale + 10).check(&terms).violations;
     assert!(found.len() == 1 && found[0].starts_with("k0: no order"), "{found:?}");
 }
 
@@ -143,7 +142,7 @@ fn a_watch_that_tells_another_story_is_found() {
         histories(&[("w1.1", lines.collect())])
     };
     let good = watch(&[None, Some(1), Some(1), None, None, Some(3)]);
-    assert_eq!((violations(&good), good.check(TERMS).watched), (Vec::new(), 2));
+    assert_eq!((violations(&good), good.check(&TERMS).watched), (Vec::new(), 2));
     assert!(violations(&watch(&[Some(1), Some(2)]))[0].contains("nobody in between"));
     assert!(violations(&watch(&[Some(2), None, Some(1)]))[0].contains("after 2"));
     assert!(violations(&watch(&[Some(2), None, Some(2)]))[0].contains("after 2"));
@@ -159,7 +158,7 @@ fn a_token_that_falls_or_repeats_is_found() {
 
 #[test]
 fn only_overlaps_and_the_order_of_tokens_find_a_wrong_protocol_out() {
-    let clean = histories(&[("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", hold(1, 11, 21, 30, 40))]).check(TERMS);
+    let clean = histories(&[("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", hold(1, 11, 21, 30, 40))]).check(&TERMS);
     assert_eq!(clean.exclusion_is_broken(), Ok(false));
     // Something else is wrong; the same with workers that do not end well.
     let mut other = clean.clone();
@@ -171,7 +170,7 @@ fn only_overlaps_and_the_order_of_tokens_find_a_wrong_protocol_out() {
         [("w1.1", hold(1, 10, 0, 5, 20)), ("w2.1", hold(1, 10, 4, 40, 50))],
     ];
     for workers in broken {
-        let findings = histories(&workers).check(TERMS);
+        let findings = histories(&workers).check(&TERMS);
         assert_eq!(findings.exclusion_is_broken(), Ok(true), "{findings:?}");
         // Of workers that end by themselves nothing is said.
         assert!(Findings { ended: 1, ..findings }.exclusion_is_broken().is_err());
@@ -219,17 +218,17 @@ fn a_lock_that_nobody_gets_after_healing_is_found() {
 fn a_campaign_without_power_says_so() {
     let mut weak = histories(&[("w1.1", hold(1, 10, 0, 5, 20))]);
     weak.faults.push(Fault { t: 500 * MS, until: 501 * MS, kind: "kill".into(), target: "w1".into() });
-    let weaknesses = weak.check(TERMS).weaknesses;
-    // It has no documents and no watches.
-    assert_eq!(weaknesses.len(), 5, "{weaknesses:?}");
+    let weaknesses = weak.check(&TERMS).weaknesses;
+    // It has no documents, no watches, no refusals and nobody who waits behind another.
+    assert_eq!(weaknesses.len(), 8, "{weaknesses:?}");
     // A fault of servers while nobody held anything, and a worker that never got anything.
     weak.faults.push(Fault { t: 600 * MS, until: 601 * MS, kind: "step-down".into(), target: "servers".into() });
     weak.workers.insert("c1.1".into(), Vec::new());
-    let findings = weak.check(TERMS);
-    assert_eq!(findings.weaknesses.len(), 7, "{findings:?}");
+    let findings = weak.check(&TERMS);
+    assert_eq!(findings.weaknesses.len(), 10, "{findings:?}");
     assert_eq!(findings.idle_languages(), ["nobody in c was granted anything"]);
     // Nothing was put into an order either where there were no calls.
-    let silent = histories(&[("w1.1", Vec::new())]).check(TERMS).weaknesses;
+    let silent = histories(&[("w1.1", Vec::new())]).check(&TERMS).weaknesses;
     for what in ["locks and elections were put", "documents were put", "told of a term"] {
         assert!(silent.iter().any(|weakness| weakness.contains(what)), "{what}: {silent:?}");
     }
@@ -241,4 +240,100 @@ fn lines_are_read_as_they_were_written() {
     let text = serde_json::to_string(&written).expect("a line");
     assert_eq!(text, r#"{"t":7000000,"e":"granted","lock":"l","n":1,"token":5}"#);
     assert_eq!(serde_json::from_str::<Line>(&text).expect("a line"), written);
+}
+
+/// A time without faults, in milliseconds.
+fn healed(from: u64, until: u64) -> Fault {
+    Fault { t: from * MS, until: until * MS, kind: HEALED.into(), target: "servers".into() }
+}
+
+fn attempt(ms: u64, n: u64, patience_ms: u64) -> Line {
+    line(ms, Event::Attempt { lock: "l".into(), n, wait: patience_ms > 0, patience_ms: Some(patience_ms) })
+}
+
+fn refused(ms: u64, n: u64, code: &str, holder: Option<i64>) -> Line {
+    line(ms, Event::Refused { lock: "l".into(), n, code: code.into(), holder })
+}
+
+#[test]
+fn a_refusal_that_names_another_holder_than_there_was_is_found_whatever_doubts_there_are() {
+    let of = |holder: i64, n: u64| vec![attempt(n * 10, n, 0), refused(n * 10 + 1, n, "Contended", Some(holder))];
+    // Somebody was killed while he waited: he may have had it for a moment.
+    let killed = vec![attempt(12, 1, 1000)];
+    let holders = [hold(1, 10, 0, 5, 15), hold(2, 11, 1, 17, 30)].concat();
+    let true_story = histories(&[("w1.1", holders.clone()), ("w2.1", of(11, 2)), ("w3.1", killed.clone())]);
+    let found = true_story.check(&TERMS);
+    assert_eq!((found.violations, found.refusals), (Vec::new(), 1));
+    let false_story = histories(&[("w1.1", holders.clone()), ("w2.1", of(10, 2)), ("w3.1", killed.clone())]);
+    assert!(violations(&false_story)[0].contains("no order explains"), "{:?}", violations(&false_story));
+    // Of a holder who was killed before he could tell nothing is known.
+    let untold = histories(&[("w1.1", holders), ("w2.1", of(12, 2)), ("w3.1", killed)]);
+    let found = untold.check(&TERMS);
+    assert_eq!((found.violations, found.refusals), (Vec::new(), 0));
+}
+
+#[test]
+fn a_refusal_for_no_good_reason_is_found() {
+    let refusal = |code: &str| histories(&[("w1.1", vec![attempt(0, 1, 100), refused(100, 1, code, None)])]);
+    assert_eq!(violations(&refusal("Unavailable")), Vec::<String>::new());
+    assert!(violations(&refusal("Internal"))[0].contains("was refused l with Internal"));
+}
+
+#[test]
+fn an_attempt_that_is_not_answered_after_everything_has_healed_is_found() {
+    let late = |lines: Vec<Line>, more: Option<Fault>| {
+        let mut late = histories(&[("w1.1", lines), ("w2.1", hold(1, 10, 0, 5, 19_990))]);
+        late.faults.push(healed(0, 20_000));
+        late.faults.extend(more);
+        violations(&late)
+    };
+    let answer = |ms: u64| vec![attempt(0, 1, 1_000), refused(ms, 1, "Timeout", None)];
+    assert_eq!(late(answer(5_900), None), Vec::<String>::new());
+    assert!(late(answer(6_100), None)[0].contains("had no answer from l"));
+    assert!(late(vec![attempt(0, 1, 1_000)], None)[0].contains("had no answer from l"));
+    // Whoever had been killed before is not waited for.
+    let killed = Fault { t: 0, until: 1, kind: KILLED.into(), target: "w1".into() };
+    assert_eq!(late(vec![attempt(0, 1, 1_000)], Some(killed)), Vec::<String>::new());
+}
+
+#[test]
+fn a_hold_that_is_lost_without_a_fault_is_found() {
+    let mut lost = hold(1, 10, 0, 5, 20);
+    lost[3].event = Event::Lost { lock: "l".into(), token: 10 };
+    let lost = histories(&[("w1.1", lost)]);
+    assert!(violations(&lost)[0].contains("lost l (token 10) without a fault"));
+    let mut explained = lost.clone();
+    explained.faults.push(Fault { t: 10 * MS, until: 11 * MS, kind: "cut off".into(), target: "w1".into() });
+    assert_eq!(violations(&explained), Vec::<String>::new());
+    let mut of_another = lost;
+    of_another.faults.push(Fault { t: 10 * MS, until: 11 * MS, kind: "cut off".into(), target: "w2".into() });
+    assert_eq!(violations(&of_another).len(), 1);
+}
+
+#[test]
+fn a_watch_that_is_not_told_of_a_lasting_term_is_found() {
+    // After 1.1 ttl of quiet, and for longer than half a ttl.
+    let watch = |told: &[(u64, Option<i64>)]| {
+        let lines = told.iter().map(|(ms, token)| line(*ms, Event::Watched { lock: "l".into(), token: *token }));
+        let mut watch = histories(&[("w1.1", hold(1, 10, 3_950, 4_000, 7_000)), ("w2.1.watch", lines.collect())]);
+        watch.faults.push(healed(500, 11_000));
+        watch.check(&TERMS)
+    };
+    let told = watch(&[(0, None), (4_100, Some(10))]);
+    assert_eq!((told.violations, told.followed), (Vec::new(), 1));
+    for silent in [watch(&[(0, None)]), watch(&[(0, None), (5_600, Some(10))]), watch(&[(0, Some(9)), (4_100, None)])] {
+        assert!(silent.violations[0].contains("was not told in time of the term 10"), "{silent:?}");
+    }
+    // It had only begun.
+    assert_eq!(watch(&[(3_000, None)]).followed, 0);
+}
+
+#[test]
+fn a_kind_of_faults_that_never_came_is_a_weakness() {
+    let terms = Terms { kinds: vec![KILLED.into(), "disk full".into()], ..TERMS };
+    let mut weak = histories(&[("w1.1", hold(1, 10, 0, 5, 20))]);
+    weak.faults.push(Fault { t: 10 * MS, until: 11 * MS, kind: KILLED.into(), target: "w1".into() });
+    let weaknesses = weak.check(&terms).weaknesses;
+    assert!(weaknesses.contains(&"there was no fault of the kind 'disk full'".to_owned()), "{weaknesses:?}");
+    assert!(!weaknesses.contains(&"there was no fault of the kind 'killed'".to_owned()), "{weaknesses:?}");
 }

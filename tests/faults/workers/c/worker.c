@@ -93,24 +93,26 @@ static int give_back(const having_t *having) {
     return status == COORD_OK;
 }
 
-static coord_status_t take_lock(coord_client_t *client, const char *name, int64_t patience, having_t *having) {
+static coord_status_t take_lock(coord_client_t *client, const char *name, int64_t patience, having_t *having,
+                                coord_error_t **error) {
     coord_lock_t *lock = NULL;
     coord_status_t status = coord_lock_new(client, name, COORD_NUL, &lock, NULL);
     if (status == COORD_OK) {
-        status = patience < 0 ? coord_lock_try_acquire(lock, NULL, &having->held, NULL)
-                              : coord_lock_acquire(lock, patience, NULL, &having->held, NULL);
+        status = patience < 0 ? coord_lock_try_acquire(lock, NULL, &having->held, error)
+                              : coord_lock_acquire(lock, patience, NULL, &having->held, error);
     }
     coord_lock_destroy(lock);
     return status;
 }
 
-static coord_status_t take_term(coord_client_t *client, const char *name, int64_t patience, having_t *having) {
+static coord_status_t take_term(coord_client_t *client, const char *name, int64_t patience, having_t *having,
+                                coord_error_t **error) {
     coord_election_t *election = NULL;
     coord_status_t status = coord_election_new(client, name, COORD_NUL, &election, NULL);
     if (status == COORD_OK) {
         status = patience < 0
-                     ? coord_election_try_campaign(election, "c", COORD_NUL, NULL, &having->term, NULL)
-                     : coord_election_campaign(election, "c", COORD_NUL, NULL, patience, NULL, &having->term, NULL);
+                     ? coord_election_try_campaign(election, "c", COORD_NUL, NULL, &having->term, error)
+                     : coord_election_campaign(election, "c", COORD_NUL, NULL, patience, NULL, &having->term, error);
     }
     coord_election_destroy(election);
     return status;
@@ -170,14 +172,16 @@ static void hold(const char *name, having_t *having, uint64_t ttl) {
 static void attempt(coord_client_t *client, uint64_t ttl, unsigned long n) {
     unsigned number = (unsigned)(random_bits() % (LOCKS + ELECTIONS));
     int is_lock = number < LOCKS;
-    char name[16], rest[96];
+    char name[16], rest[160];
     snprintf(name, sizeof name, "%c%u", is_lock ? 'l' : 'e', is_lock ? number : number - LOCKS);
     int wait = chance(80);
-    snprintf(rest, sizeof rest, ",\"n\":%lu,\"wait\":%s", n, wait ? "true" : "false");
-    note(history, now(), "attempt", name, rest);
     int64_t patience = wait ? (int64_t)(between(20000000, ttl * 4) / 1000000) : -1;
+    snprintf(rest, sizeof rest, ",\"n\":%lu,\"wait\":%s,\"patience_ms\":%lld", n, wait ? "true" : "false",
+             wait ? (long long)patience : 0);
+    note(history, now(), "attempt", name, rest);
     having_t having = {NULL, NULL};
-    coord_status_t status = (is_lock ? take_lock : take_term)(client, name, patience, &having);
+    coord_error_t *error = NULL;
+    coord_status_t status = (is_lock ? take_lock : take_term)(client, name, patience, &having, &error);
     if (status == COORD_OK) {
         snprintf(rest, sizeof rest, ",\"n\":%lu,\"token\":%lld", n, (long long)token_of(&having));
         note(history, now(), "granted", name, rest);
@@ -185,7 +189,12 @@ static void attempt(coord_client_t *client, uint64_t ttl, unsigned long n) {
         return;
     }
     const char *code = status == COORD_E_CONTENDED ? "Contended" : status == COORD_E_TIMEOUT ? "Timeout" : coord_status_name(status);
-    snprintf(rest, sizeof rest, ",\"n\":%lu,\"code\":\"%s\"", n, code);
+    const coord_holder_t *holder = coord_error_holder(error);
+    int length = snprintf(rest, sizeof rest, ",\"n\":%lu,\"code\":\"%s\"", n, code);
+    if (holder != NULL) {
+        snprintf(rest + length, sizeof rest - (size_t)length, ",\"holder\":%lld", (long long)coord_holder_token(holder));
+    }
+    coord_error_destroy(error);
     note(history, now(), "refused", name, rest);
     pause_for(between(1000000, 200000000));
 }

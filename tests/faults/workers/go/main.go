@@ -162,13 +162,16 @@ func (w *worker) attempt() {
 	}
 	w.attempts++
 	wait := w.chance(0.8)
-	w.log.note(now(), "attempt", name, fmt.Sprintf(`"n":%d,"wait":%t`, w.attempts, wait))
+	var patience time.Duration
 	ctx := context.Background()
 	if wait {
+		patience = w.between(20*time.Millisecond, w.ttl*4)
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, w.between(20*time.Millisecond, w.ttl*4))
+		ctx, cancel = context.WithTimeout(ctx, patience)
 		defer cancel()
 	}
+	w.log.note(now(), "attempt", name,
+		fmt.Sprintf(`"n":%d,"wait":%t,"patience_ms":%d`, w.attempts, wait, patience.Milliseconds()))
 	held, err := w.take(ctx, name, wait)
 	if err != nil {
 		code := coord.CodeOf(err).String()
@@ -178,7 +181,12 @@ func (w *worker) attempt() {
 		case errors.Is(err, coord.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
 			code = "Timeout"
 		}
-		w.log.note(now(), "refused", name, fmt.Sprintf(`"n":%d,"code":%q`, w.attempts, code))
+		rest := fmt.Sprintf(`"n":%d,"code":%q`, w.attempts, code)
+		var failure *coord.Error
+		if errors.As(err, &failure) && failure.Holder != nil {
+			rest += fmt.Sprintf(`,"holder":%d`, failure.Holder.Token)
+		}
+		w.log.note(now(), "refused", name, rest)
 		// So that who was refused does not keep the others from their turns.
 		time.Sleep(w.between(time.Millisecond, 200*time.Millisecond))
 		return

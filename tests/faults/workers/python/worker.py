@@ -61,8 +61,8 @@ class Worker:
         self._attempts += 1
         n = self._attempts
         wait = self._random.random() < 0.8
-        self._log.note("attempt", name, n=n, wait=wait)
         patience = self._random.uniform(0.02, self._ttl * 4) if wait else None
+        self._log.note("attempt", name, n=n, wait=wait, patience_ms=int((patience or 0) * 1000))
         try:
             having = self._take(name, patience)
         except coord.CoordError as error:

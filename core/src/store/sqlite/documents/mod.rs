@@ -22,7 +22,7 @@ use futures::stream::{self, StreamExt};
 use rusqlite::Connection;
 
 use self::table::Table;
-use self::work::{DocumentDone, DocumentWork, MOST};
+use self::work::{DocumentDone, DocumentWork, Filled, MOST};
 use super::fault::{self, Fault};
 use super::reader::Reader;
 use super::writer::{Done, Work};
@@ -31,14 +31,19 @@ use crate::error::{Code, Error, Result};
 use crate::protocol::document::write::{Action, Write};
 use crate::protocol::document::{Filter, Key, Position, TableName};
 use crate::store::documents::{
-    Aggregated, Changes, Documents, Found, Index, ManyAction, ManyWritten, Query, Snapshot, Stored, TableOptions,
+    Aggregated, Changes, Documents, Found, From, Index, ManyAction, ManyWritten, Query, Snapshot, Stored, TableOptions,
     WatchOptions, WriteMany, Written, local,
 };
 use crate::time::WallTime;
 
 impl Open {
+    /// Does the work. What the file took that is not found under its path any more is not acknowledged: the file may have
+    /// been moved while the work was waiting, so that is looked at before and after.
     async fn work(&self, work: DocumentWork) -> Result<DocumentDone> {
-        match self.writer.run(Work::Document(work)).await? {
+        self.file.check_in_place()?;
+        let done = self.writer.run(Work::Document(work)).await?;
+        self.file.check_in_place()?;
+        match done {
             Done::Document(done) => Ok(done),
             other => Err(super::mismatched(&other)),
         }
@@ -54,8 +59,8 @@ impl Open {
             });
             let opened =
                 opening.await.map_err(|_| Error::unavailable("the runtime was shut down while a file was opened"));
-            let (db, path) = opened??;
             self.file.check_in_place()?;
+            let (db, path) = opened??;
             Ok(Arc::new(Reader::new(self.env.clone(), path, db)))
         });
         made.await.cloned()
@@ -68,7 +73,9 @@ impl Open {
         query: impl Fn(&Connection, Option<&Table>) -> std::result::Result<T, Fault> + Send + 'static,
     ) -> Result<T> {
         let (reader, name) = (self.table_reader().await?, name.clone());
-        reader.read(few, move |db| query(db, Table::find(db, &name)?.as_ref())).await
+        let found = reader.read(few, move |db| query(db, Table::find(db, &name)?.as_ref())).await?;
+        self.file.check_in_place()?;
+        Ok(found)
     }
 
     async fn matching(&self, name: &TableName, filter: Filter) -> Result<Vec<Key>> {
@@ -129,22 +136,33 @@ impl Open {
     }
 
     async fn ensure_indexes(&self, name: TableName, indexes: Vec<Index>) -> Result<()> {
-        let DocumentDone::Indexes(added) = self.work(DocumentWork::AddIndexes(name.clone(), indexes)).await? else {
-            return Err(unexpected());
-        };
-        if added? {
-            let mut after = None;
-            loop {
-                let work = DocumentWork::Fill(name.clone(), after);
-                let DocumentDone::Filled(last) = self.work(work).await? else { return Err(unexpected()) };
-                after = last?;
-                if after.is_none() {
-                    break;
-                }
+        loop {
+            let work = DocumentWork::AddIndexes(name.clone(), indexes.clone());
+            let DocumentDone::Indexes(unready) = self.work(work).await? else { return Err(unexpected()) };
+            let unready = unready?;
+            if unready.is_empty() {
+                return Ok(());
             }
-            self.writer.run_later(Work::Document(DocumentWork::Sweep));
+            // If one of them is gone it is added anew, and its verdict is then about what we have found ourselves.
+            if self.fill(&name, unready).await? {
+                self.writer.run_later(Work::Document(DocumentWork::Sweep));
+                return Ok(());
+            }
         }
-        Ok(())
+    }
+
+    /// Fills these indexes from the first document to the last. False if one of them is gone.
+    async fn fill(&self, name: &TableName, indexes: Vec<i64>) -> Result<bool> {
+        let mut after = None;
+        loop {
+            let work = DocumentWork::Fill(name.clone(), indexes.clone(), after);
+            let DocumentDone::Filled(filled) = self.work(work).await? else { return Err(unexpected()) };
+            match filled? {
+                Filled::To(key) => after = Some(key),
+                Filled::All => return Ok(true),
+                Filled::Gone => return Ok(false),
+            }
+        }
     }
 }
 
@@ -229,7 +247,13 @@ impl Documents for SqliteStore {
         let table = table.clone();
         async move {
             let open = self.inner()?;
-            watch::open(open.env.clone(), &open.log, &open.reader, &table, options).await
+            open.file.check_in_place()?;
+            let reader = match options.from {
+                // Searches the log.
+                From::Time(_) => open.table_reader().await?,
+                From::Now | From::After(_) => open.reader.clone(),
+            };
+            watch::open(open.env.clone(), &open.log, &reader, &table, options).await
         }
         .boxed()
     }

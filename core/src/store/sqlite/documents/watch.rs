@@ -29,7 +29,8 @@ struct Watch {
     interrupted: bool,
 }
 
-/// Opens the stream. It listens first and looks where it stands then, so that nothing falls between.
+/// Opens the stream. It listens first and looks where it stands then, so that nothing falls between. The reader is one that
+/// may be kept for long, if a date is to be found.
 pub(super) async fn open(
     env: Env,
     log: &Arc<Log>,
@@ -40,8 +41,9 @@ pub(super) async fn open(
     let topic = topic(table.as_str());
     let subscription = log.subscribe(vec![Topic::new(topic.clone(), "")]).await?;
     let from = options.from;
+    let few = !matches!(from, From::Time(_));
     let (seq, ready) = reader
-        .read(true, move |db| {
+        .read(few, move |db| {
             let last = log::last(db)?;
             Ok(match from {
                 From::Now => (last, VecDeque::from([Event::Gap(Position(last.cast_unsigned()))])),
@@ -57,16 +59,19 @@ pub(super) async fn open(
                     (place, VecDeque::new())
                 }
                 From::Time(time) => {
+                    // By no index: as many rows may have to be looked at as the log has.
+                    let oldest = || {
+                        let mut statement = db.prepare_cached("SELECT min(at) FROM log")?;
+                        statement.query_row([], |row| row.get::<_, Option<i64>>(0))
+                    };
+                    if log::trimmed(db)? > 0 && oldest()?.is_none_or(|oldest| oldest > time.0) {
+                        return Err(compacted().into());
+                    }
                     // Dates in the log need not ascend: begin with the first that is as late.
                     let first: Option<i64> = db
                         .prepare_cached("SELECT seq FROM log WHERE topic = ?1 AND at >= ?2 ORDER BY seq LIMIT 1")?
                         .query_row(rusqlite::params![topic, time.0], |row| row.get(0))
                         .optional()?;
-                    let oldest: Option<i64> =
-                        db.prepare_cached("SELECT min(at) FROM log")?.query_row([], |row| row.get(0))?;
-                    if log::trimmed(db)? > 0 && oldest.is_none_or(|oldest| oldest > time.0) {
-                        return Err(compacted().into());
-                    }
                     (first.map_or(last, |first| first - 1), VecDeque::new())
                 }
             })
@@ -86,7 +91,8 @@ impl Watch {
             match self.read_more().await {
                 Ok(()) => self.interrupted = false,
                 Err(error) if error.code() == Code::Closed => return None,
-                Err(error) if error.code() == Code::CorruptState => return Some(Err(error)),
+                // Who follows is told, and does not take what it has for what is there.
+                Err(error) if matches!(error.code(), Code::CorruptState | Code::Lost) => return Some(Err(error)),
                 Err(error) => {
                     if !std::mem::replace(&mut self.interrupted, true) {
                         tracing::warn!(%error, "the log of changes cannot be read; trying again");

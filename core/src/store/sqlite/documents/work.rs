@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 
 use super::super::fault::Fault;
 use super::super::log;
-use super::table::{Table, encode, encode_index, is_held};
+use super::table::{Indexed, Table, encode, encode_index, is_held};
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
 use crate::protocol::document::write::{Action, Condition, Write, apply};
@@ -25,6 +25,10 @@ pub(in crate::store::sqlite) const TIME: Duration = Duration::from_millis(50);
 /// How long the fences of a document that is gone are kept.
 const TOMBSTONE_KEPT_MS: i64 = 30 * 24 * 3_600 * 1_000;
 
+/// The documents after a key, found by the key: a walk over those before it would make the filling of an index take
+/// the square of their number, while nobody else writes.
+const NEXT_DOCUMENTS: &str = "SELECT key, body FROM doc WHERE tab = ?1 AND key > ?2 ORDER BY key LIMIT ?3";
+
 /// One piece of work.
 #[derive(Clone, Debug)]
 pub(in crate::store::sqlite) enum DocumentWork {
@@ -34,8 +38,9 @@ pub(in crate::store::sqlite) enum DocumentWork {
     Many(TableName, Vec<Key>, Box<WriteMany>),
     /// Add those of the indexes that are not there, without entries.
     AddIndexes(TableName, Vec<Index>),
-    /// Enter the documents after this key into the indexes that are not ready.
-    Fill(TableName, Option<Key>),
+    /// Enter the documents after this key into these indexes, as far as they are not ready. Who begins without a key and
+    /// goes on to the end has entered them all; nobody goes on for another.
+    Fill(TableName, Vec<i64>, Option<Key>),
     /// Set how the table is kept.
     Configure(TableName, TableOptions),
     /// Take the table's name from it. What it had is removed little by little.
@@ -49,12 +54,23 @@ pub(in crate::store::sqlite) enum DocumentWork {
 pub(in crate::store::sqlite) enum DocumentDone {
     Written(Result<Written>),
     Many(Progress),
-    Indexes(Result<bool>),
-    /// The last key that was entered, if there are more.
-    Filled(Result<Option<Key>>),
+    /// Those of the wanted indexes that have to be filled.
+    Indexes(Result<Vec<i64>>),
+    Filled(Result<Filled>),
     /// More may be left.
     Swept(bool),
     Nothing,
+}
+
+/// How far indexes are filled.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::store::sqlite) enum Filled {
+    /// Up to this key.
+    To(Key),
+    /// They are ready.
+    All,
+    /// One of them is gone: somebody else has given it up, or dropped the table.
+    Gone,
 }
 
 /// How far a write to many has come.
@@ -109,7 +125,9 @@ pub(in crate::store::sqlite) fn perform(
             of(name, DocumentDone::Many(some(db, name, keys, many, wall, more)?))
         }
         DocumentWork::AddIndexes(name, wanted) => silent(DocumentDone::Indexes(add_indexes(db, name, wanted)?)),
-        DocumentWork::Fill(name, after) => silent(DocumentDone::Filled(fill(db, name, after.as_ref(), env, until)?)),
+        DocumentWork::Fill(name, indexes, after) => {
+            silent(DocumentDone::Filled(fill(db, name, indexes, after.as_ref(), env, until)?))
+        }
         DocumentWork::Configure(name, options) => {
             let table = Table::make(db, name)?;
             db.prepare_cached("UPDATE tab SET prev = ?2 WHERE id = ?1")?
@@ -218,15 +236,18 @@ fn some(
     Ok(done)
 }
 
-/// Whether some of them have to be filled.
-fn add_indexes(db: &Connection, name: &TableName, wanted: &[Index]) -> std::result::Result<Result<bool>, Fault> {
+/// Those of them that have to be filled, by their ids.
+fn add_indexes(db: &Connection, name: &TableName, wanted: &[Index]) -> std::result::Result<Result<Vec<i64>>, Fault> {
     let table = Table::make(db, name)?;
     let there: Vec<Index> = table.indexes.iter().map(|indexed| indexed.index.clone()).collect();
-    let missing = match local::missing_indexes(&there, wanted.to_vec()) {
-        Ok(missing) => missing,
+    let checked = local::checked_indexes(wanted.to_vec())
+        .and_then(|wanted| Ok((local::missing_indexes(&there, wanted.clone())?, wanted)));
+    let (missing, wanted) = match checked {
+        Ok(checked) => checked,
         Err(error) => return Ok(Err(error)),
     };
-    let unready = table.indexes.iter().any(|indexed| !indexed.ready);
+    let is_wanted = |indexed: &&Indexed| !indexed.ready && wanted.contains(&indexed.index);
+    let mut unready: Vec<i64> = table.indexes.iter().filter(is_wanted).map(|indexed| indexed.id).collect();
     for index in &missing {
         let expires = index.expire_after.map(|after| i64::try_from(after.as_millis()).unwrap_or(i64::MAX));
         db.prepare_cached("INSERT INTO ix(tab, ready, expires, def) VALUES(?1, 0, ?2, ?3)")?.execute(params![
@@ -234,30 +255,42 @@ fn add_indexes(db: &Connection, name: &TableName, wanted: &[Index]) -> std::resu
             expires,
             encode_index(index)?
         ])?;
+        unready.push(db.last_insert_rowid());
     }
-    Ok(Ok(unready || !missing.is_empty()))
+    Ok(Ok(unready))
 }
 
+/// Indexes of others are let alone: only who began to fill one at the first key knows when it is full.
 fn fill(
     db: &Connection,
     name: &TableName,
+    indexes: &[i64],
     after: Option<&Key>,
     env: &Env,
     until: Timestamp,
-) -> std::result::Result<Result<Option<Key>>, Fault> {
-    let table = Table::make(db, name)?;
-    let mut statement = db.prepare_cached(
-        "SELECT key, body FROM doc WHERE tab = ?1 AND (?2 IS NULL OR key > ?2) ORDER BY key LIMIT ?3",
-    )?;
-    let mut rows = statement.query(params![table.id, after.map(Key::bytes), MOST as i64])?;
+) -> std::result::Result<Result<Filled>, Fault> {
+    let Some(mut table) = Table::find(db, name)? else { return Ok(Ok(Filled::Gone)) };
+    table.indexes.retain(|indexed| indexes.contains(&indexed.id));
+    if table.indexes.len() < indexes.len() {
+        return Ok(Ok(Filled::Gone));
+    }
+    table.indexes.retain(|indexed| !indexed.ready);
+    if table.indexes.is_empty() {
+        return Ok(Ok(Filled::All));
+    }
+    let mut statement = db.prepare_cached(NEXT_DOCUMENTS)?;
+    // No key has no bytes.
+    let mut rows = statement.query(params![table.id, after.map_or(&[][..], Key::bytes), MOST as i64])?;
     let mut last = None;
     while let Some(row) = rows.next()? {
         let key = Key::from_bytes(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?;
         let document = super::table::decode(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)?;
-        for indexed in table.indexes.iter().filter(|indexed| !indexed.ready) {
+        for indexed in &table.indexes {
             if let Err(error) = table.fill(db, indexed, &key, &document)? {
-                // What cannot be is given up as a whole; its entries go with the next sweep.
-                db.prepare_cached("UPDATE ix SET tab = 0 WHERE id = ?1")?.execute([indexed.id])?;
+                // They are given up as a whole; their entries go with the next sweep.
+                for Indexed { id, .. } in &table.indexes {
+                    db.prepare_cached("UPDATE ix SET tab = 0 WHERE id = ?1")?.execute([id])?;
+                }
                 return Ok(Err(error));
             }
         }
@@ -266,10 +299,13 @@ fn fill(
             break;
         }
     }
-    if last.is_none() {
-        db.prepare_cached("UPDATE ix SET ready = 1 WHERE tab = ?1")?.execute([table.id])?;
+    if let Some(key) = last {
+        return Ok(Ok(Filled::To(key)));
     }
-    Ok(Ok(last))
+    for Indexed { id, .. } in &table.indexes {
+        db.prepare_cached("UPDATE ix SET ready = 1 WHERE id = ?1")?.execute([id])?;
+    }
+    Ok(Ok(Filled::All))
 }
 
 /// Removes some of what is no longer wanted: expired documents, what dropped tables had, old fences.
@@ -380,4 +416,22 @@ pub(super) fn decode_change(row: &log::Row) -> Option<Result<Change>> {
     };
     let corrupt = || Error::new(Code::CorruptState, "the log holds a change that coord cannot have written");
     Some(Document::from_reader(row.body.as_slice()).ok().and_then(read).ok_or_else(corrupt))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::schema;
+    use crate::store::sqlite::tests::Scratch;
+
+    #[test]
+    fn each_part_of_a_filling_begins_at_its_key() {
+        let scratch = Scratch::new();
+        let path = scratch.path("t.db");
+        std::fs::File::create(&path).unwrap();
+        let db = schema::open(&path, "b").unwrap();
+        let mut statement = db.prepare(&format!("EXPLAIN QUERY PLAN {NEXT_DOCUMENTS}")).unwrap();
+        let plan = statement.query_row(params![1, [0_u8; 1], 1], |row| row.get::<_, String>("detail")).unwrap();
+        assert!(plan.starts_with("SEARCH") && plan.ends_with("(tab=? AND key>?)"), "{plan}");
+    }
 }

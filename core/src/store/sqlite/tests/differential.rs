@@ -277,6 +277,10 @@ async fn compare_all(store: &SqliteStore, model: &Model, dice: &mut Dice) {
         (ClaimQuery::Prefix("lock/a/b/p".into()), wanted(&|c| c.key.as_str().starts_with("lock/a/b/p"))),
         (ClaimQuery::Prefix("lock/a/b/r%".into()), wanted(&|c| c.key.as_str().starts_with("lock/a/b/r%"))),
         (ClaimQuery::Prefix("zz".into()), Vec::new()),
+        (
+            ClaimQuery::Unused { before: WallTime(i64::MAX), limit: 1_000 },
+            wanted(&|c| c.holder.is_none() && c.waiters.is_empty()),
+        ),
         (ClaimQuery::HeldBy(who), wanted(&|c| c.holder.is_some_and(|h| h.session == who))),
         (ClaimQuery::Of(who), wanted(&|c| c.holder.iter().chain(&c.waiters).any(|e| e.session == who))),
     ] {

@@ -7,6 +7,8 @@ use super::*;
 use crate::error::Code;
 use crate::protocol::document::{Action, Filter, Key, Position, TableName, Update, Write};
 use crate::store::documents::{Documents, Event, From, Index, ManyAction, Operation, Query, WatchOptions, WriteMany};
+use crate::store::sqlite::documents::work::{DocumentDone, DocumentWork, Filled};
+use crate::store::sqlite::{Done, Work};
 
 fn table() -> TableName {
     TableName::parse("t").unwrap()
@@ -90,6 +92,33 @@ async fn a_place_that_was_trimmed_is_told_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_date_is_searched_for_beside_coordination() {
+    let scratch = Scratch::new();
+    let store = open(&scratch.path("t.db")).await;
+    store.write(&table(), insert(1)).await.unwrap();
+    let reader = store.inner().unwrap().reader.clone();
+    let (begin, begun) = tokio::sync::oneshot::channel();
+    let (go_on, end) = std::sync::mpsc::channel::<()>();
+    let (begin, end) = (std::sync::Mutex::new(Some(begin)), std::sync::Mutex::new(end));
+    let reading = tokio::spawn(async move {
+        let read = move |_: &rusqlite::Connection| {
+            begin.lock().unwrap().take().unwrap().send(()).unwrap();
+            // Until the test is over, whatever its end.
+            let _ = end.lock().unwrap().recv();
+            Ok(())
+        };
+        reader.read(false, read).await
+    });
+    begun.await.unwrap();
+    let from = From::Time(crate::time::WallTime(0));
+    let mut changes = soon(store.watch(&table(), WatchOptions { from, previous: false })).await.unwrap();
+    drop(go_on);
+    assert!(matches!(next(&mut changes).await, Event::Change(change) if change.key == Key::from(1)));
+    reading.await.unwrap().unwrap();
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn expired_and_dropped_documents_go() {
     let scratch = Scratch::new();
     let store = open(&scratch.path("t.db")).await;
@@ -148,5 +177,81 @@ async fn an_index_over_many_documents_is_filled_in_parts() {
     assert_eq!(found.len(), 2);
     let twice = Write::new(Key::from(-1), Action::Insert(doc! { "n": 1_000 }));
     assert_eq!(store.write(&table(), twice).await.unwrap_err().code(), Code::AlreadyExists);
+    store.close().await;
+}
+
+fn index(field: &str, unique: bool) -> Index {
+    Index { fields: vec![(field.into(), false)], unique, ..Index::default() }
+}
+
+async fn perform(store: &SqliteStore, work: DocumentWork) -> DocumentDone {
+    match store.inner().unwrap().writer.run(Work::Document(work)).await.unwrap() {
+        Done::Document(done) => done,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Adds indexes, and says which of them have to be filled.
+async fn add(store: &SqliteStore, indexes: Vec<Index>) -> Vec<i64> {
+    match perform(store, DocumentWork::AddIndexes(table(), indexes)).await {
+        DocumentDone::Indexes(unready) => unready.unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn fill(store: &SqliteStore, indexes: &[i64], after: Option<Key>) -> crate::error::Result<Filled> {
+    match perform(store, DocumentWork::Fill(table(), indexes.to_vec(), after)).await {
+        DocumentDone::Filled(filled) => filled,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_is_ready_only_when_its_own_caller_has_filled_it() {
+    let scratch = Scratch::new();
+    let (store, other) = (open(&scratch.path("t.db")).await, open(&scratch.path("t.db")).await);
+    store.write(&table(), Write::new(Key::from(1), Action::Insert(doc! { "a": 7, "b": 8 }))).await.unwrap();
+    let by = |filter| store.count(&table(), Filter::parse(filter).unwrap());
+    let a = add(&store, vec![index("a", false)]).await;
+    assert_eq!(fill(&store, &a, None).await.unwrap(), Filled::To(Key::from(1)));
+    let b = add(&other, vec![index("b", true)]).await;
+    assert_eq!((a.len(), b.len()), (1, 1), "everybody fills what was asked for");
+    assert_eq!(fill(&store, &a, Some(Key::from(1))).await.unwrap(), Filled::All);
+    assert_eq!(by(doc! { "b": { "$gte": 8 } }).await.unwrap(), 1);
+    assert_eq!(by(doc! { "b": 8 }).await.unwrap(), 1, "by an index that is not ready nobody looks");
+    assert_eq!(fill(&other, &b, None).await.unwrap(), Filled::To(Key::from(1)));
+    assert_eq!(fill(&other, &b, Some(Key::from(1))).await.unwrap(), Filled::All);
+    assert_eq!(by(doc! { "a": 7 }).await.unwrap() + by(doc! { "b": 8 }).await.unwrap(), 2);
+    let twice = Write::new(Key::from(2), Action::Insert(doc! { "b": 8 }));
+    assert_eq!(store.write(&table(), twice).await.unwrap_err().code(), Code::AlreadyExists);
+    // Both are filled by two at once: who comes second finds nothing to do.
+    assert_eq!(fill(&store, &b, None).await.unwrap(), Filled::All);
+    store.close().await;
+    other.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_who_wanted_an_index_is_told_why_it_cannot_be() {
+    let scratch = Scratch::new();
+    let store = open(&scratch.path("t.db")).await;
+    for n in 0..2 {
+        store.write(&table(), Write::new(Key::from(n), Action::Insert(doc! { "a": n, "b": 8 }))).await.unwrap();
+    }
+    let (a, b) = (add(&store, vec![index("a", false)]).await, add(&store, vec![index("b", true)]).await);
+    assert_eq!(add(&store, vec![index("b", true)]).await, b, "another one who wants it");
+    assert_eq!(fill(&store, &a, None).await.unwrap(), Filled::To(Key::from(1)));
+    assert_eq!(fill(&store, &b, None).await.unwrap_err().code(), Code::AlreadyExists);
+    assert_eq!(fill(&store, &b, Some(Key::from(0))).await.unwrap(), Filled::Gone);
+    let both = futures::join!(
+        store.ensure_indexes(&table(), vec![index("b", true)]),
+        store.ensure_indexes(&table(), vec![index("c", false), index("b", true)]),
+    );
+    assert_eq!(both.0.unwrap_err().code(), Code::AlreadyExists);
+    assert_eq!(both.1.unwrap_err().code(), Code::AlreadyExists);
+    store.ensure_indexes(&table(), vec![index("a", false)]).await.unwrap();
+    assert!(add(&store, vec![index("a", false)]).await.is_empty());
+    let c = add(&store, vec![index("c", false)]).await;
+    store.drop_table(&table()).await.unwrap();
+    assert_eq!(fill(&store, &c, None).await.unwrap(), Filled::Gone);
     store.close().await;
 }

@@ -2,8 +2,14 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use bson::doc;
+use futures::TryStreamExt;
+
 use super::*;
 use crate::error::{Code, Error, LossReason};
+use crate::protocol::document::{Action, Filter, Key, TableName, Write};
+use crate::store::changes::{Change, Interest};
+use crate::store::documents::{Documents, Query, WatchOptions};
 use crate::store::{ClaimQuery, SessionQuery};
 use crate::time::{Clock, ManualClock, Timestamp, WallTime};
 
@@ -64,6 +70,54 @@ fn a_file_that_was_deleted_or_replaced_ends_the_session() {
             assert_eq!(store.health().await.unwrap_err().code(), Code::Lost);
             std::fs::copy(scratch.path("away"), scratch.db()).unwrap();
         }
+    });
+}
+
+#[test]
+fn nothing_is_acknowledged_or_told_from_a_file_that_was_moved_away() {
+    runtime().block_on(async {
+        let scratch = Scratch::new();
+        let store = open(&scratch.db()).await;
+        let table = TableName::parse("t").unwrap();
+        let put = |n: i64| store.write(&table, Write::new(Key::from(n), Action::Put(doc! { "n": n })));
+        let find = || async { store.find(&table, Query::default()).await?.try_collect::<Vec<_>>().await };
+        let watch = || store.watch(&table, WatchOptions::default());
+        put(1).await.unwrap();
+        assert_eq!(find().await.unwrap().len(), 1);
+        let mut watched = watch().await.unwrap();
+        soon(watched.next()).await.unwrap().unwrap();
+        let interest = Interest { claims: vec!["lock/".into()], sessions: false };
+        let mut changes = store.changes(interest.clone()).await.unwrap();
+        assert!(matches!(soon(changes.next()).await, Some(Change::Snapshot(_))));
+
+        // One write waits for another connection while the file is moved.
+        let other = rusqlite::Connection::open(scratch.db()).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let mut waiting = put(2);
+        assert!(futures::poll!(&mut waiting).is_pending());
+        std::fs::rename(scratch.db(), scratch.path("away")).unwrap();
+        other.execute_batch("COMMIT").unwrap();
+        let is_lost = |error: Error| assert_eq!(error.loss(), Some(LossReason::StoreReplaced), "{error}");
+        is_lost(soon(waiting).await.unwrap_err());
+        for _ in ["gone", "another one"] {
+            is_lost(put(3).await.unwrap_err());
+            is_lost(find().await.unwrap_err());
+            is_lost(store.count(&table, Filter::default()).await.unwrap_err());
+            is_lost(store.snapshot(&table, Filter::default()).await.map(drop).unwrap_err());
+            is_lost(watch().await.map(drop).unwrap_err());
+            is_lost(store.changes(interest.clone()).await.map(drop).unwrap_err());
+            std::fs::write(scratch.db(), "another one").unwrap();
+        }
+        // The watch ends, and the mirror says that it waits.
+        is_lost(soon(watched.next()).await.unwrap().unwrap_err());
+        assert_eq!(soon(changes.next()).await, Some(Change::Interrupted));
+
+        std::fs::rename(scratch.path("away"), scratch.db()).unwrap();
+        put(3).await.unwrap();
+        assert_eq!(find().await.unwrap().len(), 3, "what it was given back has all that was written into it");
+        acquire(&store, "x", entry(1, 1)).await;
+        while !matches!(soon(changes.next()).await, Some(Change::Claim(_))) {}
+        store.close().await;
     });
 }
 

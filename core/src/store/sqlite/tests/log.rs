@@ -1,7 +1,11 @@
 //! The log and those who listen to it.
 
+use bson::doc;
+
 use super::*;
+use crate::protocol::document::{Action, Key, TableName, Write};
 use crate::store::changes::{Change, Changes, Interest};
+use crate::store::documents::{Documents, Event, WatchOptions};
 use crate::store::sqlite::Work;
 use crate::time::{ManualClock, Timestamp, WallTime};
 
@@ -19,8 +23,13 @@ fn rows(store: &SqliteStore) -> i64 {
 }
 
 fn listeners(store: &SqliteStore) -> i64 {
-    let count =
-        |db: &rusqlite::Connection| db.query_row("SELECT count(*) FROM listener", [], |row| row.get(0)).unwrap();
+    count_listeners(store, "topic != ''")
+}
+
+/// How many rows of the listeners are such.
+fn count_listeners(store: &SqliteStore, which: &str) -> i64 {
+    let statement = format!("SELECT count(*) FROM listener WHERE {which}");
+    let count = |db: &rusqlite::Connection| db.query_row(&statement, [], |row| row.get(0)).unwrap();
     store.inner().unwrap().writer.with_connection(count)
 }
 
@@ -63,14 +72,14 @@ fn a_listener_that_died_is_removed_by_whoever_finds_it() {
         let (gone, deserted) = (id(77), id(78));
         let topics = vec![crate::store::sqlite::log::Topic::new("claim", "lock/")];
         let inner = store.inner().unwrap();
-        for listener in [gone, deserted] {
-            inner.writer.run(Work::Listen(listener, topics.clone())).await.unwrap();
+        for id in [gone, deserted] {
+            inner.writer.run(Work::Listen { id, topics: topics.clone(), is_new: true }).await.unwrap();
         }
         // One left a socket that nobody reads, the other not even that.
         drop(std::os::unix::net::UnixDatagram::bind(inner.run.ear(deserted)).unwrap());
         acquire(&store, "x", entry(1, 1)).await;
         soon(async {
-            while listeners(&store) > 0 {
+            while count_listeners(&store, "true") > 0 {
                 tokio::task::yield_now().await;
             }
         })
@@ -101,6 +110,91 @@ fn a_lost_datagram_costs_a_second_at_most() {
         }
         acquire(&store, "x", entry(1, 1)).await;
         assert!(matches!(next(&mut changes).await, Change::Claim(_)));
+        store.close().await;
+        other.close().await;
+    });
+}
+
+/// Removes the sockets of those who listen, as whatever cleans up directories may do. Says whose they were.
+fn remove_ears(store: &SqliteStore) -> Vec<String> {
+    let files = std::fs::read_dir(store.run_directory().unwrap()).unwrap().map(|file| file.unwrap().path());
+    let ears: Vec<_> = files.filter(|path| path.extension().is_some_and(|extension| extension == "ear")).collect();
+    ears.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    ears.iter().map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+}
+
+/// Waits until others have taken this one off the listeners.
+async fn taken_off(store: &SqliteStore, listener: &str) {
+    soon(async {
+        while count_listeners(store, &format!("id = '{listener}'")) > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// The claim is shown as held, by itself or in a snapshot.
+async fn shows(changes: &mut Changes, name: &str) {
+    loop {
+        let claims = match next(changes).await {
+            Change::Claim(claim) => vec![claim],
+            Change::Snapshot(snapshot) => snapshot.claims,
+            _ => continue,
+        };
+        if claims.iter().any(|claim| claim.key == key(name) && claim.holder.is_some()) {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_listener_whose_socket_was_removed_listens_anew() {
+    runtime().block_on(async {
+        let scratch = Scratch::new();
+        let (store, other) = (open(&scratch.db()).await, open(&scratch.db()).await);
+        let mut first = other.changes(locks()).await.unwrap();
+        let mut second = other.changes(locks()).await.unwrap();
+        for round in ["a", "b"] {
+            let ears = remove_ears(&other);
+            assert_eq!(ears.len(), 1, "{ears:?}");
+            // Still logged; and with it the listener is found to be gone.
+            acquire(&store, &format!("{round}1"), entry(1, 1)).await;
+            taken_off(&store, &ears[0]).await;
+            // Not logged, unless the listener was quick. Who comes now does not hide from the others that they missed it.
+            acquire(&store, &format!("{round}2"), entry(1, 1)).await;
+            let mut third = other.changes(locks()).await.unwrap();
+            for changes in [&mut first, &mut second, &mut third] {
+                shows(changes, &format!("{round}2")).await;
+            }
+            acquire(&store, &format!("{round}3"), entry(1, 1)).await;
+            for changes in [&mut first, &mut second, &mut third] {
+                shows(changes, &format!("{round}3")).await;
+            }
+        }
+        assert_eq!(count_listeners(&store, "topic = ''"), 1, "each name but the last was taken off");
+        other.close().await;
+        assert_eq!(count_listeners(&store, "true"), 0);
+        store.close().await;
+    });
+}
+
+#[test]
+fn who_watches_documents_misses_none_when_the_socket_was_removed() {
+    runtime().block_on(async {
+        let scratch = Scratch::new();
+        let (store, other) = (open(&scratch.db()).await, open(&scratch.db()).await);
+        let table = TableName::parse("t").unwrap();
+        let put = |n: i64| store.write(&table, Write::new(Key::from(n), Action::Put(doc! {})));
+        let mut watch = other.watch(&table, WatchOptions::default()).await.unwrap();
+        assert!(matches!(soon(watch.next()).await, Some(Ok(Event::Gap(_)))));
+        let ears = remove_ears(&other);
+        put(1).await.unwrap();
+        taken_off(&store, &ears[0]).await;
+        put(2).await.unwrap();
+        for n in [1, 2] {
+            let Some(Ok(Event::Change(change))) = soon(watch.next()).await else { panic!("all changes are logged") };
+            assert_eq!(change.key, Key::from(n));
+        }
         store.close().await;
         other.close().await;
     });

@@ -137,7 +137,9 @@ impl Engine {
             }
             Work::RaiseCeiling(token) => self.raise_ceiling(*token, wall).map(|()| nothing()),
             Work::Purge => sessions::purge(&self.db, at).map(|()| nothing()),
-            Work::Listen(id, topics) => log::listen(&self.db, *id, topics).map(|()| nothing()),
+            Work::Listen { id, topics, is_new } => {
+                Ok(Finished::new(Done::Listens(log::listen(&self.db, *id, topics, *is_new)?)))
+            }
             Work::Unlisten(id, topics) => log::unlisten(&self.db, *id, topics.as_deref()).map(|()| nothing()),
             Work::Trim => Ok(Finished { trim_again: log::trim(&self.db, wall)?, ..nothing() }),
             Work::Document(work) => {

@@ -60,9 +60,13 @@ pub(super) enum Work {
     RaiseCeiling(i64),
     /// Remove old tombstones.
     Purge,
-    /// Add what a process listens to.
-    Listen(SessionId, Vec<Topic>),
-    /// Remove some of what a process listens to, or all.
+    /// Add what somebody listens to, under a name that is new or still among the listeners.
+    Listen {
+        id: SessionId,
+        topics: Vec<Topic>,
+        is_new: bool,
+    },
+    /// Remove some of what somebody listens to, or all with the name.
     Unlisten(SessionId, Option<Vec<Topic>>),
     /// Remove old rows of the log.
     Trim,
@@ -78,6 +82,8 @@ pub(super) enum Done {
     Session(Option<SessionRecord>),
     Claim(Applied),
     Document(DocumentDone),
+    /// Whether the name is among the listeners.
+    Listens(bool),
     Nothing,
 }
 

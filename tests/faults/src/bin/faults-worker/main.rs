@@ -197,15 +197,17 @@ impl Worker {
         self.attempts += 1;
         let n = self.attempts;
         let wait = self.random.chance(0.8);
-        self.note(Event::Attempt { lock: name.clone(), n, wait });
         let patience = wait.then(|| self.random.between(Duration::from_millis(20), self.ttl * 4));
+        let patience_ms = Some(patience.unwrap_or_default().as_millis() as u64);
+        self.note(Event::Attempt { lock: name.clone(), n, wait, patience_ms });
         match claim.take(patience) {
             Ok(having) => {
                 self.note(Event::Granted { lock: name.clone(), n, token: having.token() });
                 self.hold(&name, &having);
             }
             Err(error) => {
-                self.note(Event::Refused { lock: name, n, code: format!("{:?}", error.code()) });
+                let holder = error.holder().map(|holder| holder.token);
+                self.note(Event::Refused { lock: name, n, code: format!("{:?}", error.code()), holder });
                 std::thread::sleep(self.random.between(Duration::from_millis(1), Duration::from_millis(200)));
             }
         }

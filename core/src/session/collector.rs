@@ -1,0 +1,63 @@
+//! Removes the records of claims that nobody has used for a day, so that a store does not grow for ever with names that
+//! are used once.
+//!
+//! A date says what is old, and no harm is done if it is wrong: a record goes only while it is free, in the step that
+//! looks, and tokens grow across that (see [`ClaimStep::Collect`]).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Session;
+use crate::error::{Code, Result};
+use crate::protocol::claim::ClaimStep;
+use crate::store::{ClaimQuery, Store};
+use crate::time::WallTime;
+
+/// How long a free claim is kept after its latest grant, in milliseconds: a day.
+const KEEP_UNUSED: i64 = 86_400_000;
+
+/// How often is looked for those that can go.
+const PERIOD: Duration = Duration::from_secs(3600);
+
+/// How many are read at once.
+const BATCH: usize = 500;
+
+/// Collects until it is aborted. For one client of a store at a time, though more would do no harm.
+pub(super) async fn run(session: &Arc<Session>) {
+    // Soon for the first time: where keepers live for less than an hour, each has to begin anew.
+    let mut pause = session.timing().ttl;
+    loop {
+        session.env().sleep(session.env().jittered(pause)).await;
+        pause = PERIOD;
+        match collect(session).await {
+            Ok(0) => {}
+            Ok(gone) => tracing::debug!(gone, "records of claims that nobody used for a day are removed"),
+            Err(error) => tracing::debug!(%error, "the records of unused claims could not be removed"),
+        }
+    }
+}
+
+/// Returns how many are gone.
+async fn collect(session: &Arc<Session>) -> Result<usize> {
+    let before = WallTime(session.env().clock.wall().0.saturating_sub(KEEP_UNUSED));
+    let mut total = 0;
+    loop {
+        let unused = session.store().claims(ClaimQuery::Unused { before, limit: BATCH }).await?;
+        let mut gone = 0;
+        for claim in &unused {
+            match session.store().apply_claim(claim.key.clone(), ClaimStep::Collect).await {
+                Ok(collected) => gone += usize::from(collected.is_some()),
+                // One that is damaged keeps no other.
+                Err(error) if error.code() == Code::CorruptState => {}
+                Err(error) => return Err(error),
+            }
+        }
+        total += gone;
+        // Those of which none can go yet would come again.
+        if unused.len() < BATCH || gone == 0 {
+            return Ok(total);
+        }
+        // A store in memory answers at once: let others have their turn.
+        tokio::task::yield_now().await;
+    }
+}
