@@ -38,15 +38,23 @@ const SLOWEST_CLOCK: f64 = 0.975;
 /// The ttl of every second process: the others have to wait for as long as that before they may call it dead.
 const LONG_TTL: Duration = Duration::from_millis(TTL.as_millis() as u64 * 3 / 2);
 
-/// How long the longest silence takes on the slowest clock, with what an observer adds to a ttl.
+/// How long the longest death takes from when somebody begins to look: on the slowest clock, with what is added to a ttl.
 const LONGEST_DEATH: Duration = Duration::from_millis(LONG_TTL.as_millis() as u64 * 1020 / 975);
 
-/// How long after healing a live waiter may still wait. For one death, where somebody near the head of its queue lives, or
-/// the keeper does, and has seen nothing before; for two in a row, where those have died as well, and their successor begins
-/// to look when it has found that out. And a second for what is in flight, and for the reads between. The longest of 2,000
-/// seeds was 10.9 s, one death and that second. A third in a row takes the deaths, within one ttl, of all who are near and
-/// of all who stand by for the keeper; it has not been seen.
-const SERVED_WITHIN: Duration = Duration::from_millis(2 * LONGEST_DEATH.as_millis() as u64 + 1000);
+/// The longest time until a waiter polls, and sees that it is near the head of its queue and has to look.
+const LONGEST_POLL: Duration = Duration::from_millis(LONG_TTL.as_millis() as u64 * 1250 / 975 / 6);
+
+/// How long a call may have been waiting for its answer in vain when everything heals.
+const CALL_LIMIT: Duration = Duration::from_millis(1500);
+
+/// How long after healing a live waiter may still wait: for two deaths, each with a poll before, and what was under way.
+/// One death is what it takes where somebody near the head of the queue lives, or the keeper does. Where those have died as
+/// well, or have just been served and gone, whoever is next begins to look when that is done. The longest of 2,400 seeds was
+/// 12.3 s, two deaths of which one was half over. A third in a row takes that within one ttl all die who are near and all
+/// who stand by for the keeper, which no seed has shown.
+const SERVED_WITHIN: Duration = Duration::from_millis(
+    2 * (LONGEST_DEATH.as_millis() as u64 + LONGEST_POLL.as_millis() as u64) + CALL_LIMIT.as_millis() as u64,
+);
 
 /// How long after everybody has left a bystander may take to clear up: it becomes keeper after up to 1.25 ttl, and then
 /// looks for one ttl and a little more.
@@ -236,7 +244,7 @@ impl Story {
                 delay: Duration::from_millis(3),
                 lost_notice: 0.3,
                 gaps: !self.silent(),
-                limit: Duration::from_millis(1500),
+                limit: CALL_LIMIT,
                 ..Faults::NONE
             };
         }
@@ -249,7 +257,7 @@ impl Story {
             lost_reply: 0.01,
             duplicate: 0.01,
             lost_notice: 0.02,
-            limit: Duration::from_millis(1500),
+            limit: CALL_LIMIT,
         }
     }
 

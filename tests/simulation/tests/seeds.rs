@@ -74,7 +74,7 @@ fn fresh_seeds() {
     let first = told("COORD_SIM_SEED").unwrap_or_else(|| SystemRng.bits() >> 40);
     let count = told("COORD_SIM_SEEDS").unwrap_or(FRESH);
     assert!(count > 0, "no seed is played");
-    println!("COORD_SIM_SEED={first} COORD_SIM_SEEDS={count}");
+    eprintln!("COORD_SIM_SEED={first} COORD_SIM_SEEDS={count}");
     for seed in first..first.saturating_add(count) {
         play(seed, Mode::of(seed));
     }
