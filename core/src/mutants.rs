@@ -49,10 +49,13 @@ pub enum Mutant {
     StaleProvide,
     LateLossForgets,
     NotReregistered,
+    NoCallLimit,
+    WithdrawalBelieved,
+    GrantToTheLast,
 }
 
 /// Every mutant with its name and what it does wrong.
-pub const ALL: [(Mutant, &str, &str); 40] = {
+pub const ALL: [(Mutant, &str, &str); 43] = {
     use Mutant as M;
     [
         (M::DeadlineFromReply, "deadline-from-reply", "a renewal counts from its answer, not from its first send"),
@@ -111,6 +114,13 @@ pub const ALL: [(Mutant, &str, &str); 40] = {
             "word of a lost session makes a provider forget that its successor's record has it",
         ),
         (M::NotReregistered, "not-reregistered", "a provider is not registered again after its session was lost"),
+        (M::NoCallLimit, "no-call-limit", "a call of the store waits for its answer for as long as it takes"),
+        (
+            M::WithdrawalBelieved,
+            "withdrawal-believed",
+            "a withdrawal that finds nothing is believed, although its acquire may come after it",
+        ),
+        (M::GrantToTheLast, "grant-to-the-last", "a claim that becomes free goes to the last of those who wait"),
     ]
 };
 

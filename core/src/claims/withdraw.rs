@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{FIRST_PAUSE, LONGEST_PAUSE};
 use crate::error::{Code, LossReason};
+use crate::mutants::{self, Mutant};
 use crate::protocol::claim::{ClaimKey, ClaimStep, Entry, Step};
 use crate::protocol::session::SessionState;
 use crate::session::Session;
@@ -75,7 +76,7 @@ async fn withdraw(session: Arc<Session>, key: ClaimKey, entry: Entry, to: Option
         }
     };
     let late = session.claims().forget(&entry);
-    if overtaken || late {
+    if (overtaken || late) && !mutants::on(Mutant::WithdrawalBelieved) {
         // The acquire may come after its withdrawal, and its grant may have been heard of while the entry was known.
         session.request_audit();
         let chased = chase(session.clone(), key, entry);

@@ -428,7 +428,9 @@ fn advance(mut record: ClaimRecord, step: &Step, now: StoreNow) -> ClaimRecord {
 
     let hands_over = step.add.is_some() || !mutants::on(Mutant::ReleaseWithoutHandOver);
     if record.holder.is_none() && !record.waiters.is_empty() && hands_over {
-        let place = step.preferred().and_then(|to| record.waiters.iter().position(|waiter| *waiter == to)).unwrap_or(0);
+        let next = if mutants::on(Mutant::GrantToTheLast) { record.waiters.len() - 1 } else { 0 };
+        let chosen = step.preferred().and_then(|to| record.waiters.iter().position(|waiter| *waiter == to));
+        let place = chosen.unwrap_or(next);
         record.holder = Some(record.waiters.remove(place));
         let floor = if mutants::on(Mutant::TokenWithoutFloor) { 0 } else { now.floor };
         record.token = record.token.saturating_add(1).max(floor);

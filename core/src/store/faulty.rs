@@ -18,6 +18,7 @@ use super::documents::Documents;
 use super::{Applied, Capabilities, ClaimQuery, Notice, Notices, SessionQuery, SharedStore, Store};
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::mutants::{self, Mutant};
 use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep};
 use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
 
@@ -58,6 +59,9 @@ impl Faults {
         limit: Duration::from_secs(5),
     };
 }
+
+/// What [`Mutant::NoCallLimit`] waits.
+const ENDLESS: Duration = Duration::from_secs(86_400);
 
 /// A store behind a bad network.
 #[derive(Debug)]
@@ -135,11 +139,12 @@ impl FaultyStore {
             futures::future::join(once, again).await;
         });
         let network = self.network.clone();
+        let limit = if mutants::on(Mutant::NoCallLimit) { ENDLESS } else { faults.limit };
         async move {
             tokio::select! {
                 biased;
                 Ok(result) = answer => result,
-                () = network.env.sleep(faults.limit) => Err(Error::unavailable("the store did not answer in time")),
+                () = network.env.sleep(limit) => Err(Error::unavailable("the store did not answer in time")),
             }
         }
         .boxed()

@@ -192,6 +192,12 @@ impl Checks {
         self.with(|inner| inner.asked.insert((lock.to_owned(), token), Instant::now()));
     }
 
+    /// Whether somebody, or this process, has a hold that it has not seen lost.
+    pub fn believes(&self, process: Option<usize>) -> bool {
+        let of = |hold: &Registered| process.is_none_or(|process| hold.process == process) && !hold.lost;
+        self.with(|inner| inner.holds.values().any(of))
+    }
+
     /// A rule of the story's own was broken.
     pub fn violation(&self, message: String) {
         self.with(|inner| inner.violations.push(message));

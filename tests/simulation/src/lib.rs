@@ -17,8 +17,12 @@ pub mod checks;
 pub mod host;
 #[cfg(feature = "mutants")]
 pub mod mutants;
+pub mod panics;
 pub mod random;
+pub mod report;
+pub mod rules;
 pub mod server;
 pub mod story;
 
-pub use story::{Mode, Report, run};
+pub use report::{LENGTH, Mode, Report};
+pub use story::run;

@@ -1,7 +1,7 @@
 //! Plays seeds and prints what was seen.
 //!
 //! - `coord-simulation seed N [safety|liveness|quiet|elections|providers]` plays one; with `COORD_SIM_LOG=1` every decision is printed too.
-//! - `coord-simulation seeds FIRST COUNT` plays many, in all modes.
+//! - `coord-simulation seeds FIRST COUNT [MODE]` plays many, in all modes or in one.
 //! - `coord-simulation minutes N [FIRST]` plays as many as there is time for.
 //! - `coord-simulation mutants [quick|NAME [MODE]]` plays each bad variant until it is caught; needs the feature `mutants`.
 
@@ -13,10 +13,8 @@ use std::time::{Duration, Instant};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
-use coord_simulation::{Mode, Report, run};
-
-/// The simulated time of one seed.
-const LENGTH: Duration = Duration::from_secs(600);
+use coord_simulation::report::Totals;
+use coord_simulation::{LENGTH, Mode, Report, run};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -26,11 +24,15 @@ fn main() {
         ["seed", seed] => number(seed).map(|seed| one(seed, Mode::of(seed))),
         ["seed", seed, mode] => number(seed).zip(mode_of(mode)).map(|(seed, mode)| one(seed, mode)),
         ["seeds", first, count] => {
-            number(first).zip(number(count)).map(|(first, count)| many(first..first.saturating_add(count), None))
+            number(first).zip(number(count)).map(|(first, count)| many(first..first.saturating_add(count), None, None))
         }
-        ["minutes", minutes] => number(minutes).map(|minutes| many(0..u64::MAX, Some(minutes))),
+        ["seeds", first, count, mode] => number(first)
+            .zip(number(count))
+            .zip(mode_of(mode))
+            .map(|((first, count), mode)| many(first..first.saturating_add(count), Some(mode), None)),
+        ["minutes", minutes] => number(minutes).map(|minutes| many(0..u64::MAX, None, Some(minutes))),
         ["minutes", minutes, first] => {
-            number(minutes).zip(number(first)).map(|(minutes, first)| many(first..u64::MAX, Some(minutes)))
+            number(minutes).zip(number(first)).map(|(minutes, first)| many(first..u64::MAX, None, Some(minutes)))
         }
         #[cfg(feature = "mutants")]
         ["mutants"] => coord_simulation::mutants::play(None, None, LENGTH),
@@ -47,7 +49,7 @@ fn main() {
         Some(false) => std::process::exit(1),
         None => {
             println!(
-                "usage: coord-simulation seed N [safety|liveness|quiet|elections|providers] | seeds FIRST COUNT | minutes N [FIRST]"
+                "usage: coord-simulation seed N [safety|liveness|quiet|elections|providers] | seeds FIRST COUNT [MODE] | minutes N [FIRST]"
             );
             println!("       coord-simulation mutants [quick|NAME [MODE]]    (built with --features mutants)");
             std::process::exit(2);
@@ -74,7 +76,11 @@ fn one(seed: u64, mode: Mode) -> bool {
     }
     let report = run(seed, mode, LENGTH);
     println!("{report:#?}");
-    report.seen.violations.is_empty()
+    let weakness = report.weakness();
+    if let Some(weakness) = &weakness {
+        println!("no power: {weakness}");
+    }
+    report.seen.violations.is_empty() && weakness.is_none()
 }
 
 /// The time of the simulation, which the lines of its log bear.
@@ -90,45 +96,37 @@ impl FormatTime for Virtual {
     }
 }
 
-fn many(seeds: impl Iterator<Item = u64>, minutes: Option<u64>) -> bool {
+fn many(seeds: impl Iterator<Item = u64>, mode: Option<Mode>, minutes: Option<u64>) -> bool {
     let begin = Instant::now();
     let end = minutes.map(|minutes| begin + Duration::from_secs(minutes * 60));
-    let mut played = 0u64;
-    let mut simulated = Duration::ZERO;
-    let mut grants = 0;
-    let mut faults = 0;
-    let mut bad = 0u64;
+    let mut totals = Totals::default();
+    // The same line while it goes on and at its end, so that a long run that is stopped has told all.
+    let tell = |totals: &Totals| println!("{totals}, in {:.0} s", begin.elapsed().as_secs_f64());
     for seed in seeds {
         if end.is_some_and(|end| Instant::now() >= end) {
             break;
         }
-        let report = run(seed, Mode::of(seed), LENGTH);
-        played += 1;
-        simulated += report.simulated;
-        grants += report.seen.grants;
-        faults += report.faults.values().sum::<u64>();
-        bad += u64::from(!report.seen.violations.is_empty());
+        let report = run(seed, mode.unwrap_or_else(|| Mode::of(seed)), LENGTH);
+        totals.add(&report);
         print_if_bad(&report);
-        if played.is_multiple_of(500) {
-            println!("{}", told(played, simulated, grants, faults, bad, begin));
+        if totals.played.is_multiple_of(500) {
+            tell(&totals);
         }
     }
-    println!("{}", told(played, simulated, grants, faults, bad, begin));
-    bad == 0
-}
-
-/// What was played so far: the same line while it goes on and at its end, so that a long run that is stopped has told all.
-fn told(played: u64, simulated: Duration, grants: u64, faults: u64, bad: u64, begin: Instant) -> String {
-    format!(
-        "{played} seeds: {:.1} simulated hours, {grants} grants, {faults} faults, {bad} seeds with violations, in {:.0} s",
-        simulated.as_secs_f64() / 3600.0,
-        begin.elapsed().as_secs_f64()
-    )
+    tell(&totals);
+    let weakness = totals.weakness();
+    if let Some(weakness) = &weakness {
+        println!("no power: {weakness}");
+    }
+    totals.bad == 0 && weakness.is_none()
 }
 
 fn print_if_bad(report: &Report) {
     if let Some(first) = report.seen.violations.first() {
         let count = report.seen.violations.len();
         println!("seed {} in {:?} mode: {count} violations, first: {first}", report.seed, report.mode);
+    }
+    if let Some(weakness) = report.weakness() {
+        println!("seed {} in {:?} mode has no power: {weakness}", report.seed, report.mode);
     }
 }

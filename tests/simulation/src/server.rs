@@ -9,17 +9,19 @@ use std::time::Duration;
 use coord_core::env::Env;
 use coord_core::error::{Error, Result};
 use coord_core::mutants::{self, Mutant};
-use coord_core::protocol::claim::{self, ClaimKey, ClaimRecord, ClaimStep, Stepped, StoreNow};
-use coord_core::protocol::session::{self, SessionId, SessionRecord, SessionStep, Vitality};
+use coord_core::protocol::claim::{self, ClaimKey, ClaimRecord, ClaimStep, Entry, Stepped, StoreNow};
+use coord_core::protocol::session::{self, Nonce, SessionId, SessionRecord, SessionStep, Vitality};
 use coord_core::store::changes::{Change, Changes, ClaimState, Interest, Snapshot};
 use coord_core::store::{Applied, Capabilities, ClaimQuery, Notice, Notices, SessionQuery, Store};
 use coord_core::time::WallTime;
 use futures::FutureExt;
 use futures::channel::mpsc;
 use futures::future::BoxFuture;
+use tokio::time::Instant;
 
 use crate::host::SimClock;
 use crate::random::Random;
+use crate::rules;
 
 /// The records at one moment.
 #[derive(Clone, Debug, Default)]
@@ -61,7 +63,12 @@ struct State {
     onlookers: Vec<(Interest, mpsc::UnboundedSender<Change>)>,
     commit_lag: Duration,
     never_stale: bool,
-    /// After-images that must never be.
+    /// When each nonce of a session was applied first. A renewal that a fail-over took away was none, and its nonce is not
+    /// looked up.
+    renewed: BTreeMap<(SessionId, Nonce), Instant>,
+    /// Grants to somebody who had waited.
+    waited: u64,
+    /// Steps that must never be.
     violations: Vec<String>,
 }
 
@@ -113,7 +120,12 @@ impl Server {
         self.clock.set_wall_offset(wall_offset_ms);
     }
 
-    /// The after-images that must never be, since the last call.
+    /// How many grants were to somebody who had waited.
+    pub fn waited(&self) -> u64 {
+        self.lock().waited
+    }
+
+    /// The steps that must never be, since the last call.
     pub fn take_violations(&self) -> Vec<String> {
         std::mem::take(&mut self.lock().violations)
     }
@@ -214,6 +226,16 @@ impl State {
         });
     }
 
+    fn look_at_session(&mut self, before: Option<&SessionRecord>, step: &SessionStep, after: &SessionRecord) {
+        if let Some(nonce) = after.nonce {
+            self.renewed.entry((after.id, nonce)).or_insert_with(Instant::now);
+        }
+        let Some((before, nonce)) = before.and_then(|before| Some((before, before.nonce?))) else { return };
+        if let Some(renewed) = self.renewed.get(&(before.id, nonce)) {
+            self.violations.extend(rules::of_death(before, step, after, renewed.elapsed()));
+        }
+    }
+
     fn step_claim(
         &mut self,
         key: &ClaimKey,
@@ -233,7 +255,7 @@ impl State {
             }
             _ => now,
         };
-        let stepped = claim::apply(key, before, step, now);
+        let stepped = claim::apply(key, before.clone(), step, now);
         tracing::trace!(%key, ?step, ?stepped, "a step");
         match stepped {
             Stepped::Refused => (None, None),
@@ -248,17 +270,9 @@ impl State {
                     }
                     _ => None,
                 };
-                if record.holder.is_none() && !record.waiters.is_empty() {
-                    self.violations.push(format!("free, and somebody waits: {record:?}"));
-                }
-                if !record.waiters.is_sorted_by(|first, second| first.priority >= second.priority) {
-                    self.violations.push(format!("not in the order of priorities: {record:?}"));
-                }
-                if let ClaimStep::Step(claim::Step { add: Some(add), wait: false, .. }) = step
-                    && record.waiters.contains(add)
-                {
-                    self.violations.push(format!("{add} was not to wait: {record:?}"));
-                }
+                self.violations.extend(rules::of_claim(before.as_ref(), step, &record));
+                let waited = |holder: &Entry| before.as_ref().is_some_and(|before| before.waiters.contains(holder));
+                self.waited += u64::from(record.holder.as_ref().is_some_and(waited));
                 let view = record.view(added.as_ref());
                 self.applied.claims.insert(key.clone(), record);
                 (Some(view), notice)
@@ -271,9 +285,11 @@ impl Store for Server {
     fn apply_session(&self, id: SessionId, step: SessionStep) -> BoxFuture<'_, Result<Option<SessionRecord>>> {
         self.write(move |server, state| {
             let now = server.store_now(state);
-            let after = session::apply(id, state.applied.sessions.get(&id).cloned(), &step, now.wall);
+            let before = state.applied.sessions.get(&id).cloned();
+            let after = session::apply(id, before.clone(), &step, now.wall);
             tracing::trace!(%id, ?step, after = ?after.as_ref().map(|after| after.vitality), "a session's step");
             if let Some(record) = &after {
+                state.look_at_session(before.as_ref(), &step, record);
                 state.applied.sessions.insert(id, record.clone());
             }
             (after.map(SessionRecord::bare), None)

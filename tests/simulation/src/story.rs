@@ -1,6 +1,7 @@
 //! One history: who does what, what goes wrong, and what must hold in the end.
 
 mod elections;
+mod faults;
 mod providers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,63 +14,17 @@ use coord_core::config::Options;
 use coord_core::env::{Env, Rng};
 use coord_core::error::Code;
 use coord_core::lock::Held;
-use coord_core::mutants::{self, Mutant};
 use coord_core::observer::Observer;
-use coord_core::protocol::claim::{ClaimKey, ClaimStep};
 use coord_core::protocol::session::{SessionId, Vitality};
-use coord_core::store::Store;
 use coord_core::store::faulty::{Faults, FaultyStore};
 use tokio::time::Instant;
 
 use crate::checks::{Believed, Checks, Promptness, Seen};
-use crate::host::{self, Gate, Gated, SimClock};
+use crate::host::{self, Gate, Gated, SimClock, WayToStore};
+use crate::panics;
 use crate::random::Random;
+use crate::report::{Mode, Report};
 use crate::server::Server;
-
-/// Whether faults ever stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// They do not; only what must never happen is checked.
-    Safety,
-    /// They do after two thirds of the time, and then everybody must be served.
-    Liveness,
-    /// Only notices are lost, and operators break locks. The ttl is so long that a poll or an audit comes late.
-    Quiet,
-    /// As [`Mode::Liveness`], with elections instead of locks.
-    Elections,
-    /// As [`Mode::Liveness`], with providers and observers instead of locks.
-    Providers,
-}
-
-impl Mode {
-    /// The mode in which a seed is played when many are.
-    pub fn of(seed: u64) -> Self {
-        match seed % 6 {
-            0 | 2 => Self::Liveness,
-            1 | 3 => Self::Safety,
-            4 => Self::Quiet,
-            _ if seed % 12 == 11 => Self::Providers,
-            _ => Self::Elections,
-        }
-    }
-}
-
-/// What came of one seed.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// The seed.
-    pub seed: u64,
-    /// The mode.
-    pub mode: Mode,
-    /// How much time went by in the simulation.
-    pub simulated: Duration,
-    /// What the checks saw.
-    pub seen: Seen,
-    /// Faults, by kind.
-    pub faults: BTreeMap<&'static str, u64>,
-    /// A number that two runs of one seed have in common, and two histories almost never.
-    pub fingerprint: u64,
-}
 
 const TTL: Duration = Duration::from_secs(6);
 const QUIET_TTL: Duration = Duration::from_secs(60);
@@ -80,8 +35,26 @@ const LOCKS: u64 = 3;
 /// At most 5 % between any two clocks: what the margin is made for.
 const SLOWEST_CLOCK: f64 = 0.975;
 
-/// How long after healing a live waiter may still wait: two deaths in a row, and what is in flight.
-const SERVED_WITHIN: Duration = Duration::from_secs(3 * TTL.as_secs() + 20);
+/// The ttl of every second process: the others have to wait for as long as that before they may call it dead.
+const LONG_TTL: Duration = Duration::from_millis(TTL.as_millis() as u64 * 3 / 2);
+
+/// How long the longest death takes from when somebody begins to look: on the slowest clock, with what is added to a ttl.
+const LONGEST_DEATH: Duration = Duration::from_millis(LONG_TTL.as_millis() as u64 * 1020 / 975);
+
+/// The longest time until a waiter polls, and sees that it is near the head of its queue and has to look.
+const LONGEST_POLL: Duration = Duration::from_millis(LONG_TTL.as_millis() as u64 * 1250 / 975 / 6);
+
+/// How long a call may have been waiting for its answer in vain when everything heals.
+const CALL_LIMIT: Duration = Duration::from_millis(1500);
+
+/// How long after healing a live waiter may still wait: for two deaths, each with a poll before, and what was under way.
+/// One death is what it takes where somebody near the head of the queue lives, or the keeper does. Where those have died as
+/// well, or have just been served and gone, whoever is next begins to look when that is done. The longest of 2,400 seeds was
+/// 12.3 s, two deaths of which one was half over. A third in a row takes that within one ttl all die who are near and all
+/// who stand by for the keeper, which no seed has shown.
+const SERVED_WITHIN: Duration = Duration::from_millis(
+    2 * (LONGEST_DEATH.as_millis() as u64 + LONGEST_POLL.as_millis() as u64) + CALL_LIMIT.as_millis() as u64,
+);
 
 /// How long after everybody has left a bystander may take to clear up: it becomes keeper after up to 1.25 ttl, and then
 /// looks for one ttl and a little more.
@@ -89,14 +62,19 @@ const CLEARED_WITHIN: Duration = Duration::from_secs(6 * TTL.as_secs());
 
 /// Plays one seed to its end.
 pub fn run(seed: u64, mode: Mode, duration: Duration) -> Report {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime of one thread");
-    let report = runtime.block_on(Story::play(seed, mode, duration));
-    // Tasks that wait for ever go down with the runtime.
-    runtime.shutdown_background();
+    let (mut report, panics) = panics::recorded(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime of one thread");
+        let report = runtime.block_on(Story::play(seed, mode, duration));
+        // Tasks that wait for ever go down with the runtime.
+        runtime.shutdown_background();
+        report
+    });
+    // First, for the rest may come of it.
+    report.seen.violations.splice(0..0, panics);
     report
 }
 
@@ -119,6 +97,10 @@ struct Story {
     withdrawn: Mutex<BTreeSet<(usize, SessionId, String)>>,
     /// Providers that were registered.
     grants: AtomicU64,
+    /// Faults that met somebody who held something.
+    hits: AtomicU64,
+    /// How long after healing the last who waited was served.
+    served_after: Mutex<Duration>,
     history: Mutex<u64>,
     begin: Instant,
     /// From then on nothing goes wrong and nobody starts anything new.
@@ -161,6 +143,8 @@ impl Story {
             provided: Mutex::default(),
             withdrawn: Mutex::default(),
             grants: AtomicU64::new(0),
+            hits: AtomicU64::new(0),
+            served_after: Mutex::default(),
             history: Mutex::new(seed),
             begin,
             healed_at: begin + healed_after,
@@ -178,14 +162,15 @@ impl Story {
             tokio::join!(story.clone().go_wrong(), story.clone().go_wrong(), story.collect());
         }
         match mode {
-            Mode::Safety | Mode::Quiet => {}
+            Mode::Safety => {}
+            Mode::Quiet => story.expect_nobody_died(),
             Mode::Liveness => {
-                story.heal();
-                story.expect_everybody_served().await;
+                let healed = story.heal();
+                story.expect_everybody_served(healed).await;
             }
             Mode::Elections => {
-                story.heal();
-                story.expect_elections_over().await;
+                let healed = story.heal();
+                story.expect_elections_over(healed).await;
             }
             Mode::Providers => {
                 story.heal();
@@ -198,7 +183,10 @@ impl Story {
             mode,
             simulated: begin.elapsed(),
             seen: story.seen(),
+            waited: story.server.waited(),
             faults: story.faults.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            hits: story.hits.load(Relaxed),
+            served_after: *story.served_after.lock().unwrap_or_else(PoisonError::into_inner),
             fingerprint: *story.history.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }
@@ -217,8 +205,10 @@ impl Story {
         }
     }
 
-    fn count(&self, fault: &'static str) {
+    /// A fault that meets this process, or all.
+    fn count(&self, fault: &'static str, victim: Option<usize>) {
         self.note(fault, 0);
+        self.hits.fetch_add(u64::from(self.checks.believes(victim)), Relaxed);
         *self.faults.lock().unwrap_or_else(PoisonError::into_inner).entry(fault).or_default() += 1;
     }
 
@@ -254,7 +244,7 @@ impl Story {
                 delay: Duration::from_millis(3),
                 lost_notice: 0.3,
                 gaps: !self.silent(),
-                limit: Duration::from_millis(1500),
+                limit: CALL_LIMIT,
                 ..Faults::NONE
             };
         }
@@ -267,7 +257,7 @@ impl Story {
             lost_reply: 0.01,
             duplicate: 0.01,
             lost_notice: 0.02,
-            limit: Duration::from_millis(1500),
+            limit: CALL_LIMIT,
         }
     }
 
@@ -284,9 +274,10 @@ impl Story {
             self.faults_of_the_day()
         };
         let store = Arc::new(FaultyStore::new(self.server.clone(), network, faults));
+        let way = Arc::new(WayToStore::new(gate.clone(), store.clone()));
         let mut workers = Vec::new();
         let story = self.clone();
-        let started = connect(store.clone(), env, number, self.clone());
+        let started = connect(way, env, number, self.clone());
         let stops = gate.clone();
         let done = Arc::new(AtomicBool::new(false));
         let finished = done.clone();
@@ -332,8 +323,9 @@ impl Story {
                 0 | 1 => lock.try_acquire().await,
                 2 | 3 => lock.acquire_timeout(self.random.up_to(self.ttl() * 2)).await,
                 4 => {
-                    // Changes its mind at a random moment: the future is dropped.
-                    let patience = self.random.up_to(Duration::from_millis(60));
+                    // Changes its mind at a random moment, often while the first request is on its way: the future is dropped.
+                    let longest = if self.random.chance(0.5) { 6 } else { 60 };
+                    let patience = self.random.up_to(Duration::from_millis(longest));
                     match tokio::time::timeout(patience, lock.acquire()).await {
                         Ok(held) => held,
                         Err(_) => continue,
@@ -387,146 +379,26 @@ impl Story {
         }
     }
 
-    /// One fault after another, until everything heals.
-    async fn go_wrong(self: Arc<Self>) {
-        while !self.healed() {
-            tokio::time::sleep(self.random.up_to(Duration::from_secs(8))).await;
-            let victim = self.random.below(PROCESSES as u64) as usize;
-            match self.random.below(12) {
-                0..=2 => self.stop_for_a_while(victim, TTL * 2).await,
-                3 | 4 => self.stop_for_a_while(victim, Duration::from_millis(700)).await,
-                5 | 6 => self.clone().crash(victim).await,
-                7 | 8 => self.cut_off(victim).await,
-                9 => self.fail_over().await,
-                10 => self.lag().await,
-                _ => self.break_something().await,
-            }
-        }
-    }
-
     fn process<T>(&self, number: usize, f: impl FnOnce(&Process) -> T) -> Option<T> {
         let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
         processes.iter().find(|process| process.number == number).map(f)
     }
 
-    async fn stop_for_a_while(&self, victim: usize, longest: Duration) {
-        self.count(if longest > TTL { "long stop" } else { "short stop" });
-        let found = self.process(victim, |process| (process.gate.clone(), process.clock.clone()));
-        let Some((gate, clock)) = found else { return };
-        gate.stop();
-        let stopped = Instant::now();
-        tokio::time::sleep(self.random.up_to(longest)).await;
-        if mutants::on(Mutant::ClockStandsStill) && gate.is_stopped() {
-            clock.stand_still(stopped.elapsed());
-        }
-        gate.resume();
-        // Before any task of the process has run.
-        self.checks.look(&self.server);
-    }
-
-    /// The process is gone in the middle of whatever it did; another takes its place.
-    async fn crash(self: Arc<Self>, victim: usize) {
-        self.count("crash");
-        self.checks.forget_process(victim);
-        self.forget_services_of(victim);
-        self.process(victim, |process| {
-            process.gate.stop();
-            process.store.set_cut(true);
-            for worker in &process.workers {
-                worker.abort();
+    /// Where nothing is wrong but the notices, everybody renews.
+    fn expect_nobody_died(&self) {
+        self.server.with_committed(|records| {
+            for session in records.sessions.values().filter(|s| s.vitality == Vitality::Dead && !s.clean) {
+                self.checks.violation(format!("declared dead, and nothing kept it from renewing: {session:?}"));
             }
         });
-        tokio::time::sleep(self.random.up_to(Duration::from_millis(500))).await;
-        self.start_process(victim);
     }
 
-    async fn cut_off(&self, victim: usize) {
-        self.count("partition");
-        let store = self.process(victim, |process| process.store.clone());
-        let Some(store) = store else { return };
-        store.set_cut(true);
-        tokio::time::sleep(self.random.up_to(TTL * 2)).await;
-        store.set_cut(false);
-    }
-
-    async fn fail_over(&self) {
-        self.count("fail-over");
-        // The new primary's date may be a day off.
-        let day = 86_400_000;
-        self.server.fail_over(self.random.below(2 * day as u64) as i64 - day);
-        tokio::time::sleep(self.random.up_to(Duration::from_secs(1))).await;
-    }
-
-    /// No majority for a while: writes are applied and not acknowledged, and then lost.
-    async fn lag(&self) {
-        self.count("no majority");
-        self.server.set_commit_lag(Duration::from_secs(3600));
-        tokio::time::sleep(self.random.up_to(TTL * 2)).await;
-        self.server.set_commit_lag(Duration::from_millis(4));
-        self.server.fail_over(0);
-    }
-
-    /// A janitor deletes the records of free locks, so that tokens have to grow across that.
-    async fn collect(&self) {
-        while !self.healed() {
-            tokio::time::sleep(self.random.up_to(Duration::from_millis(600))).await;
-            let name = self.random.below(LOCKS);
-            let key = match self.mode {
-                Mode::Elections => format!("election/default/default/e{name}"),
-                _ => format!("lock/default/default/l{name}"),
-            };
-            let key = ClaimKey::new(key);
-            // Refused as a rule, or lost in a fail-over.
-            let _ = tokio::time::timeout(TTL, self.server.apply_claim(key, ClaimStep::Collect)).await;
-        }
-    }
-
-    /// Operators break locks, and nothing else is wrong.
-    async fn operate(&self) {
-        while !self.healed() {
-            tokio::time::sleep(self.random.up_to(QUIET_TTL / 2)).await;
-            self.break_something().await;
-        }
-    }
-
-    /// An operator breaks a lock by its token.
-    async fn break_something(&self) {
-        self.count("break");
-        let lock = format!("default/default/l{}", self.random.below(LOCKS));
-        let token = self.server.with_committed(|records| {
-            records.claims.values().find(|claim| claim.key.name() == lock).map(|claim| claim.token)
-        });
-        let Some(token) = token else { return };
-        let operator = connect_plainly(&self.server, &self.random).await;
-        let force = self.random.chance(0.5);
-        if force {
-            self.checks.forced(&lock, token);
-        } else {
-            self.checks.asked(&lock, token);
-        }
-        let broken = operator.break_lock(&lock, token, force).await;
-        if let Err(error) = broken
-            && self.mode == Mode::Quiet
-            && error.code() != Code::Conflict
-        {
-            self.checks.violation(format!("a holder that can be reached was asked to go: {error}"));
-        }
-        let _ = operator.close(Duration::from_secs(60)).await;
-    }
-
-    /// Everything works again.
-    fn heal(&self) {
-        let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
-        for process in processes.iter() {
-            process.gate.resume();
-            process.store.set_cut(false);
-            process.store.set_faults(Faults { limit: Duration::from_secs(2), ..Faults::NONE });
-        }
-        self.server.set_commit_lag(Duration::from_millis(4));
+    fn served(&self, healed: Instant) {
+        *self.served_after.lock().unwrap_or_else(PoisonError::into_inner) = healed.elapsed();
     }
 
     /// After healing, everybody who waits is served, everything is given up, and the store holds nothing of anybody.
-    async fn expect_everybody_served(&self) {
+    async fn expect_everybody_served(&self, healed: Instant) {
         let workers: Vec<_> = {
             let mut processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
             processes.iter_mut().flat_map(|process| process.workers.drain(..)).collect()
@@ -537,6 +409,7 @@ impl Story {
             self.checks.violation(format!("somebody waits {SERVED_WITHIN:?} after everything has healed: {claims:?}"));
             return;
         }
+        self.served(healed);
         // Late duplicates, and sessions of crashed processes that only an observer can bury: somebody must be there.
         let bystander = connect_plainly(&self.server, &self.random).await;
         let own = bystander.session().id;
@@ -564,11 +437,9 @@ impl Story {
     }
 }
 
-async fn connect(store: Arc<FaultyStore>, env: Env, number: usize, story: Arc<Story>) -> Client {
+async fn connect(store: Arc<WayToStore>, env: Env, number: usize, story: Arc<Story>) -> Client {
     loop {
-        // Every second process is silent for longer than the others' own ttl before it may be called dead.
-        let ttl =
-            if number.is_multiple_of(2) || story.mode == Mode::Quiet { story.ttl() } else { story.ttl().mul_f64(1.5) };
+        let ttl = if number.is_multiple_of(2) || story.mode == Mode::Quiet { story.ttl() } else { LONG_TTL };
         let options = options(&format!("p{number}"), ttl);
         match Client::with_store(store.clone(), options, env.clone()).await {
             Ok(client) => return client,

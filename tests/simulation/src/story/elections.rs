@@ -95,8 +95,13 @@ impl Story {
             Ok(candidacy) => candidacy,
             Err(error) => return self.expect_allowed(&error.code()),
         };
-        for _ in 0..=self.random.below(3) {
-            if !self.take_call(election, &candidacy, process, gate).await {
+        for call in 0..=self.random.below(3) {
+            let mut patience = self.random.up_to(self.ttl() * 3);
+            // After its first call it may lead all the while, and keep others waiting: not once everything has healed.
+            if call > 0 {
+                patience = patience.min(self.healed_at.saturating_duration_since(Instant::now()));
+            }
+            if !self.take_call(election, &candidacy, patience, process, gate).await {
                 break;
             }
         }
@@ -106,8 +111,14 @@ impl Story {
         }
     }
 
-    async fn take_call(&self, election: &Election, candidacy: &Candidacy, process: usize, gate: &Arc<Gate>) -> bool {
-        let patience = self.random.up_to(self.ttl() * 3);
+    async fn take_call(
+        &self,
+        election: &Election,
+        candidacy: &Candidacy,
+        patience: Duration,
+        process: usize,
+        gate: &Arc<Gate>,
+    ) -> bool {
         let elected = match tokio::time::timeout(patience, candidacy.next()).await {
             Ok(Ok(elected)) => elected,
             Ok(Err(error)) => {
@@ -250,7 +261,7 @@ impl Story {
     }
 
     /// After healing: everybody who campaigns is served, everything is given up, and every observer knows it.
-    pub(super) async fn expect_elections_over(&self) {
+    pub(super) async fn expect_elections_over(&self, healed: Instant) {
         let done = async {
             loop {
                 let busy = {
@@ -268,6 +279,7 @@ impl Story {
             self.checks.violation(format!("somebody waits long after everything has healed: {claims:?}"));
             return;
         }
+        self.served(healed);
         // The sessions of crashed processes are buried by those who are left.
         tokio::time::sleep(super::CLEARED_WITHIN + TOLD_WITHIN).await;
         for number in 0..ELECTIONS {
