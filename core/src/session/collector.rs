@@ -22,6 +22,9 @@ const PERIOD: Duration = Duration::from_secs(3600);
 /// How many are read at once.
 const BATCH: usize = 500;
 
+/// The pause between two batches, so that thousands of records that are old at once are in nobody's way.
+const BETWEEN: Duration = Duration::from_secs(1);
+
 /// Collects until it is aborted. For one client of a store at a time, though more would do no harm.
 pub(super) async fn run(session: &Arc<Session>) {
     // Soon for the first time: where keepers live for less than an hour, each has to begin anew.
@@ -31,33 +34,27 @@ pub(super) async fn run(session: &Arc<Session>) {
         pause = PERIOD;
         match collect(session).await {
             Ok(0) => {}
-            Ok(gone) => tracing::debug!(gone, "records of claims that nobody used for a day are removed"),
+            Ok(gone) => {
+                tracing::debug!(gone, "records of claims that nobody used for a day are removed");
+                // There may be more. Those of which none can go yet would come again.
+                pause = BETWEEN;
+            }
             Err(error) => tracing::debug!(%error, "the records of unused claims could not be removed"),
         }
     }
 }
 
-/// Returns how many are gone.
+/// Collects a batch. Returns how many are gone.
 async fn collect(session: &Arc<Session>) -> Result<usize> {
     let before = WallTime(session.env().clock.wall().0.saturating_sub(KEEP_UNUSED));
-    let mut total = 0;
-    loop {
-        let unused = session.store().claims(ClaimQuery::Unused { before, limit: BATCH }).await?;
-        let mut gone = 0;
-        for claim in &unused {
-            match session.store().apply_claim(claim.key.clone(), ClaimStep::Collect).await {
-                Ok(collected) => gone += usize::from(collected.is_some()),
-                // One that is damaged keeps no other.
-                Err(error) if error.code() == Code::CorruptState => {}
-                Err(error) => return Err(error),
-            }
+    let mut gone = 0;
+    for claim in session.store().claims(ClaimQuery::Unused { before, limit: BATCH }).await? {
+        match session.store().apply_claim(claim.key, ClaimStep::Collect).await {
+            Ok(collected) => gone += usize::from(collected.is_some()),
+            // One that is damaged keeps no other.
+            Err(error) if error.code() == Code::CorruptState => {}
+            Err(error) => return Err(error),
         }
-        total += gone;
-        // Those of which none can go yet would come again.
-        if unused.len() < BATCH || gone == 0 {
-            return Ok(total);
-        }
-        // A store in memory answers at once: let others have their turn.
-        tokio::task::yield_now().await;
     }
+    Ok(gone)
 }
