@@ -57,6 +57,8 @@ struct Staged {
     date: AtomicI64,
     /// How many writes of single documents fail, after a long time.
     slow: AtomicI64,
+    /// Why the next writes of single documents are refused: nothing is written.
+    refusals: Mutex<VecDeque<Code>>,
     /// The next attempt that would wait is kept until after its withdrawal.
     overtaken: Mutex<Option<oneshot::Sender<(ClaimKey, ClaimStep)>>>,
     /// Told when a step was refused.
@@ -74,6 +76,7 @@ impl Staged {
             dates_then: Mutex::default(),
             date: DATE.into(),
             slow: 0.into(),
+            refusals: Mutex::default(),
             overtaken: Mutex::default(),
             refused: Notify::new(),
         })
@@ -141,6 +144,9 @@ impl Documents for Staged {
         if self.slow.fetch_sub(1, SeqCst) > 0 {
             self.date.fetch_add(LONG, SeqCst);
             return async { Err(Error::unavailable("nobody answers")) }.boxed();
+        }
+        if let Some(code) = self.refusals.lock().unwrap().pop_front() {
+            return async move { Err(Error::new(code, "as the stage says")) }.boxed();
         }
         self.documents().write(table, write)
     }
@@ -330,6 +336,32 @@ async fn a_mail_that_could_not_be_tried_comes_again_a_while_after_that_was_known
     assert!((MailState::Queued, mail.attempts) == (mail.state, 0), "{mail:?}");
     assert!(mail.due_ms > DATE + LONG, "{mail:?}");
     bounded(senders.stop()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_mail_is_in_the_outbox_only_if_it_was_acknowledged_or_found() {
+    let store = Staged::new("staged-enqueue", Vec::new());
+    let client = store.client().await;
+    let outbox = outbox(&client, None);
+    let enqueue = async |name: &str, refusals: &[Code]| {
+        *store.refusals.lock().unwrap() = refusals.iter().copied().collect();
+        let message = Message::new().to("a@example.org").subject("s").text("t");
+        let options = EnqueueOptions { key: Some(name.to_owned()), ..EnqueueOptions::default() };
+        outbox.enqueue(&message, options).await
+    };
+    // Written where no majority has it, so that it stands in its own way and is not found; then that is rolled back.
+    let (nowhere, there) = (Code::Unavailable, Code::AlreadyExists);
+    let first = enqueue("a", &[nowhere, there, there]).await.unwrap();
+    assert!(first.new);
+    assert_eq!(outbox.get(&first.id).await.unwrap().expect("it is there").key, "a");
+    assert!(!enqueue("a", &[]).await.unwrap().new);
+    // Another process's, which is not found either for as long as that is asked.
+    assert_eq!(enqueue("b", &[there; 5]).await.unwrap_err().code(), Code::OutcomeUnknown);
+    // What a later try is refused for says nothing about the first.
+    let refused = Code::Forbidden;
+    assert_eq!(enqueue("c", &[nowhere, refused]).await.unwrap_err().code(), Code::OutcomeUnknown);
+    assert_eq!(enqueue("d", &[refused]).await.unwrap_err().code(), refused);
+    assert!(store.refusals.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

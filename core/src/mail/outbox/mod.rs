@@ -458,28 +458,47 @@ impl Inner {
             "sid": "",
             "born": &stamp,
         };
-        let mut left = ENQUEUE_TRIES;
+        // Whether a try may have put it there although its answer was none.
+        let (mut left, mut in_doubt) = (ENQUEUE_TRIES, false);
         loop {
             left -= 1;
-            let write = Write::new(Key::new(document_id.as_str())?, Action::Insert(document.clone())).prepared()?;
-            let Err(error) = self.documents()?.write(&self.table, write).await else { break };
-            // There is one with this key: perhaps this very one, by a write whose answer was lost.
-            if error.code() == Code::AlreadyExists {
-                let found = self.read_document(&document_id).await?;
-                let new = found.is_some_and(|found| found.get_str("born").is_ok_and(|born| born == stamp));
-                return Ok(Enqueued { id, new });
-            }
-            if !error.ambiguous() {
+            let error = match self.insert(&document_id, &document, &stamp).await {
+                Ok(new) => {
+                    if new {
+                        self.news.notify_one();
+                    }
+                    return Ok(Enqueued { id, new });
+                }
+                Err(error) => error,
+            };
+            let again = error.ambiguous();
+            in_doubt |= again;
+            // A later refusal says nothing about an earlier try.
+            if !in_doubt {
                 return Err(error);
             }
-            if left == 0 {
+            if !again || left == 0 {
                 let message = format!("whether the mail is in the outbox is not known; enqueue it again: {error}");
                 return Err(Error::with_source(Code::OutcomeUnknown, message, error));
             }
             self.core.setup().env.sleep(PAUSE).await;
         }
-        self.news.notify_one();
-        Ok(Enqueued { id, new: true })
+    }
+
+    /// Writes a new mail; false if there is another one with its key.
+    async fn insert(&self, document_id: &str, document: &Document, stamp: &str) -> Result<bool> {
+        let write = Write::new(Key::new(document_id)?, Action::Insert(document.clone())).prepared()?;
+        match self.documents()?.write(&self.table, write).await {
+            Ok(_) => return Ok(true),
+            Err(error) if error.code() != Code::AlreadyExists => return Err(error),
+            Err(_) => {}
+        }
+        // There is one with this key: perhaps this very one, by a write whose answer was lost. Only what is found counts:
+        // what stands in the way may not be acknowledged, and be gone when another server takes over.
+        match self.read_document(document_id).await? {
+            Some(found) => Ok(found.get_str("born").is_ok_and(|born| born == stamp)),
+            None => Err(Error::unavailable("there is a mail with this key, which the store has not acknowledged")),
+        }
     }
 
     /// All of a mail but its message.
