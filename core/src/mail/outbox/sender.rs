@@ -8,7 +8,7 @@
 //! - what the server said is recorded until that is acknowledged, or the mail turns out to be somebody else's: then as
 //!   `late`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,7 +27,7 @@ use super::super::smtp::{Fate, Gate, Ledger, Reply};
 use super::options::OnDoubt;
 use super::record::{CLAIMED, MailState, Next, QUEUED, Record, SENDING, next, recipients_bson};
 use super::{Inner, Outbox, Part};
-use crate::driver::Watched;
+use crate::driver::{Mark, Watched};
 use crate::error::{Code, Error, HolderState, Result};
 use crate::protocol::session::SessionId;
 use crate::session::Session;
@@ -137,7 +137,6 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 async fn work(shared: &Shared, senders: usize) {
     let inner = &shared.inner;
     let env = inner.core.setup().env.clone();
-    let in_flight = InFlight::default();
     let mut running = FuturesUnordered::new();
     let mut indexed = false;
     let mut sweep_at = Timestamp::ZERO;
@@ -152,7 +151,7 @@ async fn work(shared: &Shared, senders: usize) {
             indexed = logged("an index of the outbox", inner.ensure_indexes().await).is_some();
         }
         if env.now() >= sweep_at {
-            logged("looking after the outbox", inner.sweep(&session, &in_flight).await);
+            logged("looking after the outbox", inner.sweep(&session).await);
             sweep_at = env.now() + inner.options.poll;
         }
         let mut hungry = false;
@@ -160,10 +159,10 @@ async fn work(shared: &Shared, senders: usize) {
             claims += 1;
             let by = format!("{}/{}/{claims}", session.id(), inner.stamp());
             let claimed = inner.claim(&session, &by, senders - running.len()).await;
-            for record in logged("choosing mails to send", claimed).unwrap_or_default() {
-                let (inner, session, guard) = (inner.clone(), session.clone(), in_flight.enter(&record.document_id));
+            for (record, mark) in logged("choosing mails to send", claimed).unwrap_or_default() {
+                let (inner, session) = (inner.clone(), session.clone());
                 running.push(async move {
-                    let _guard = guard;
+                    let _mark = mark;
                     inner.deliver(&session, record).await;
                 });
                 hungry = true;
@@ -187,27 +186,10 @@ fn logged<T>(what: &str, result: Result<T>) -> Option<T> {
     result.map_err(|error| tracing::warn!(%error, "{what} failed; it is tried again")).ok()
 }
 
-/// The mails that this process is sending, by the keys of their records.
-#[derive(Clone, Default)]
-struct InFlight(Arc<Mutex<BTreeSet<String>>>);
-
-struct Entered(InFlight, String);
-
-impl InFlight {
-    fn enter(&self, id: &str) -> Entered {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned());
-        Entered(self.clone(), id.to_owned())
-    }
-
-    fn has(&self, id: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
-    }
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
-    }
+/// What a claimed mail is marked with while it is being sent. Claims have names that nobody else has, so an older delivery
+/// of the same mail takes away only its own mark.
+fn mark_of(by: &str, document_id: &str) -> String {
+    format!("{by} {document_id}")
 }
 
 impl Inner {
@@ -219,18 +201,24 @@ impl Inner {
         self.documents()?.ensure_indexes(&self.table, vec![index(&["box", "st", "due"]), index(&["by"])]).await
     }
 
-    /// Claims up to so many mails that are due, in the session's name.
-    async fn claim(&self, session: &Arc<Session>, by: &str, most: usize) -> Result<Vec<Record>> {
+    /// Claims up to so many mails that are due, in the session's name. They are marked before they are claimed: another's
+    /// sweep in this client takes back what is claimed and has no mark.
+    async fn claim(&self, session: &Arc<Session>, by: &str, most: usize) -> Result<Vec<(Record, Mark)>> {
         let due = doc! { "box": self.name.as_str(), "st": QUEUED, "due": { "$lte": self.now().await? } };
         let found = self.find(due, doc! { "due": 1, "_id": 1 }, most as u64, Part::State).await?;
         if found.is_empty() {
             return Ok(Vec::new());
         }
         let ids: Vec<_> = found.into_iter().map(|record| record.document_id).collect();
+        let mut marks: BTreeMap<_, _> =
+            ids.iter().map(|id| (id.clone(), self.core.mails().mark(mark_of(by, id)))).collect();
         let claim = doc! { "$set": { "st": CLAIMED, "by": by, "sid": session.id().to_string() } };
         // Whatever the answer, what carries this name is ours; the next sweep finds what is missed here.
         self.update(doc! { "_id": { "$in": ids }, "st": QUEUED }, claim).await?;
-        self.find(doc! { "by": by, "st": CLAIMED }, doc! { "due": 1, "_id": 1 }, most as u64, Part::Whole).await
+        let mine = doc! { "by": by, "st": CLAIMED };
+        let claimed = self.find(mine, doc! { "due": 1, "_id": 1 }, most as u64, Part::Whole).await?;
+        let marked = claimed.into_iter().filter_map(|record| Some((marks.remove(&record.document_id)?, record)));
+        Ok(marked.map(|(mark, record)| (record, mark)).collect())
     }
 
     /// Sends one claimed mail, and records what became of it.
@@ -394,8 +382,8 @@ impl Inner {
         self.update(doc! { "_id": &record.document_id }, push).await.map(|_| ())
     }
 
-    /// Marks what is too late, takes over from the dead, and finds what this process has claimed without knowing it.
-    async fn sweep(&self, session: &Arc<Session>, in_flight: &InFlight) -> Result<()> {
+    /// Marks what is too late, takes over from the dead, and finds what this client has claimed without knowing it.
+    async fn sweep(&self, session: &Arc<Session>) -> Result<()> {
         self.forget_rates().await?;
         let now = self.now().await?;
         let too_late = doc! {
@@ -408,7 +396,9 @@ impl Inner {
         for record in &held {
             if record.mail.sender != session.id().to_string() {
                 senders.insert(record.mail.sender.clone());
-            } else if record.stored_state == CLAIMED && !in_flight.has(&record.document_id) {
+            } else if record.stored_state == CLAIMED
+                && !self.core.mails().has(&mark_of(&record.by, &record.document_id))
+            {
                 self.give_back(doc! { "_id": &record.document_id, "by": &record.by }).await?;
             }
         }
