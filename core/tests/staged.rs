@@ -16,11 +16,12 @@ use coord_core::error::{Code, Error, Result};
 use coord_core::mail::outbox::{EnqueueOptions, Mail, MailState, Outbox, OutboxOptions};
 use coord_core::mail::{Mailer, Message};
 use coord_core::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep};
-use coord_core::protocol::document::{Filter, TableName, Write};
+use coord_core::protocol::document::{Filter, TableName, Update, Write};
 use coord_core::protocol::session::{SessionId, SessionRecord, SessionStep};
 use coord_core::store::changes::Interest;
 use coord_core::store::documents::{
-    Aggregated, Change, Changes, Documents, Event, From, Index, ManyWritten, Query, Snapshot, WriteMany, Written,
+    Aggregated, Change, Changes, Documents, Event, From, Index, ManyAction, ManyWritten, Query, Snapshot, WriteMany,
+    Written,
 };
 use coord_core::store::memory::MemoryStore;
 use coord_core::store::{Applied, Capabilities, ClaimQuery, Notices, SessionQuery, Store, changes, documents};
@@ -57,6 +58,10 @@ struct Staged {
     date: AtomicI64,
     /// How many writes of single documents fail, after a long time.
     slow: AtomicI64,
+    /// How often somebody has looked for mails that are due.
+    looks: AtomicI64,
+    /// To what date the mails are put off before the next that are claimed are.
+    put_off: Mutex<Option<i64>>,
     /// Why the next writes of single documents are refused: nothing is written.
     refusals: Mutex<VecDeque<Code>>,
     /// The next attempt that would wait is kept until after its withdrawal.
@@ -76,6 +81,8 @@ impl Staged {
             dates_then: Mutex::default(),
             date: DATE.into(),
             slow: 0.into(),
+            looks: 0.into(),
+            put_off: Mutex::default(),
             refusals: Mutex::default(),
             overtaken: Mutex::default(),
             refused: Notify::new(),
@@ -153,10 +160,23 @@ impl Documents for Staged {
     fn write_many(&self, table: &TableName, write: WriteMany) -> BoxFuture<'_, Result<ManyWritten>> {
         if format!("{:?}", write.action).contains("claimed") {
             *self.dates.lock().unwrap() = std::mem::take(&mut self.dates_then.lock().unwrap());
+            let date = self.put_off.lock().unwrap().take();
+            if let Some(date) = date {
+                let update = Update::parse(doc! { "$set": { "due": date } }).unwrap();
+                let action = ManyAction::Update(update);
+                let all = WriteMany { filter: Filter::default(), action, fence: None, source: None };
+                let table = table.clone();
+                return async move {
+                    self.documents().write_many(&table, all).await.unwrap();
+                    self.documents().write_many(&table, write).await
+                }
+                .boxed();
+            }
         }
         self.documents().write_many(table, write)
     }
     fn find(&self, table: &TableName, query: Query) -> BoxFuture<'_, Result<documents::Found>> {
+        self.looks.fetch_add(i64::from(query.filter.document().contains_key("due")), SeqCst);
         self.documents().find(table, query)
     }
     fn count(&self, table: &TableName, filter: Filter) -> BoxFuture<'_, Result<u64>> {
@@ -362,6 +382,46 @@ async fn a_mail_is_in_the_outbox_only_if_it_was_acknowledged_or_found() {
     assert_eq!(enqueue("c", &[nowhere, refused]).await.unwrap_err().code(), Code::OutcomeUnknown);
     assert_eq!(enqueue("d", &[refused]).await.unwrap_err().code(), refused);
     assert!(store.refusals.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn not_every_claim_looks_through_all_mails_that_are_due() {
+    const MAILS: usize = 100;
+    let store = Staged::new("staged-ahead", Vec::new());
+    let client = store.client().await;
+    let outbox = outbox(&client, None);
+    let message = Message::new().to("a@example.org").subject("s").text("t");
+    for _ in 0..MAILS {
+        outbox.enqueue(&message, EnqueueOptions::default()).await.unwrap();
+    }
+    // Without their messages they are not sent, but fail one after the other.
+    let table = client.table("outbox").unwrap();
+    table.update_many(doc! {}, doc! { "$set": { "msg": "" } }, WriteOptions::default()).await.unwrap();
+    let senders = outbox.start(1).unwrap();
+    bounded(async {
+        while outbox.stats().await.unwrap().of(MailState::Failed) < MAILS as u64 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let looks = store.looks.load(SeqCst);
+    assert!(looks < MAILS as i64 / 2, "{looks} times");
+    bounded(senders.stop()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_mail_that_was_put_off_before_it_was_claimed_is_not() {
+    let store = Staged::new("staged-put-off", Vec::new());
+    let client = store.client().await;
+    let outbox = outbox(&client, None);
+    let message = Message::new().to("a@example.org").subject("s").text("t");
+    let id = outbox.enqueue(&message, EnqueueOptions::default()).await.unwrap().id;
+    *store.put_off.lock().unwrap() = Some(DATE + LONG);
+    let senders = outbox.start(1).unwrap();
+    until(&outbox, &id, |mail| mail.due_ms == DATE + LONG).await;
+    bounded(senders.stop()).await.unwrap();
+    let mail = outbox.get(&id).await.unwrap().unwrap();
+    assert_eq!((mail.state, mail.attempts, mail.last.as_str()), (MailState::Queued, 0, ""));
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@
 //! Dates say only when a mail is due, expires or is purged, and are the store's, whatever the replicas' clocks say; they
 //! decide nothing about who sends.
 
+mod claim;
 mod options;
 mod rate;
 mod record;

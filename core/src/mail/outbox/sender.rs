@@ -8,7 +8,7 @@
 //! - what the server said is recorded until that is acknowledged, or the mail turns out to be somebody else's: then as
 //!   `late`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,14 +24,15 @@ use super::super::mime::Wire;
 use super::super::report::{Recipient, Status};
 use super::super::send::End;
 use super::super::smtp::{Fate, Gate, Ledger, Reply};
+use super::claim::mark_of;
 use super::options::OnDoubt;
 use super::record::{CLAIMED, MailState, Next, QUEUED, Record, SENDING, next, recipients_bson};
 use super::{Inner, Outbox, Part};
-use crate::driver::{Mark, Watched};
+use crate::driver::Watched;
 use crate::error::{Code, Error, HolderState, Result};
 use crate::protocol::session::SessionId;
 use crate::session::Session;
-use crate::store::documents::{Event, Index, WatchOptions};
+use crate::store::documents::{Event, WatchOptions};
 use crate::time::Timestamp;
 
 /// The most mails that one process sends at a time.
@@ -141,6 +142,7 @@ async fn work(shared: &Shared, senders: usize) {
     let mut indexed = false;
     let mut sweep_at = Timestamp::ZERO;
     let mut claims = 0;
+    let mut ahead = VecDeque::new();
     while !shared.stopping.load(SeqCst) {
         if let Err(error) = inner.mailer.check_open() {
             tracing::warn!(outbox = %inner.name, %error, "the senders of an outbox end; its mails wait for others");
@@ -158,7 +160,7 @@ async fn work(shared: &Shared, senders: usize) {
         if running.len() < senders {
             claims += 1;
             let by = format!("{}/{}/{claims}", session.id(), inner.stamp());
-            let claimed = inner.claim(&session, &by, senders - running.len()).await;
+            let claimed = inner.claim(&session, &by, senders - running.len(), &mut ahead).await;
             for (record, mark) in logged("choosing mails to send", claimed).unwrap_or_default() {
                 let (inner, session) = (inner.clone(), session.clone());
                 running.push(async move {
@@ -186,41 +188,7 @@ fn logged<T>(what: &str, result: Result<T>) -> Option<T> {
     result.map_err(|error| tracing::warn!(%error, "{what} failed; it is tried again")).ok()
 }
 
-/// What a claimed mail is marked with while it is being sent. Claims have names that nobody else has, so an older delivery
-/// of the same mail takes away only its own mark.
-fn mark_of(by: &str, document_id: &str) -> String {
-    format!("{by} {document_id}")
-}
-
 impl Inner {
-    async fn ensure_indexes(&self) -> Result<()> {
-        let index = |fields: &[&str]| Index {
-            fields: fields.iter().map(|&field| (field.to_owned(), false)).collect(),
-            ..Index::default()
-        };
-        self.documents()?.ensure_indexes(&self.table, vec![index(&["box", "st", "due"]), index(&["by"])]).await
-    }
-
-    /// Claims up to so many mails that are due, in the session's name. They are marked before they are claimed: another's
-    /// sweep in this client takes back what is claimed and has no mark.
-    async fn claim(&self, session: &Arc<Session>, by: &str, most: usize) -> Result<Vec<(Record, Mark)>> {
-        let due = doc! { "box": self.name.as_str(), "st": QUEUED, "due": { "$lte": self.now().await? } };
-        let found = self.find(due, doc! { "due": 1, "_id": 1 }, most as u64, Part::State).await?;
-        if found.is_empty() {
-            return Ok(Vec::new());
-        }
-        let ids: Vec<_> = found.into_iter().map(|record| record.document_id).collect();
-        let mut marks: BTreeMap<_, _> =
-            ids.iter().map(|id| (id.clone(), self.core.mails().mark(mark_of(by, id)))).collect();
-        let claim = doc! { "$set": { "st": CLAIMED, "by": by, "sid": session.id().to_string() } };
-        // Whatever the answer, what carries this name is ours; the next sweep finds what is missed here.
-        self.update(doc! { "_id": { "$in": ids }, "st": QUEUED }, claim).await?;
-        let mine = doc! { "by": by, "st": CLAIMED };
-        let claimed = self.find(mine, doc! { "due": 1, "_id": 1 }, most as u64, Part::Whole).await?;
-        let marked = claimed.into_iter().filter_map(|record| Some((marks.remove(&record.document_id)?, record)));
-        Ok(marked.map(|(mark, record)| (record, mark)).collect())
-    }
-
     /// Sends one claimed mail, and records what became of it.
     async fn deliver(self: &Arc<Self>, session: &Arc<Session>, record: Record) {
         let by = doc! { "_id": &record.document_id, "by": &record.by };
