@@ -16,7 +16,7 @@ use coord_core::error::{Code, Error, Result};
 use coord_core::mail::outbox::{EnqueueOptions, Mail, MailState, Outbox, OutboxOptions};
 use coord_core::mail::{Mailer, Message};
 use coord_core::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep};
-use coord_core::protocol::document::{Filter, TableName, Update, Write};
+use coord_core::protocol::document::{Action, Filter, TableName, Update, Write};
 use coord_core::protocol::session::{SessionId, SessionRecord, SessionStep};
 use coord_core::store::changes::Interest;
 use coord_core::store::documents::{
@@ -422,6 +422,36 @@ async fn a_mail_that_was_put_off_before_it_was_claimed_is_not() {
     bounded(senders.stop()).await.unwrap();
     let mail = outbox.get(&id).await.unwrap().unwrap();
     assert_eq!((mail.state, mail.attempts, mail.last.as_str()), (MailState::Queued, 0, ""));
+}
+
+#[tokio::test]
+async fn senders_whose_client_was_closed_say_so() {
+    let store = Staged::new("staged-closed", Vec::new());
+    let client = store.client().await;
+    let senders = outbox(&client, None).start(1).unwrap();
+    client.close(BOUND).await.unwrap();
+    assert_eq!(bounded(senders.stop()).await.unwrap_err().code(), Code::Closed);
+}
+
+#[tokio::test]
+async fn a_dead_sender_is_found_behind_all_those_that_live() {
+    let store = Staged::new("staged-many", Vec::new());
+    let client = store.client().await;
+    let outbox = outbox(&client, None);
+    let (table, own) = (TableName::parse("outbox").unwrap(), client.session().id.to_string());
+    let put = async |id: &str, sender: &str| {
+        let mail = doc! { "box": outbox.name().as_str(), "st": "sending", "by": "x", "sid": sender, "due": DATE };
+        let key = Key::new(format!("{}/{id}", outbox.name())).unwrap();
+        store.write(&table, Write::new(key, Action::Insert(mail))).await.unwrap();
+    };
+    for n in 0..1_000 {
+        put(&n.to_string(), &own).await;
+    }
+    put("last", "dead").await;
+    let senders = outbox.start(1).unwrap();
+    until(&outbox, "last", |mail| mail.maybe_sent).await;
+    assert_eq!(outbox.stats().await.unwrap().of(MailState::Sending), 1_000, "the others are let alone");
+    bounded(senders.stop()).await.unwrap();
 }
 
 #[tokio::test]

@@ -61,7 +61,9 @@ impl Senders {
         env.spawn(async move {
             work(&working, senders).await;
             listening.abort();
-            working.ended.replace(Some(working.inner.mailer.check_open()));
+            // A client that is being closed takes no more records, so that a reply may be missing among them.
+            let inner = &working.inner;
+            working.ended.replace(Some(inner.mailer.check_open().and_then(|()| inner.core.check_open())));
         });
         Self { outbox, shared }
     }
@@ -69,8 +71,9 @@ impl Senders {
     /// Begins nothing new, and waits until what has begun is finished and recorded.
     ///
     /// # Errors
-    /// `Closed` if the mailer was closed before: then they had ended without it, and the mails wait in the outbox for other
-    /// senders. They have ended also then. `Forked`.
+    /// `Closed` if the mailer or the client was closed before: then they had ended without it, and the mails wait in the
+    /// outbox for other senders; what was being sent when the client was closed may not be recorded, and counts as that of
+    /// a sender that died. They have ended also then. `Forked`.
     pub async fn stop(&self) -> Result<()> {
         self.shared.stop();
         let shared = self.shared.clone();
@@ -358,16 +361,24 @@ impl Inner {
             "box": self.name.as_str(), "st": QUEUED, "exp": { "$gt": 0_i64, "$lte": now },
         };
         self.update(too_late, doc! { "$set": expired(now) }).await?;
-        let filter = doc! { "box": self.name.as_str(), "st": { "$in": Self::with_a_sender() } };
-        let held = self.find(filter, doc! { "_id": 1 }, SWEPT, Part::State).await?;
-        let mut senders = BTreeSet::new();
-        for record in &held {
-            if record.mail.sender != session.id().to_string() {
-                senders.insert(record.mail.sender.clone());
-            } else if record.stored_state == CLAIMED
-                && !self.core.mails().has(&mark_of(&record.by, &record.document_id))
-            {
-                self.give_back(doc! { "_id": &record.document_id, "by": &record.by }).await?;
+        let (mut senders, mut after) = (BTreeSet::new(), String::new());
+        loop {
+            let filter = doc! {
+                "box": self.name.as_str(), "st": { "$in": Self::with_a_sender() }, "_id": { "$gt": after },
+            };
+            let held = self.find(filter, doc! { "_id": 1 }, SWEPT, Part::State).await?;
+            for record in &held {
+                if record.mail.sender != session.id().to_string() {
+                    senders.insert(record.mail.sender.clone());
+                } else if record.stored_state == CLAIMED
+                    && !self.core.mails().has(&mark_of(&record.by, &record.document_id))
+                {
+                    self.give_back(doc! { "_id": &record.document_id, "by": &record.by }).await?;
+                }
+            }
+            match held.last() {
+                Some(last) if held.len() as u64 == SWEPT => after = last.document_id.clone(),
+                _ => break,
             }
         }
         for sender in senders {
@@ -507,5 +518,5 @@ impl Gate for Marking<'_> {
 
 /// How soon a mail is looked at again that the store kept from being sent.
 const RETRY_MS: i64 = 500;
-/// How many mails with a sender one sweep looks at.
+/// How many mails with a sender a sweep reads at once.
 const SWEPT: u64 = 1_000;
