@@ -5,15 +5,17 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use bson::{Document, doc};
 use coord_core::bson;
 use coord_core::client::Client;
 use coord_core::config::Options;
+use coord_core::election::LeaderEvent;
 use coord_core::env::Env;
 use coord_core::error::{Code, Error, Result};
-use coord_core::mail::outbox::{EnqueueOptions, Mail, MailState, Outbox, OutboxOptions};
+use coord_core::mail::outbox::{EnqueueOptions, Mail, MailState, Outbox, OutboxEvent, OutboxOptions};
 use coord_core::mail::{Mailer, Message};
 use coord_core::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep};
 use coord_core::protocol::document::{Action, Filter, TableName, Update, Write};
@@ -58,6 +60,8 @@ struct Staged {
     date: AtomicI64,
     /// How many writes of single documents fail, after a long time.
     slow: AtomicI64,
+    /// How often one has to ask for the answer to some questions.
+    steps: AtomicI64,
     /// How often somebody has looked for mails that are due.
     looks: AtomicI64,
     /// To what date the mails are put off before the next that are claimed are.
@@ -81,6 +85,7 @@ impl Staged {
             dates_then: Mutex::default(),
             date: DATE.into(),
             slow: 0.into(),
+            steps: 0.into(),
             looks: 0.into(),
             put_off: Mutex::default(),
             refusals: Mutex::default(),
@@ -96,6 +101,18 @@ impl Staged {
 
     fn documents(&self) -> &dyn Documents {
         self.inner.documents().unwrap()
+    }
+
+    fn steps(&self) -> impl Future<Output = ()> + use<> {
+        let mut left = self.steps.load(SeqCst);
+        std::future::poll_fn(move |context| {
+            left -= 1;
+            if left < 0 {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
     }
 }
 
@@ -121,7 +138,7 @@ impl Store for Staged {
         .boxed()
     }
     fn sessions(&self, query: SessionQuery) -> BoxFuture<'_, Result<Vec<SessionRecord>>> {
-        self.inner.sessions(query)
+        self.steps().then(|()| self.inner.sessions(query)).boxed()
     }
     fn claims(&self, query: ClaimQuery) -> BoxFuture<'_, Result<Vec<ClaimRecord>>> {
         self.inner.claims(query)
@@ -198,7 +215,7 @@ impl Documents for Staged {
     fn watch(&self, _: &TableName, options: documents::WatchOptions) -> BoxFuture<'_, Result<Changes>> {
         let told = self.streams.lock().unwrap().pop_front().unwrap_or_default();
         self.opened.lock().unwrap().push(options.from);
-        async { Ok(stream::iter(told).chain(stream::pending()).boxed()) }.boxed()
+        self.steps().map(|()| Ok(stream::iter(told).chain(stream::pending()).boxed())).boxed()
     }
     fn ensure_indexes(&self, table: &TableName, indexes: Vec<Index>) -> BoxFuture<'_, Result<()>> {
         self.documents().ensure_indexes(table, indexes)
@@ -452,6 +469,40 @@ async fn a_dead_sender_is_found_behind_all_those_that_live() {
     until(&outbox, "last", |mail| mail.maybe_sent).await;
     assert_eq!(outbox.stats().await.unwrap().of(MailState::Sending), 1_000, "the others are let alone");
     bounded(senders.stop()).await.unwrap();
+}
+
+/// Calls `next` with no time at all, up to so many times.
+async fn without_time<T, F: Future<Output = Result<T>>>(mut next: impl FnMut() -> F) -> Option<T> {
+    for _ in 0..10 {
+        if let Some(event) = next().now_or_never() {
+            return Some(event.unwrap());
+        }
+        tokio::task::yield_now().await;
+    }
+    None
+}
+
+#[tokio::test]
+async fn a_watch_of_an_outbox_opens_also_for_who_never_waits() {
+    let store = Staged::new("staged-impatient", vec![vec![Ok(Event::Gap(Position(1)))]]);
+    let client = store.client().await;
+    let watch = outbox(&client, None).watch();
+    store.steps.store(3, SeqCst);
+    assert_eq!(without_time(|| watch.next()).await, Some(OutboxEvent::Gap));
+    assert_eq!(store.opened.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_leader_is_described_also_to_who_never_waits() {
+    let store = Staged::new("staged-leader", Vec::new());
+    let (leader, other) = (store.client().await, store.client().await);
+    let term = leader.election("e").unwrap().campaign("here").await.unwrap();
+    let watch = other.election("e").unwrap().observe().await.unwrap();
+    store.steps.store(3, SeqCst);
+    let told = without_time(|| watch.next()).await;
+    assert!(matches!(&told, Some(LeaderEvent::Leader(leader)) if leader.value.as_deref() == Some("here")), "{told:?}");
+    store.steps.store(0, SeqCst);
+    term.resign().await.unwrap();
 }
 
 #[tokio::test]

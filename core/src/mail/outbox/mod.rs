@@ -28,7 +28,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bson::{Document, doc};
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::{Mutex, Notify};
 
 pub use options::{OnDoubt, OutboxOptions, Rate};
@@ -308,8 +309,18 @@ impl fmt::Debug for Outbox {
 /// What happens in an outbox.
 pub struct OutboxWatch {
     outbox: Outbox,
-    /// None before the first call, and after an error.
-    changes: Arc<Mutex<Option<Changes>>>,
+    changes: Arc<Mutex<Watching>>,
+}
+
+/// How far a watch is. A call that is given up early leaves the rest to the next: one that began anew each time would never
+/// be ready.
+#[derive(Default)]
+enum Watching {
+    /// Before the first call, and after an error.
+    #[default]
+    Closed,
+    Opening(BoxFuture<'static, Result<Changes>>),
+    Open(Changes),
 }
 
 /// A change in an outbox.
@@ -355,7 +366,7 @@ impl OutboxWatch {
                     let mut changes = changes.lock().await;
                     let event = inner.next_event(&mut changes).await;
                     if event.is_err() {
-                        *changes = None;
+                        *changes = Watching::Closed;
                     }
                     event
                 };
@@ -396,13 +407,23 @@ impl Inner {
         format!("{}/{id}", self.name)
     }
 
-    async fn next_event(&self, changes: &mut Option<Changes>) -> Result<OutboxEvent> {
+    async fn next_event(self: &Arc<Self>, watching: &mut Watching) -> Result<OutboxEvent> {
         let mine = format!("{}/", self.name);
         loop {
-            let documents = self.documents()?;
-            let changes = match changes {
-                Some(changes) => changes,
-                None => changes.insert(documents.watch(&self.table, WatchOptions::default()).await?),
+            self.core.check_open()?;
+            let changes = match watching {
+                Watching::Closed => {
+                    let inner = self.clone();
+                    let opening =
+                        async move { inner.documents()?.watch(&inner.table, WatchOptions::default()).await }.boxed();
+                    *watching = Watching::Opening(opening);
+                    continue;
+                }
+                Watching::Opening(opening) => {
+                    *watching = Watching::Open(opening.await?);
+                    continue;
+                }
+                Watching::Open(changes) => changes,
             };
             let change = match changes.next().await {
                 None => return Err(Error::closed("the watch of the outbox")),
