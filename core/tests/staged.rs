@@ -60,6 +60,8 @@ struct Staged {
     date: AtomicI64,
     /// How many writes of single documents fail, after a long time.
     slow: AtomicI64,
+    /// How often the date was asked for.
+    asked: AtomicI64,
     /// How often one has to ask for the answer to some questions.
     steps: AtomicI64,
     /// How often somebody has looked for mails that are due.
@@ -85,6 +87,7 @@ impl Staged {
             dates_then: Mutex::default(),
             date: DATE.into(),
             slow: 0.into(),
+            asked: 0.into(),
             steps: 0.into(),
             looks: 0.into(),
             put_off: Mutex::default(),
@@ -200,6 +203,7 @@ impl Documents for Staged {
         self.documents().count(table, filter)
     }
     fn date(&self) -> BoxFuture<'_, Result<WallTime>> {
+        self.asked.fetch_add(1, SeqCst);
         let answer = match self.dates.lock().unwrap().pop_front() {
             Some(false) => Err(Error::unavailable("nobody knows the date")),
             _ => Ok(WallTime(self.date.load(SeqCst))),
@@ -468,6 +472,35 @@ async fn a_dead_sender_is_found_behind_all_those_that_live() {
     let senders = outbox.start(1).unwrap();
     until(&outbox, "last", |mail| mail.maybe_sent).await;
     assert_eq!(outbox.stats().await.unwrap().of(MailState::Sending), 1_000, "the others are let alone");
+    bounded(senders.stop()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_rate_that_is_used_up_is_not_asked_for_each_mail_that_waits() {
+    let store = Staged::new("staged-rate", Vec::new());
+    let client = store.client().await;
+    let outbox = outbox(&client, Some("1/h"));
+    let message = Message::new().to("a@example.org").subject("s").text("t");
+    for _ in 0..50 {
+        outbox.enqueue(&message, EnqueueOptions::default()).await.unwrap();
+    }
+    let held_back = async || {
+        let mails = outbox.list(None, 50).await.unwrap();
+        mails.iter().filter(|mail| mail.last.contains("rate limit")).count()
+    };
+    let senders = outbox.start(1).unwrap();
+    bounded(async {
+        while held_back().await == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Each look and each mail asks for the date some times.
+        let then = store.asked.load(SeqCst) + 60;
+        while store.asked.load(SeqCst) < then {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert_eq!(held_back().await, 1);
     bounded(senders.stop()).await.unwrap();
 }
 

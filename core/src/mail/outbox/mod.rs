@@ -67,6 +67,7 @@ struct Inner {
     options: OutboxOptions,
     /// A mail was enqueued here.
     news: Notify,
+    full: rate::Full,
 }
 
 /// How a mail is to be enqueued.
@@ -123,6 +124,7 @@ impl Client {
             mailer: mailer.clone(),
             options,
             news: Notify::new(),
+            full: rate::Full::default(),
         };
         Ok(Outbox { client: self.clone(), inner: Arc::new(inner) })
     }

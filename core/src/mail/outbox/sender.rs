@@ -160,7 +160,8 @@ async fn work(shared: &Shared, senders: usize) {
             sweep_at = env.now() + inner.options.poll;
         }
         let mut hungry = false;
-        if running.len() < senders {
+        let full = inner.full.after(env.now());
+        if running.len() < senders && full.is_none() {
             claims += 1;
             let by = format!("{}/{}/{claims}", session.id(), inner.stamp());
             let claimed = inner.claim(&session, &by, senders - running.len(), &mut ahead).await;
@@ -176,12 +177,13 @@ async fn work(shared: &Shared, senders: usize) {
         if hungry && running.len() < senders {
             continue;
         }
+        let poll = env.now() + inner.options.poll;
         let news = inner.news.notified();
         tokio::select! {
             biased;
             Some(()) = running.next() => {}
             () = news => {}
-            () = env.sleep(inner.options.poll) => {}
+            () = env.sleep_until(full.map_or(poll, |end| end.min(poll))) => {}
         }
     }
     while running.next().await.is_some() {}
