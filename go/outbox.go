@@ -248,8 +248,8 @@ func (f forgottenSenders) stop() {
 }
 
 // Stop begins nothing new, and waits until what has begun is finished and recorded. When ctx ends first, also before the
-// call, that goes on in the background. It fails with ErrClosed if the mailer was closed before: then they had ended
-// without it, and the mails wait in the outbox for other senders.
+// call, that goes on in the background. It fails with ErrClosed if the mailer or the client was closed before:
+// then they had ended without it, and the mails wait in the outbox for other senders.
 func (s *Senders) Stop(ctx context.Context) error {
 	defer runtime.KeepAlive(s)
 	s.stopped.Store(true)

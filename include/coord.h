@@ -7234,8 +7234,8 @@ void coord_outbox_watch_destroy(coord_outbox_watch_t *watch);
 coord_status_t coord_outbox_start(coord_outbox_t *outbox, uint32_t senders, coord_senders_t **out, coord_error_t **err);
 
 /**
- * Begins nothing new, and waits until what has begun is finished and recorded. COORD_E_CLOSED if the mailer was closed
- * before: then they had ended without it, and the mails wait in the outbox for other senders.
+ * Begins nothing new, and waits until what has begun is finished and recorded. COORD_E_CLOSED if the mailer or
+ * the client was closed before: then they had ended without it, and the mails wait in the outbox for other senders.
  *
  * @threadsafe yes
  * @blocks until nothing is being sent, up to timeout_ms

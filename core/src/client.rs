@@ -66,6 +66,9 @@ pub(crate) struct Core {
     supervisor: Mutex<Option<Task>>,
     session_tasks: Mutex<Vec<Task>>,
     campaigns: Campaigns,
+    /// The mails that are being sent, by their claims.
+    #[cfg(feature = "mail")]
+    mails: crate::driver::Marks,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +162,8 @@ impl Client {
             supervisor: Mutex::new(None),
             session_tasks: Mutex::new(session.start()),
             campaigns: Campaigns::default(),
+            #[cfg(feature = "mail")]
+            mails: Default::default(),
             setup,
         });
         let supervisor = core.setup.env.spawn(supervise(core.clone(), session));
@@ -353,6 +358,11 @@ impl Core {
 
     pub(crate) fn campaigns(&self) -> &Campaigns {
         &self.campaigns
+    }
+
+    #[cfg(feature = "mail")]
+    pub(crate) fn mails(&self) -> &crate::driver::Marks {
+        &self.mails
     }
 
     /// What others do, for those in this client who look on.

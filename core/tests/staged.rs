@@ -5,22 +5,25 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use bson::{Document, doc};
 use coord_core::bson;
 use coord_core::client::Client;
 use coord_core::config::Options;
+use coord_core::election::LeaderEvent;
 use coord_core::env::Env;
 use coord_core::error::{Code, Error, Result};
-use coord_core::mail::outbox::{EnqueueOptions, Mail, MailState, Outbox, OutboxOptions};
+use coord_core::mail::outbox::{EnqueueOptions, Mail, MailState, Outbox, OutboxEvent, OutboxOptions};
 use coord_core::mail::{Mailer, Message};
 use coord_core::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep};
-use coord_core::protocol::document::{Filter, TableName, Write};
+use coord_core::protocol::document::{Action, Filter, TableName, Update, Write};
 use coord_core::protocol::session::{SessionId, SessionRecord, SessionStep};
 use coord_core::store::changes::Interest;
 use coord_core::store::documents::{
-    Aggregated, Change, Changes, Documents, Event, From, Index, ManyWritten, Query, Snapshot, WriteMany, Written,
+    Aggregated, Change, Changes, Documents, Event, From, Index, ManyAction, ManyWritten, Query, Snapshot, WriteMany,
+    Written,
 };
 use coord_core::store::memory::MemoryStore;
 use coord_core::store::{Applied, Capabilities, ClaimQuery, Notices, SessionQuery, Store, changes, documents};
@@ -57,6 +60,16 @@ struct Staged {
     date: AtomicI64,
     /// How many writes of single documents fail, after a long time.
     slow: AtomicI64,
+    /// How often the date was asked for.
+    asked: AtomicI64,
+    /// How often one has to ask for the answer to some questions.
+    steps: AtomicI64,
+    /// How often somebody has looked for mails that are due.
+    looks: AtomicI64,
+    /// To what date the mails are put off before the next that are claimed are.
+    put_off: Mutex<Option<i64>>,
+    /// Why the next writes of single documents are refused: nothing is written.
+    refusals: Mutex<VecDeque<Code>>,
     /// The next attempt that would wait is kept until after its withdrawal.
     overtaken: Mutex<Option<oneshot::Sender<(ClaimKey, ClaimStep)>>>,
     /// Told when a step was refused.
@@ -74,6 +87,11 @@ impl Staged {
             dates_then: Mutex::default(),
             date: DATE.into(),
             slow: 0.into(),
+            asked: 0.into(),
+            steps: 0.into(),
+            looks: 0.into(),
+            put_off: Mutex::default(),
+            refusals: Mutex::default(),
             overtaken: Mutex::default(),
             refused: Notify::new(),
         })
@@ -86,6 +104,18 @@ impl Staged {
 
     fn documents(&self) -> &dyn Documents {
         self.inner.documents().unwrap()
+    }
+
+    fn steps(&self) -> impl Future<Output = ()> + use<> {
+        let mut left = self.steps.load(SeqCst);
+        std::future::poll_fn(move |context| {
+            left -= 1;
+            if left < 0 {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
     }
 }
 
@@ -111,7 +141,7 @@ impl Store for Staged {
         .boxed()
     }
     fn sessions(&self, query: SessionQuery) -> BoxFuture<'_, Result<Vec<SessionRecord>>> {
-        self.inner.sessions(query)
+        self.steps().then(|()| self.inner.sessions(query)).boxed()
     }
     fn claims(&self, query: ClaimQuery) -> BoxFuture<'_, Result<Vec<ClaimRecord>>> {
         self.inner.claims(query)
@@ -142,21 +172,38 @@ impl Documents for Staged {
             self.date.fetch_add(LONG, SeqCst);
             return async { Err(Error::unavailable("nobody answers")) }.boxed();
         }
+        if let Some(code) = self.refusals.lock().unwrap().pop_front() {
+            return async move { Err(Error::new(code, "as the stage says")) }.boxed();
+        }
         self.documents().write(table, write)
     }
     fn write_many(&self, table: &TableName, write: WriteMany) -> BoxFuture<'_, Result<ManyWritten>> {
         if format!("{:?}", write.action).contains("claimed") {
             *self.dates.lock().unwrap() = std::mem::take(&mut self.dates_then.lock().unwrap());
+            let date = self.put_off.lock().unwrap().take();
+            if let Some(date) = date {
+                let update = Update::parse(doc! { "$set": { "due": date } }).unwrap();
+                let action = ManyAction::Update(update);
+                let all = WriteMany { filter: Filter::default(), action, fence: None, source: None };
+                let table = table.clone();
+                return async move {
+                    self.documents().write_many(&table, all).await.unwrap();
+                    self.documents().write_many(&table, write).await
+                }
+                .boxed();
+            }
         }
         self.documents().write_many(table, write)
     }
     fn find(&self, table: &TableName, query: Query) -> BoxFuture<'_, Result<documents::Found>> {
+        self.looks.fetch_add(i64::from(query.filter.document().contains_key("due")), SeqCst);
         self.documents().find(table, query)
     }
     fn count(&self, table: &TableName, filter: Filter) -> BoxFuture<'_, Result<u64>> {
         self.documents().count(table, filter)
     }
     fn date(&self) -> BoxFuture<'_, Result<WallTime>> {
+        self.asked.fetch_add(1, SeqCst);
         let answer = match self.dates.lock().unwrap().pop_front() {
             Some(false) => Err(Error::unavailable("nobody knows the date")),
             _ => Ok(WallTime(self.date.load(SeqCst))),
@@ -172,7 +219,7 @@ impl Documents for Staged {
     fn watch(&self, _: &TableName, options: documents::WatchOptions) -> BoxFuture<'_, Result<Changes>> {
         let told = self.streams.lock().unwrap().pop_front().unwrap_or_default();
         self.opened.lock().unwrap().push(options.from);
-        async { Ok(stream::iter(told).chain(stream::pending()).boxed()) }.boxed()
+        self.steps().map(|()| Ok(stream::iter(told).chain(stream::pending()).boxed())).boxed()
     }
     fn ensure_indexes(&self, table: &TableName, indexes: Vec<Index>) -> BoxFuture<'_, Result<()>> {
         self.documents().ensure_indexes(table, indexes)
@@ -330,6 +377,165 @@ async fn a_mail_that_could_not_be_tried_comes_again_a_while_after_that_was_known
     assert!((MailState::Queued, mail.attempts) == (mail.state, 0), "{mail:?}");
     assert!(mail.due_ms > DATE + LONG, "{mail:?}");
     bounded(senders.stop()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_mail_is_in_the_outbox_only_if_it_was_acknowledged_or_found() {
+    let store = Staged::new("staged-enqueue", Vec::new());
+    let client = store.client().await;
+    let outbox = outbox(&client, None);
+    let enqueue = async |name: &str, refusals: &[Code]| {
+        *store.refusals.lock().unwrap() = refusals.iter().copied().collect();
+        let message = Message::new().to("a@example.org").subject("s").text("t");
+        let options = EnqueueOptions { key: Some(name.to_owned()), ..EnqueueOptions::default() };
+        outbox.enqueue(&message, options).await
+    };
+    // Written where no majority has it, so that it stands in its own way and is not found; then that is rolled back.
+    let (nowhere, there) = (Code::Unavailable, Code::AlreadyExists);
+    let first = enqueue("a", &[nowhere, there, there]).await.unwrap();
+    assert!(first.new);
+    assert_eq!(outbox.get(&first.id).await.unwrap().expect("it is there").key, "a");
+    assert!(!enqueue("a", &[]).await.unwrap().new);
+    // Another process's, which is not found either for as long as that is asked.
+    assert_eq!(enqueue("b", &[there; 5]).await.unwrap_err().code(), Code::OutcomeUnknown);
+    // What a later try is refused for says nothing about the first.
+    let refused = Code::Forbidden;
+    assert_eq!(enqueue("c", &[nowhere, refused]).await.unwrap_err().code(), Code::OutcomeUnknown);
+    assert_eq!(enqueue("d", &[refused]).await.unwrap_err().code(), refused);
+    assert!(store.refusals.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn not_every_claim_looks_through_all_mails_that_are_due() {
+    const MAILS: usize = 100;
+    let store = Staged::new("staged-ahead", Vec::new());
+    let client = store.client().await;
+    let outbox = outbox(&client, None);
+    let message = Message::new().to("a@example.org").subject("s").text("t");
+    for _ in 0..MAILS {
+        outbox.enqueue(&message, EnqueueOptions::default()).await.unwrap();
+    }
+    // Without their messages they are not sent, but fail one after the other.
+    let table = client.table("outbox").unwrap();
+    table.update_many(doc! {}, doc! { "$set": { "msg": "" } }, WriteOptions::default()).await.unwrap();
+    let senders = outbox.start(1).unwrap();
+    bounded(async {
+        while outbox.stats().await.unwrap().of(MailState::Failed) < MAILS as u64 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let looks = store.looks.load(SeqCst);
+    assert!(looks < MAILS as i64 / 2, "{looks} times");
+    bounded(senders.stop()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_mail_that_was_put_off_before_it_was_claimed_is_not() {
+    let store = Staged::new("staged-put-off", Vec::new());
+    let client = store.client().await;
+    let outbox = outbox(&client, None);
+    let message = Message::new().to("a@example.org").subject("s").text("t");
+    let id = outbox.enqueue(&message, EnqueueOptions::default()).await.unwrap().id;
+    *store.put_off.lock().unwrap() = Some(DATE + LONG);
+    let senders = outbox.start(1).unwrap();
+    until(&outbox, &id, |mail| mail.due_ms == DATE + LONG).await;
+    bounded(senders.stop()).await.unwrap();
+    let mail = outbox.get(&id).await.unwrap().unwrap();
+    assert_eq!((mail.state, mail.attempts, mail.last.as_str()), (MailState::Queued, 0, ""));
+}
+
+#[tokio::test]
+async fn senders_whose_client_was_closed_say_so() {
+    let store = Staged::new("staged-closed", Vec::new());
+    let client = store.client().await;
+    let senders = outbox(&client, None).start(1).unwrap();
+    client.close(BOUND).await.unwrap();
+    assert_eq!(bounded(senders.stop()).await.unwrap_err().code(), Code::Closed);
+}
+
+#[tokio::test]
+async fn a_dead_sender_is_found_behind_all_those_that_live() {
+    let store = Staged::new("staged-many", Vec::new());
+    let client = store.client().await;
+    let outbox = outbox(&client, None);
+    let (table, own) = (TableName::parse("outbox").unwrap(), client.session().id.to_string());
+    let put = async |id: &str, sender: &str| {
+        let mail = doc! { "box": outbox.name().as_str(), "st": "sending", "by": "x", "sid": sender, "due": DATE };
+        let key = Key::new(format!("{}/{id}", outbox.name())).unwrap();
+        store.write(&table, Write::new(key, Action::Insert(mail))).await.unwrap();
+    };
+    for n in 0..1_000 {
+        put(&n.to_string(), &own).await;
+    }
+    put("last", "dead").await;
+    let senders = outbox.start(1).unwrap();
+    until(&outbox, "last", |mail| mail.maybe_sent).await;
+    assert_eq!(outbox.stats().await.unwrap().of(MailState::Sending), 1_000, "the others are let alone");
+    bounded(senders.stop()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_rate_that_is_used_up_is_not_asked_for_each_mail_that_waits() {
+    let store = Staged::new("staged-rate", Vec::new());
+    let client = store.client().await;
+    let outbox = outbox(&client, Some("1/h"));
+    let message = Message::new().to("a@example.org").subject("s").text("t");
+    for _ in 0..50 {
+        outbox.enqueue(&message, EnqueueOptions::default()).await.unwrap();
+    }
+    let held_back = async || {
+        let mails = outbox.list(None, 50).await.unwrap();
+        mails.iter().filter(|mail| mail.last.contains("rate limit")).count()
+    };
+    let senders = outbox.start(1).unwrap();
+    bounded(async {
+        while held_back().await == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Each look and each mail asks for the date some times.
+        let then = store.asked.load(SeqCst) + 60;
+        while store.asked.load(SeqCst) < then {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert_eq!(held_back().await, 1);
+    bounded(senders.stop()).await.unwrap();
+}
+
+/// Calls `next` with no time at all, up to so many times.
+async fn without_time<T, F: Future<Output = Result<T>>>(mut next: impl FnMut() -> F) -> Option<T> {
+    for _ in 0..10 {
+        if let Some(event) = next().now_or_never() {
+            return Some(event.unwrap());
+        }
+        tokio::task::yield_now().await;
+    }
+    None
+}
+
+#[tokio::test]
+async fn a_watch_of_an_outbox_opens_also_for_who_never_waits() {
+    let store = Staged::new("staged-impatient", vec![vec![Ok(Event::Gap(Position(1)))]]);
+    let client = store.client().await;
+    let watch = outbox(&client, None).watch();
+    store.steps.store(3, SeqCst);
+    assert_eq!(without_time(|| watch.next()).await, Some(OutboxEvent::Gap));
+    assert_eq!(store.opened.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_leader_is_described_also_to_who_never_waits() {
+    let store = Staged::new("staged-leader", Vec::new());
+    let (leader, other) = (store.client().await, store.client().await);
+    let term = leader.election("e").unwrap().campaign("here").await.unwrap();
+    let watch = other.election("e").unwrap().observe().await.unwrap();
+    store.steps.store(3, SeqCst);
+    let told = without_time(|| watch.next()).await;
+    assert!(matches!(&told, Some(LeaderEvent::Leader(leader)) if leader.value.as_deref() == Some("here")), "{told:?}");
+    store.steps.store(0, SeqCst);
+    term.resign().await.unwrap();
 }
 
 #[tokio::test]

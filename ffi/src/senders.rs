@@ -152,8 +152,8 @@ pub unsafe extern "C" fn coord_outbox_start(
     })
 }
 
-/// Begins nothing new, and waits until what has begun is finished and recorded. COORD_E_CLOSED if the mailer was closed
-/// before: then they had ended without it, and the mails wait in the outbox for other senders.
+/// Begins nothing new, and waits until what has begun is finished and recorded. COORD_E_CLOSED if the mailer or
+/// the client was closed before: then they had ended without it, and the mails wait in the outbox for other senders.
 ///
 /// @threadsafe yes
 /// @blocks until nothing is being sent, up to timeout_ms

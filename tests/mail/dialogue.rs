@@ -1,14 +1,19 @@
 //! A server that misbehaves, at every step of the dialogue: the documented result, in time, and nothing sent twice.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coord_core::Code;
+use coord_core::client::Client;
+use coord_core::config::Options;
 use coord_core::driver::CancelToken;
+use coord_core::env::Env;
 use coord_core::mail::{Attachment, Message, Status};
+use coord_core::store::memory::MemoryStore;
 use coord_tests::servers::Smtp;
 use serde_json::json;
 
-use crate::place::{arrived, asked};
+use crate::place::{arrived, asked, unique};
 use crate::support::{PATIENCE, hello, mailer, with_server};
 
 /// The steps before the final dot, in order.
@@ -225,6 +230,25 @@ fn an_idle_connection_is_given_back() {
             assert!(Instant::now() < until, "nobody said goodbye");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    });
+}
+
+#[test]
+fn one_task_looks_after_all_idle_connections() {
+    with_server(|server| async move {
+        // With a client whose tasks are those of this test.
+        let env = Env::system(tokio::runtime::Handle::current());
+        let store = Arc::new(MemoryStore::open(&unique(), env.clone()));
+        let client = Client::with_store(store, Options::parse("memory:").unwrap(), env).await.unwrap();
+        let url = format!("smtp://127.0.0.1:{}?tls=none&sender=shop@example.org&idle_timeout=1h", server.port());
+        let mailer = client.mailer(&url).unwrap();
+        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        mailer.send(&hello()).await.unwrap();
+        let before = tasks();
+        for _ in 0..20 {
+            mailer.send(&hello()).await.unwrap();
+        }
+        assert!(tasks() < before + 10, "{} tasks more", tasks() - before);
     });
 }
 

@@ -167,6 +167,30 @@ fn two_replicas_send_each_mail_once() {
     }
 }
 
+/// Each looks after the outbox more often than a dialogue takes.
+#[test]
+fn two_senders_of_one_client_let_each_other_s_mails_be() {
+    for place in places(false) {
+        with_server(|server| async move {
+            let client = connect(&place).await;
+            let (first, second) =
+                (open(&client, &mailer(&server, ""), quick()), open(&client, &mailer(&server, ""), quick()));
+            server.rule("rcpt", "wait 300", None);
+            let senders = [first.start(1).unwrap(), second.start(1).unwrap()];
+            for n in 0..3 {
+                let id = put(&first, "ann@example.org", &n.to_string()).await;
+                assert_eq!(until_state(&first, &id, MailState::Sent).await.attempts, 1);
+            }
+            assert_eq!(server.messages().len(), 3);
+            let asked = server.log().iter().filter(|(_, said)| said.starts_with("rcpt")).count();
+            assert_eq!(asked, 3, "each was tried once");
+            for one in senders {
+                one.stop().await.unwrap();
+            }
+        });
+    }
+}
+
 #[test]
 fn rates_hold_across_replicas() {
     for place in places(false) {

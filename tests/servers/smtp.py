@@ -13,8 +13,9 @@ JSON, and each is answered by one line of JSON; at the end of stdin the server e
     {"log": true}                                                      the commands that came, and on which connection
 
 STEP is connect, ehlo, starttls, tls (before the handshake), auth, challenge (instead of one), mail, rcpt, data (instead
-of 354), content (after 354), dot (after all of the message), noop, rset or quit. ACTION is drop (close the connection), stall (say nothing more), or a reply such as
-"450 4.2.0 later"; one with 421 also closes. At `dot` also "until N": answer when N messages have arrived; and with
+of 354), content (after 354), dot (after all of the message), noop, rset or quit. ACTION is drop (close the connection),
+stall (say nothing more), "wait N" (do it N milliseconds later; not at tls and dot), or a reply such as "450 4.2.0 later";
+one with 421 also closes. At `dot` also "until N": answer when N messages have arrived; and with
 `taken`, as in "taken drop", the message is recorded before that. At `tls` also "inject REPLY": puts that behind the
 agreement to STARTTLS, in clear, as somebody on the way could.
 """
@@ -173,6 +174,9 @@ class Server(SMTP):
         """Does what a rule says for this step; whether the step is to be left out then."""
         action = self.book.action(step, argument)
         if action is None:
+            return False
+        if action.startswith("wait "):
+            await asyncio.sleep(int(action.removeprefix("wait ")) / 1000)
             return False
         await self.do(action)
         if step == "connect":

@@ -15,6 +15,8 @@ mod background;
 mod cancel;
 mod drive;
 mod inline;
+#[cfg(feature = "mail")]
+mod marks;
 mod operation;
 mod park;
 mod queue;
@@ -35,6 +37,8 @@ pub use drive::Driven;
 #[cfg(any(feature = "mongodb", feature = "mail", test))]
 pub(crate) use inline::connections_may_break;
 pub(crate) use inline::{Begun, begin};
+#[cfg(feature = "mail")]
+pub(crate) use marks::{Mark, Marks};
 pub use operation::{Op, Started};
 pub use queue::EventQueue;
 pub use runtime::{Runtime, thread_count};

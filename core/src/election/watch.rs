@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::sync::{Notify, OwnedMutexGuard};
 
 use super::{Election, Leader, leader};
@@ -43,7 +45,7 @@ struct Heard {
     state: Mutex<State>,
     changed: Notify,
     /// Held while an event is told, so that events come in order.
-    telling: Arc<tokio::sync::Mutex<()>>,
+    telling: Arc<tokio::sync::Mutex<Option<Describing>>>,
     /// Who leads: the client looks after it.
     showing: Showing,
 }
@@ -150,11 +152,18 @@ struct Taken {
     heard: Arc<Heard>,
     told: Option<(Told, LeaderEvent)>,
     /// Until it is told or put back, nobody takes another.
-    _turn: OwnedMutexGuard<()>,
+    turn: OwnedMutexGuard<Option<Describing>>,
+}
+
+/// A leader who is being described. A call that is given up early leaves the rest to the next: one that began anew each
+/// time would never be ready.
+struct Describing {
+    tenure: Tenure,
+    leader: BoxFuture<'static, Result<Leader>>,
 }
 
 impl Taken {
-    async fn next(core: &Core, heard: Arc<Heard>) -> Result<Self> {
+    async fn next(core: &Arc<Core>, heard: Arc<Heard>) -> Result<Self> {
         let turn = heard.telling.clone().lock_owned().await;
         let told = loop {
             let changed = heard.changed.notified();
@@ -170,10 +179,16 @@ impl Taken {
             }
             changed.await;
         };
-        let mut taken = Self { heard, told: Some((told.clone(), LeaderEvent::NoLeader)), _turn: turn };
+        let mut taken = Self { heard, told: Some((told.clone(), LeaderEvent::NoLeader)), turn };
         if let Told::Leader(tenure) = told.clone() {
-            let event = LeaderEvent::Leader(describe(core, tenure).await?);
-            taken.told = Some((told, event));
+            let begun = taken.turn.take().filter(|begun| begun.tenure == tenure);
+            let describing = taken.turn.insert(begun.unwrap_or_else(|| {
+                let (core, tenure) = (core.clone(), tenure.clone());
+                Describing { tenure: tenure.clone(), leader: async move { describe(&core, tenure).await }.boxed() }
+            }));
+            let described = (&mut describing.leader).await;
+            *taken.turn = None;
+            taken.told = Some((told, LeaderEvent::Leader(described?)));
         }
         Ok(taken)
     }

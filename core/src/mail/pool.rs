@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -14,6 +14,7 @@ use super::smtp::{self, Connection, Failure};
 use crate::driver::{self, Runtime};
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::time::Timestamp;
 
 pub(super) struct Pool {
     options: Arc<MailerOptions>,
@@ -21,8 +22,16 @@ pub(super) struct Pool {
     permits: Arc<Semaphore>,
     /// No more is begun; what has asked before is still served.
     closing: AtomicBool,
-    /// Oldest first. Not dropped by itself: in a forked child the connections are the parent's.
-    idle: ManuallyDrop<Mutex<VecDeque<Connection>>>,
+    /// Not dropped by itself: in a forked child the connections are the parent's.
+    idle: ManuallyDrop<Mutex<Idle>>,
+}
+
+#[derive(Default)]
+struct Idle {
+    /// Oldest first.
+    connections: VecDeque<Connection>,
+    /// A task waits until the oldest is too old: one for all of them.
+    looked_after: bool,
 }
 
 /// The right to have one connection open.
@@ -35,7 +44,7 @@ impl Pool {
         Arc::new(Self { options, env, permits, closing: AtomicBool::new(false), idle: ManuallyDrop::default() })
     }
 
-    fn idle(&self) -> MutexGuard<'_, VecDeque<Connection>> {
+    fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -51,7 +60,7 @@ impl Pool {
     /// A connection that answers: an idle one, else a new one.
     pub(super) async fn get(&self, _permit: &Permit) -> Result<Connection, Failure> {
         loop {
-            let Some(mut connection) = self.idle().pop_back() else { return self.fresh().await };
+            let Some(mut connection) = self.idle().connections.pop_back() else { return self.fresh().await };
             let fresh_enough = self.env.now().since(connection.idle_since) < self.options.idle_timeout;
             if fresh_enough && connection.answers(self.options.step_timeout.min(CHECK), &self.options, &self.env).await
             {
@@ -71,24 +80,26 @@ impl Pool {
             self.env.spawn(goodbye(connection, self.options.clone(), self.env.clone()));
             return;
         }
-        self.idle().push_back(connection);
-        let pool = Arc::downgrade(self);
-        let (env, idle_timeout) = (self.env.clone(), self.options.idle_timeout);
-        self.env.spawn(async move {
-            env.sleep(idle_timeout).await;
-            while let Some(pool) = pool.upgrade()
-                && let Some(connection) = pool.take_old()
-            {
-                connection.quit(&pool.options, &pool.env).await;
-            }
-        });
+        let mut idle = self.idle();
+        idle.connections.push_back(connection);
+        if !std::mem::replace(&mut idle.looked_after, true) {
+            self.env.spawn(look_after(Arc::downgrade(self), self.env.clone()));
+        }
     }
 
-    fn take_old(&self) -> Option<Connection> {
-        let now = self.env.now();
+    /// The oldest connection if it is too old; else when it will be. Nothing if there is none: then nobody looks after them
+    /// any more.
+    fn take_old(&self) -> Option<Result<Connection, Timestamp>> {
         let mut idle = self.idle();
-        let old = idle.front().is_some_and(|first| now.since(first.idle_since) >= self.options.idle_timeout);
-        if old { idle.pop_front() } else { None }
+        let Some(first) = idle.connections.front() else {
+            idle.looked_after = false;
+            return None;
+        };
+        let end = first.idle_since + self.options.idle_timeout;
+        if self.env.now() < end {
+            return Some(Err(end));
+        }
+        idle.connections.pop_front().map(Ok)
     }
 
     /// Gives out no more permits, waits until all connections are back, and says goodbye on them.
@@ -99,12 +110,27 @@ impl Pool {
         let last = self.permits.acquire_many(all).await;
         self.permits.close();
         drop(last);
-        let idle = std::mem::take(&mut *self.idle());
+        let idle = std::mem::take(&mut self.idle().connections);
         join_all(idle.into_iter().map(|connection| connection.quit(&self.options, &self.env))).await;
     }
 
     pub(super) fn is_closed(&self) -> bool {
         self.closing.load(SeqCst)
+    }
+}
+
+/// Says goodbye on connections that nobody has used for too long, for as long as there are any. It does not keep the pool.
+async fn look_after(pool: Weak<Pool>, env: Env) {
+    loop {
+        let Some(alive) = pool.upgrade() else { return };
+        let Some(old) = alive.take_old() else { return };
+        match old {
+            Ok(connection) => connection.quit(&alive.options, &env).await,
+            Err(end) => {
+                drop(alive);
+                env.sleep_until(end).await;
+            }
+        }
     }
 }
 
@@ -117,7 +143,7 @@ const CHECK: Duration = Duration::from_secs(5);
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        let idle = std::mem::take(&mut *self.idle());
+        let idle = std::mem::take(&mut self.idle().connections);
         if !Runtime::is_ours() {
             // Taking a socket out of the parent's epoll set would silence it there.
             std::mem::forget(idle);

@@ -165,8 +165,10 @@ pub(super) async fn connect(options: &MailerOptions, env: &Env) -> Result<Connec
     let steps = Steps { options, env };
     let hello = hello_name(options);
     let tls = tls_parameters(options).map_err(Failure::Fatal)?;
+    let deadline = env.now() + options.connect_timeout;
     let greeted = async {
-        let stream = stream::connect(&options.host, options.port(), options.tls, tls.clone()).await?;
+        let tcp = stream::reach(&options.host, options.port(), env, deadline).await?;
+        let stream = stream::prepare(tcp, options.tls, tls.clone()).await?;
         Ok::<_, StepError>(AsyncSmtpConnection::connect_with_transport(stream, &hello).await?)
     };
     let mut smtp = steps.run("connecting", options.connect_timeout, greeted).await.map_err(of_everybody)?;

@@ -4,6 +4,7 @@
 //! the acknowledgement of the one before.
 #![allow(deprecated, reason = "the only way to give lettre a stream with TLS; the lock file pins the version")]
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -12,9 +13,11 @@ use std::task::{Context, Poll, ready};
 use futures::io::{AsyncRead as _, AsyncWrite as _};
 use lettre::transport::smtp::client::{AsyncNetworkStream, AsyncTokioStream, TlsParameters};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 
 use super::options::Tls;
+use crate::env::Env;
+use crate::time::Timestamp;
 
 /// Why a step of a dialogue did not succeed, as it was told.
 #[derive(Debug)]
@@ -38,14 +41,46 @@ impl From<lettre::transport::smtp::Error> for StepError {
     }
 }
 
-/// Connects to the first of the host's addresses that answers; with TLS where that comes first.
-pub(super) async fn connect(
-    host: &str,
-    port: u16,
+/// Connects to the first of the host's addresses that answers.
+pub(super) async fn reach(host: &str, port: u16, env: &Env, deadline: Timestamp) -> Result<TcpStream, StepError> {
+    let addresses = lookup_host((host, port)).await.map_err(StepError::Io)?;
+    first_of(addresses.collect(), env, deadline, TcpStream::connect).await.map_err(StepError::Io)
+}
+
+/// Each address but the last has its share of the time that is left: one that is silent would take all of it, since the
+/// system gives up later.
+async fn first_of<T, F: Future<Output = io::Result<T>>>(
+    addresses: Vec<SocketAddr>,
+    env: &Env,
+    deadline: Timestamp,
+    connect: impl Fn(SocketAddr) -> F,
+) -> io::Result<T> {
+    let mut error = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    let mut left = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    for address in addresses {
+        let share = deadline.since(env.now()) / left;
+        left -= 1;
+        let tried = tokio::select! {
+            biased;
+            tried = connect(address) => tried,
+            () = env.sleep(share), if left > 0 => {
+                Err(io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer")))
+            }
+        };
+        match tried {
+            Ok(connected) => return Ok(connected),
+            Err(failed) => error = failed,
+        }
+    }
+    Err(error)
+}
+
+/// The stream of a connection; with TLS where that comes first.
+pub(super) async fn prepare(
+    tcp: TcpStream,
     tls: Tls,
     parameters: Option<TlsParameters>,
 ) -> Result<Box<dyn AsyncTokioStream>, StepError> {
-    let tcp = TcpStream::connect((host, port)).await.map_err(StepError::Io)?;
     tcp.set_nodelay(true).map_err(StepError::Io)?;
     match (tls, parameters) {
         (Tls::Implicit, Some(parameters)) => {
@@ -149,5 +184,36 @@ impl AsyncWrite for Encrypted {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_close(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_is_silent_leaves_time_for_the_next() {
+        let env = Env::system(tokio::runtime::Handle::current());
+        let address = |n: u8| SocketAddr::from(([192, 0, 2, n], 25));
+        // The first is silent, the second refuses, the third answers.
+        let connect = |to: SocketAddr| async move {
+            match to {
+                to if to == address(1) => std::future::pending().await,
+                to if to == address(2) => Err(io::Error::from(io::ErrorKind::ConnectionRefused)),
+                to => Ok(to),
+            }
+        };
+        let reach = async |addresses: &[u8]| {
+            let addresses = addresses.iter().map(|&n| address(n)).collect();
+            let deadline = env.now() + Duration::from_millis(300);
+            tokio::time::timeout(Duration::from_secs(30), first_of(addresses, &env, deadline, connect)).await
+        };
+        assert_eq!(reach(&[1, 2, 3]).await.expect("in time").unwrap(), address(3));
+        let error = reach(&[1, 2]).await.expect("in time").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        let error = reach(&[]).await.expect("in time").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }

@@ -150,8 +150,8 @@ class Senders:
         """Begins nothing new, and waits until what has begun is finished and recorded.
 
         Raises:
-            Closed: The mailer was closed before: then they had ended without it, and the mails wait in the outbox for
-                other senders.
+            Closed: The mailer or the client was closed before: then they had ended without it, and the mails wait in
+                the outbox for other senders.
         """
         await bridge().run(self._native.stop())
 

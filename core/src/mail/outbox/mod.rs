@@ -17,6 +17,7 @@
 //! Dates say only when a mail is due, expires or is purged, and are the store's, whatever the replicas' clocks say; they
 //! decide nothing about who sends.
 
+mod claim;
 mod options;
 mod rate;
 mod record;
@@ -27,7 +28,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bson::{Document, doc};
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::{Mutex, Notify};
 
 pub use options::{OnDoubt, OutboxOptions, Rate};
@@ -65,6 +67,7 @@ struct Inner {
     options: OutboxOptions,
     /// A mail was enqueued here.
     news: Notify,
+    full: rate::Full,
 }
 
 /// How a mail is to be enqueued.
@@ -121,6 +124,7 @@ impl Client {
             mailer: mailer.clone(),
             options,
             news: Notify::new(),
+            full: rate::Full::default(),
         };
         Ok(Outbox { client: self.clone(), inner: Arc::new(inner) })
     }
@@ -307,8 +311,18 @@ impl fmt::Debug for Outbox {
 /// What happens in an outbox.
 pub struct OutboxWatch {
     outbox: Outbox,
-    /// None before the first call, and after an error.
-    changes: Arc<Mutex<Option<Changes>>>,
+    changes: Arc<Mutex<Watching>>,
+}
+
+/// How far a watch is. A call that is given up early leaves the rest to the next: one that began anew each time would never
+/// be ready.
+#[derive(Default)]
+enum Watching {
+    /// Before the first call, and after an error.
+    #[default]
+    Closed,
+    Opening(BoxFuture<'static, Result<Changes>>),
+    Open(Changes),
 }
 
 /// A change in an outbox.
@@ -354,7 +368,7 @@ impl OutboxWatch {
                     let mut changes = changes.lock().await;
                     let event = inner.next_event(&mut changes).await;
                     if event.is_err() {
-                        *changes = None;
+                        *changes = Watching::Closed;
                     }
                     event
                 };
@@ -395,13 +409,23 @@ impl Inner {
         format!("{}/{id}", self.name)
     }
 
-    async fn next_event(&self, changes: &mut Option<Changes>) -> Result<OutboxEvent> {
+    async fn next_event(self: &Arc<Self>, watching: &mut Watching) -> Result<OutboxEvent> {
         let mine = format!("{}/", self.name);
         loop {
-            let documents = self.documents()?;
-            let changes = match changes {
-                Some(changes) => changes,
-                None => changes.insert(documents.watch(&self.table, WatchOptions::default()).await?),
+            self.core.check_open()?;
+            let changes = match watching {
+                Watching::Closed => {
+                    let inner = self.clone();
+                    let opening =
+                        async move { inner.documents()?.watch(&inner.table, WatchOptions::default()).await }.boxed();
+                    *watching = Watching::Opening(opening);
+                    continue;
+                }
+                Watching::Opening(opening) => {
+                    *watching = Watching::Open(opening.await?);
+                    continue;
+                }
+                Watching::Open(changes) => changes,
             };
             let change = match changes.next().await {
                 None => return Err(Error::closed("the watch of the outbox")),
@@ -458,28 +482,47 @@ impl Inner {
             "sid": "",
             "born": &stamp,
         };
-        let mut left = ENQUEUE_TRIES;
+        // Whether a try may have put it there although its answer was none.
+        let (mut left, mut in_doubt) = (ENQUEUE_TRIES, false);
         loop {
             left -= 1;
-            let write = Write::new(Key::new(document_id.as_str())?, Action::Insert(document.clone())).prepared()?;
-            let Err(error) = self.documents()?.write(&self.table, write).await else { break };
-            // There is one with this key: perhaps this very one, by a write whose answer was lost.
-            if error.code() == Code::AlreadyExists {
-                let found = self.read_document(&document_id).await?;
-                let new = found.is_some_and(|found| found.get_str("born").is_ok_and(|born| born == stamp));
-                return Ok(Enqueued { id, new });
-            }
-            if !error.ambiguous() {
+            let error = match self.insert(&document_id, &document, &stamp).await {
+                Ok(new) => {
+                    if new {
+                        self.news.notify_one();
+                    }
+                    return Ok(Enqueued { id, new });
+                }
+                Err(error) => error,
+            };
+            let again = error.ambiguous();
+            in_doubt |= again;
+            // A later refusal says nothing about an earlier try.
+            if !in_doubt {
                 return Err(error);
             }
-            if left == 0 {
+            if !again || left == 0 {
                 let message = format!("whether the mail is in the outbox is not known; enqueue it again: {error}");
                 return Err(Error::with_source(Code::OutcomeUnknown, message, error));
             }
             self.core.setup().env.sleep(PAUSE).await;
         }
-        self.news.notify_one();
-        Ok(Enqueued { id, new: true })
+    }
+
+    /// Writes a new mail; false if there is another one with its key.
+    async fn insert(&self, document_id: &str, document: &Document, stamp: &str) -> Result<bool> {
+        let write = Write::new(Key::new(document_id)?, Action::Insert(document.clone())).prepared()?;
+        match self.documents()?.write(&self.table, write).await {
+            Ok(_) => return Ok(true),
+            Err(error) if error.code() != Code::AlreadyExists => return Err(error),
+            Err(_) => {}
+        }
+        // There is one with this key: perhaps this very one, by a write whose answer was lost. Only what is found counts:
+        // what stands in the way may not be acknowledged, and be gone when another server takes over.
+        match self.read_document(document_id).await? {
+            Some(found) => Ok(found.get_str("born").is_ok_and(|born| born == stamp)),
+            None => Err(Error::unavailable("there is a mail with this key, which the store has not acknowledged")),
+        }
     }
 
     /// All of a mail but its message.

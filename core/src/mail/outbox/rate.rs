@@ -2,6 +2,8 @@
 //! the store's date: by their own clocks, replicas would each fill a window of their own.
 
 use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bson::doc;
 
@@ -10,6 +12,7 @@ use super::options::Rate;
 use crate::error::Result;
 use crate::protocol::document::{Action, Filter, Key, TableName, Update, Write};
 use crate::store::documents::{ManyAction, WriteMany};
+use crate::time::Timestamp;
 
 /// The table of the counters.
 const TABLE: &str = "outbox_rates";
@@ -27,6 +30,9 @@ impl Inner {
         for (what, rate) in counters {
             let window = self.window(what, rate).await?;
             if self.add(&window, 1).await? > i64::from(rate.count) {
+                if what == "*" {
+                    self.full.set(self.core.setup().env.now() + window.left);
+                }
                 // Not from this one: who comes now is too late as well, and need not be counted again.
                 for window in &counted {
                     self.add(window, -1).await?;
@@ -40,9 +46,11 @@ impl Inner {
 
     async fn window(&self, what: &str, rate: Rate) -> Result<Window> {
         let length = i64::try_from(rate.per.as_millis()).unwrap_or(i64::MAX).max(1);
-        let number = self.now().await? / length;
+        let now = self.now().await?;
+        let number = now / length;
         let key = Key::new(format!("{}/{what}/{length}/{number}", self.name))?;
-        Ok(Window { key, end: (number + 1) * length })
+        let end = (number + 1) * length;
+        Ok(Window { key, end, left: Duration::from_millis((end - now).unsigned_abs()) })
     }
 
     /// What the counter is after that.
@@ -69,6 +77,24 @@ impl Inner {
 struct Window {
     key: Key,
     end: i64,
+    /// How long that is from now.
+    left: Duration,
+}
+
+/// Until when the rate of all mails is used up, as far as this process knows, by its own clock. A mail that was claimed
+/// before that would be counted and put back, one after the other of all that wait.
+#[derive(Default)]
+pub(super) struct Full(Mutex<Option<Timestamp>>);
+
+impl Full {
+    fn set(&self, until: Timestamp) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+
+    /// That moment if it lies after this one.
+    pub(super) fn after(&self, now: Timestamp) -> Option<Timestamp> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).filter(|until| *until > now)
+    }
 }
 
 /// Longer than the clocks of a store's servers differ.

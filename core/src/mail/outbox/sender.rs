@@ -8,7 +8,7 @@
 //! - what the server said is recorded until that is acknowledged, or the mail turns out to be somebody else's: then as
 //!   `late`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +24,7 @@ use super::super::mime::Wire;
 use super::super::report::{Recipient, Status};
 use super::super::send::End;
 use super::super::smtp::{Fate, Gate, Ledger, Reply};
+use super::claim::mark_of;
 use super::options::OnDoubt;
 use super::record::{CLAIMED, MailState, Next, QUEUED, Record, SENDING, next, recipients_bson};
 use super::{Inner, Outbox, Part};
@@ -31,7 +32,7 @@ use crate::driver::Watched;
 use crate::error::{Code, Error, HolderState, Result};
 use crate::protocol::session::SessionId;
 use crate::session::Session;
-use crate::store::documents::{Event, Index, WatchOptions};
+use crate::store::documents::{Event, WatchOptions};
 use crate::time::Timestamp;
 
 /// The most mails that one process sends at a time.
@@ -60,7 +61,9 @@ impl Senders {
         env.spawn(async move {
             work(&working, senders).await;
             listening.abort();
-            working.ended.replace(Some(working.inner.mailer.check_open()));
+            // A client that is being closed takes no more records, so that a reply may be missing among them.
+            let inner = &working.inner;
+            working.ended.replace(Some(inner.mailer.check_open().and_then(|()| inner.core.check_open())));
         });
         Self { outbox, shared }
     }
@@ -68,8 +71,9 @@ impl Senders {
     /// Begins nothing new, and waits until what has begun is finished and recorded.
     ///
     /// # Errors
-    /// `Closed` if the mailer was closed before: then they had ended without it, and the mails wait in the outbox for other
-    /// senders. They have ended also then. `Forked`.
+    /// `Closed` if the mailer or the client was closed before: then they had ended without it, and the mails wait in the
+    /// outbox for other senders; what was being sent when the client was closed may not be recorded, and counts as that of
+    /// a sender that died. They have ended also then. `Forked`.
     pub async fn stop(&self) -> Result<()> {
         self.shared.stop();
         let shared = self.shared.clone();
@@ -137,11 +141,11 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 async fn work(shared: &Shared, senders: usize) {
     let inner = &shared.inner;
     let env = inner.core.setup().env.clone();
-    let in_flight = InFlight::default();
     let mut running = FuturesUnordered::new();
     let mut indexed = false;
     let mut sweep_at = Timestamp::ZERO;
     let mut claims = 0;
+    let mut ahead = VecDeque::new();
     while !shared.stopping.load(SeqCst) {
         if let Err(error) = inner.mailer.check_open() {
             tracing::warn!(outbox = %inner.name, %error, "the senders of an outbox end; its mails wait for others");
@@ -152,18 +156,19 @@ async fn work(shared: &Shared, senders: usize) {
             indexed = logged("an index of the outbox", inner.ensure_indexes().await).is_some();
         }
         if env.now() >= sweep_at {
-            logged("looking after the outbox", inner.sweep(&session, &in_flight).await);
+            logged("looking after the outbox", inner.sweep(&session).await);
             sweep_at = env.now() + inner.options.poll;
         }
         let mut hungry = false;
-        if running.len() < senders {
+        let full = inner.full.after(env.now());
+        if running.len() < senders && full.is_none() {
             claims += 1;
             let by = format!("{}/{}/{claims}", session.id(), inner.stamp());
-            let claimed = inner.claim(&session, &by, senders - running.len()).await;
-            for record in logged("choosing mails to send", claimed).unwrap_or_default() {
-                let (inner, session, guard) = (inner.clone(), session.clone(), in_flight.enter(&record.document_id));
+            let claimed = inner.claim(&session, &by, senders - running.len(), &mut ahead).await;
+            for (record, mark) in logged("choosing mails to send", claimed).unwrap_or_default() {
+                let (inner, session) = (inner.clone(), session.clone());
                 running.push(async move {
-                    let _guard = guard;
+                    let _mark = mark;
                     inner.deliver(&session, record).await;
                 });
                 hungry = true;
@@ -172,12 +177,13 @@ async fn work(shared: &Shared, senders: usize) {
         if hungry && running.len() < senders {
             continue;
         }
+        let poll = env.now() + inner.options.poll;
         let news = inner.news.notified();
         tokio::select! {
             biased;
             Some(()) = running.next() => {}
             () = news => {}
-            () = env.sleep(inner.options.poll) => {}
+            () = env.sleep_until(full.map_or(poll, |end| end.min(poll))) => {}
         }
     }
     while running.next().await.is_some() {}
@@ -187,52 +193,7 @@ fn logged<T>(what: &str, result: Result<T>) -> Option<T> {
     result.map_err(|error| tracing::warn!(%error, "{what} failed; it is tried again")).ok()
 }
 
-/// The mails that this process is sending, by the keys of their records.
-#[derive(Clone, Default)]
-struct InFlight(Arc<Mutex<BTreeSet<String>>>);
-
-struct Entered(InFlight, String);
-
-impl InFlight {
-    fn enter(&self, id: &str) -> Entered {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned());
-        Entered(self.clone(), id.to_owned())
-    }
-
-    fn has(&self, id: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
-    }
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
-    }
-}
-
 impl Inner {
-    async fn ensure_indexes(&self) -> Result<()> {
-        let index = |fields: &[&str]| Index {
-            fields: fields.iter().map(|&field| (field.to_owned(), false)).collect(),
-            ..Index::default()
-        };
-        self.documents()?.ensure_indexes(&self.table, vec![index(&["box", "st", "due"]), index(&["by"])]).await
-    }
-
-    /// Claims up to so many mails that are due, in the session's name.
-    async fn claim(&self, session: &Arc<Session>, by: &str, most: usize) -> Result<Vec<Record>> {
-        let due = doc! { "box": self.name.as_str(), "st": QUEUED, "due": { "$lte": self.now().await? } };
-        let found = self.find(due, doc! { "due": 1, "_id": 1 }, most as u64, Part::State).await?;
-        if found.is_empty() {
-            return Ok(Vec::new());
-        }
-        let ids: Vec<_> = found.into_iter().map(|record| record.document_id).collect();
-        let claim = doc! { "$set": { "st": CLAIMED, "by": by, "sid": session.id().to_string() } };
-        // Whatever the answer, what carries this name is ours; the next sweep finds what is missed here.
-        self.update(doc! { "_id": { "$in": ids }, "st": QUEUED }, claim).await?;
-        self.find(doc! { "by": by, "st": CLAIMED }, doc! { "due": 1, "_id": 1 }, most as u64, Part::Whole).await
-    }
-
     /// Sends one claimed mail, and records what became of it.
     async fn deliver(self: &Arc<Self>, session: &Arc<Session>, record: Record) {
         let by = doc! { "_id": &record.document_id, "by": &record.by };
@@ -394,22 +355,32 @@ impl Inner {
         self.update(doc! { "_id": &record.document_id }, push).await.map(|_| ())
     }
 
-    /// Marks what is too late, takes over from the dead, and finds what this process has claimed without knowing it.
-    async fn sweep(&self, session: &Arc<Session>, in_flight: &InFlight) -> Result<()> {
+    /// Marks what is too late, takes over from the dead, and finds what this client has claimed without knowing it.
+    async fn sweep(&self, session: &Arc<Session>) -> Result<()> {
         self.forget_rates().await?;
         let now = self.now().await?;
         let too_late = doc! {
             "box": self.name.as_str(), "st": QUEUED, "exp": { "$gt": 0_i64, "$lte": now },
         };
         self.update(too_late, doc! { "$set": expired(now) }).await?;
-        let filter = doc! { "box": self.name.as_str(), "st": { "$in": Self::with_a_sender() } };
-        let held = self.find(filter, doc! { "_id": 1 }, SWEPT, Part::State).await?;
-        let mut senders = BTreeSet::new();
-        for record in &held {
-            if record.mail.sender != session.id().to_string() {
-                senders.insert(record.mail.sender.clone());
-            } else if record.stored_state == CLAIMED && !in_flight.has(&record.document_id) {
-                self.give_back(doc! { "_id": &record.document_id, "by": &record.by }).await?;
+        let (mut senders, mut after) = (BTreeSet::new(), String::new());
+        loop {
+            let filter = doc! {
+                "box": self.name.as_str(), "st": { "$in": Self::with_a_sender() }, "_id": { "$gt": after },
+            };
+            let held = self.find(filter, doc! { "_id": 1 }, SWEPT, Part::State).await?;
+            for record in &held {
+                if record.mail.sender != session.id().to_string() {
+                    senders.insert(record.mail.sender.clone());
+                } else if record.stored_state == CLAIMED
+                    && !self.core.mails().has(&mark_of(&record.by, &record.document_id))
+                {
+                    self.give_back(doc! { "_id": &record.document_id, "by": &record.by }).await?;
+                }
+            }
+            match held.last() {
+                Some(last) if held.len() as u64 == SWEPT => after = last.document_id.clone(),
+                _ => break,
             }
         }
         for sender in senders {
@@ -549,5 +520,5 @@ impl Gate for Marking<'_> {
 
 /// How soon a mail is looked at again that the store kept from being sent.
 const RETRY_MS: i64 = 500;
-/// How many mails with a sender one sweep looks at.
+/// How many mails with a sender a sweep reads at once.
 const SWEPT: u64 = 1_000;

@@ -1,5 +1,6 @@
 //! What the stores that use the shared matcher themselves, memory and SQLite, have in common.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use bson::{Bson, Document};
@@ -44,27 +45,71 @@ pub(in crate::store) fn require_shared_action(action: &Action) -> Result<()> {
     }
 }
 
-/// Orders, cuts and projects what was found.
-///
-/// # Errors
-/// Those of the order.
-pub(in crate::store) fn arrange(query: &Query, mut found: Vec<Stored>) -> Result<Vec<Stored>> {
-    if let Some(sort) = &query.sort {
-        let keys: Result<Vec<SortKey>> = found.iter().map(|stored| sort.key(&stored.document)).collect();
-        let mut keyed: Vec<(SortKey, Stored)> = keys?.into_iter().zip(found).collect();
-        keyed.sort_by(|(left, _), (right, _)| left.compare(right));
-        found = keyed.into_iter().map(|(_, stored)| stored).collect();
-    }
-    let skip = usize::try_from(query.skip).unwrap_or(usize::MAX);
-    let limit = query.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let chosen = found.into_iter().skip(skip).take(limit);
-    chosen
-        .map(|stored| match &query.projection {
-            None => Ok(stored),
-            Some(projection) => Ok(Stored { document: projection.apply(stored.document)?, ..stored }),
-        })
-        .collect()
+/// Orders, cuts and projects what is found. Of an ordered query with a limit it keeps little more than the answer, however
+/// much is found.
+pub(in crate::store) struct Arranged<'a> {
+    query: &'a Query,
+    /// As many of the first are in the answer, or left out before it.
+    first: usize,
+    found: Vec<(Option<SortKey>, Stored)>,
+    error: Option<Error>,
 }
+
+impl<'a> Arranged<'a> {
+    pub(in crate::store) fn new(query: &'a Query) -> Self {
+        let first = query.limit.map(|limit| usize::try_from(limit.saturating_add(query.skip)).unwrap_or(usize::MAX));
+        Self { query, first: first.unwrap_or(usize::MAX), found: Vec::new(), error: None }
+    }
+
+    /// Takes the next that was found. False if no more are needed.
+    pub(in crate::store) fn take(&mut self, stored: Stored) -> bool {
+        if self.found.len() < self.first || self.query.sort.is_some() {
+            if let Err(error) = self.keep(stored) {
+                self.error = Some(error);
+                return false;
+            }
+            if self.query.sort.is_some() && self.found.len() >= self.first.saturating_mul(2).max(KEPT) {
+                self.cut();
+            }
+        }
+        self.query.sort.is_some() || self.found.len() < self.first
+    }
+
+    fn keep(&mut self, stored: Stored) -> Result<()> {
+        let key = self.query.sort.as_ref().map(|sort| sort.key(&stored.document)).transpose()?;
+        let stored = match &self.query.projection {
+            None => stored,
+            Some(projection) => Stored { document: projection.apply(stored.document)?, ..stored },
+        };
+        self.found.push((key, stored));
+        Ok(())
+    }
+
+    /// Among equals those stay that were found first.
+    fn cut(&mut self) {
+        self.found.sort_by(|(left, _), (right, _)| match (left, right) {
+            (Some(left), Some(right)) => left.compare(right),
+            _ => Ordering::Equal,
+        });
+        self.found.truncate(self.first);
+    }
+
+    /// The answer.
+    ///
+    /// # Errors
+    /// Those of the order and the projection.
+    pub(in crate::store) fn answer(mut self) -> Result<Vec<Stored>> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        self.cut();
+        let skip = usize::try_from(self.query.skip).unwrap_or(usize::MAX);
+        Ok(self.found.into_iter().skip(skip).map(|(_, stored)| stored).collect())
+    }
+}
+
+/// So many are kept in any case before they are cut.
+const KEPT: usize = 64;
 
 /// The keys that a document can have at most to match, if the filter names them.
 pub(in crate::store) fn keys_of(filter: &Filter) -> Option<Vec<Key>> {
@@ -74,18 +119,59 @@ pub(in crate::store) fn keys_of(filter: &Filter) -> Option<Vec<Key>> {
     Some(keys)
 }
 
-/// The entries of this index that a document has at least one of if it matches; none if the filter does not say.
-pub(in crate::store) fn entries_for(index: &Index, filter: &Filter) -> Option<Vec<Vec<u8>>> {
-    let [(path, _)] = index.fields.as_slice() else { return None };
+/// What entries of an index begin with.
+pub(in crate::store) struct Beginnings {
+    /// A document has an entry with one of these if it matches. An entry of other values never begins so.
+    pub(in crate::store) of: Vec<Vec<u8>>,
+    /// Which of several indexes is to be asked: the greatest. First whether there is at most one document for each, then
+    /// how many fields of the index they are made of.
+    pub(in crate::store) rank: (bool, usize),
+}
+
+/// How the entries begin that matter to the filter: with the values that it names for the first fields of the index. None
+/// if it names none for the first.
+pub(in crate::store) fn beginnings_for(index: &Index, filter: &Filter) -> Option<Beginnings> {
+    let mut of = vec![Vec::new()];
+    let mut fields = 0;
+    for (place, (path, _)) in index.fields.iter().enumerate() {
+        // Of two fields in one array an entry has the values of the same element, and a filter may mean two.
+        if index.fields[..place].iter().any(|(other, _)| root(other) == root(path)) {
+            break;
+        }
+        let Some(values) = values_for(path, filter) else { break };
+        if place > 0 && values.len().saturating_mul(of.len()) > MOST_BEGINNINGS {
+            break;
+        }
+        let extended = of.iter().flat_map(|beginning: &Vec<u8>| {
+            values.iter().map(|value| {
+                let mut bytes = beginning.clone();
+                encode(value, &mut bytes);
+                bytes
+            })
+        });
+        of = extended.collect();
+        fields += 1;
+    }
+    let rank = (index.unique && fields == index.fields.len(), fields);
+    (fields > 0).then_some(Beginnings { of, rank })
+}
+
+/// As many beginnings an index is asked for, rather than for fewer fields.
+const MOST_BEGINNINGS: usize = 1_000;
+
+fn root(path: &str) -> &str {
+    path.split('.').next().unwrap_or(path)
+}
+
+/// The values at a path, one of which is an entry's in an index of it if the document matches.
+fn values_for(path: &str, filter: &Filter) -> Option<Vec<Bson>> {
     // A number in a path may be a place in an array, where index and filter look differently.
     if path.split('.').any(|part| part.bytes().all(|byte| byte.is_ascii_digit())) {
         return None;
     }
     let values = filter.candidates(path)?;
-    if values.iter().any(|value| matches!(value, Bson::Array(_) | Bson::Null | Bson::Undefined)) {
-        return None;
-    }
-    Some(values.into_iter().map(|value| entry(&[value])).collect())
+    let unclear = |value: &Bson| matches!(value, Bson::Array(_) | Bson::Null | Bson::Undefined);
+    (!values.iter().any(unclear)).then_some(values)
 }
 
 /// A document's entries in an index.
@@ -149,9 +235,8 @@ fn checked_index(mut index: Index) -> Result<Index> {
         return Err(Error::invalid(format!("an index has 1 to {MAX_INDEX_FIELDS} fields, not {}", index.fields.len())));
     }
     for (position, (path, _)) in index.fields.iter().enumerate() {
-        let root = path.split('.').next().unwrap_or(path);
         if path.split('.').any(|part| part.is_empty() || part.starts_with('$'))
-            || crate::protocol::document::RESERVED.contains(&root)
+            || crate::protocol::document::RESERVED.contains(&root(path))
         {
             return Err(Error::invalid(format!("'{path}' is no path for an index")));
         }
@@ -265,4 +350,34 @@ pub(in crate::store) fn partly_fenced(written: u64, left_out: u64, refusal: &Err
     let message =
         format!("{left_out} of the documents were left out, the other {written} written: {}", refusal.message());
     Error::new(Code::Fenced, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+
+    use super::*;
+    use crate::protocol::document::{Projection, Sort};
+
+    #[test]
+    fn an_ordered_query_with_a_limit_keeps_little_more_than_its_answer() {
+        let query = Query {
+            sort: Some(Sort::parse(doc! { "a": -1 }).unwrap()),
+            skip: 1,
+            limit: Some(3),
+            projection: Some(Projection::parse(doc! { "_id": 1 }).unwrap()),
+            ..Query::default()
+        };
+        let mut arranged = Arranged::new(&query);
+        for n in 0..10_000_i64 {
+            // Two of each, of which the one that was found first comes first.
+            let document = doc! { "_id": n, "a": (n * 7) % 5_000, "text": "long" };
+            assert!(arranged.take(Stored { key: Key::from(n), document, revision: None }));
+            assert!(arranged.found.len() < KEPT);
+            assert!(arranged.found.iter().all(|(_, stored)| !stored.document.contains_key("text")));
+        }
+        let keys: Vec<_> = arranged.answer().unwrap().into_iter().map(|stored| stored.key).collect();
+        let of = |a: i64| (0..5_000).find(|n| (n * 7) % 5_000 == a).unwrap();
+        assert_eq!(keys, [of(4_999) + 5_000, of(4_998), of(4_998) + 5_000].map(Key::from));
+    }
 }

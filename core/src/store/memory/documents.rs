@@ -159,9 +159,13 @@ impl Table {
     }
 
     fn indexed(&self, filter: &Filter) -> Option<Vec<Key>> {
-        let (entries, there) =
-            self.indexes.iter().find_map(|(index, there)| Some((local::entries_for(index, filter)?, there)))?;
-        let mut keys: Vec<Key> = entries.iter().filter_map(|entry| there.get(entry)).flatten().cloned().collect();
+        let able =
+            self.indexes.iter().filter_map(|(index, there)| Some((local::beginnings_for(index, filter)?, there)));
+        let (beginnings, there) = able.max_by_key(|(beginnings, _)| beginnings.rank)?;
+        let entries = beginnings.of.iter().flat_map(|beginning| {
+            there.range(beginning.clone()..).take_while(move |(entry, _)| entry.starts_with(beginning))
+        });
+        let mut keys: Vec<Key> = entries.flat_map(|(_, keys)| keys).cloned().collect();
         keys.sort();
         keys.dedup();
         Some(keys)
@@ -266,12 +270,16 @@ impl MemoryStore {
 
     fn query(&self, table: &TableName, query: &Query) -> Result<Vec<Stored>> {
         local::require_shared(query)?;
-        let found = self.with(|records| {
+        self.with(|records| {
             let table = records.tables.table(table);
-            let keys = table.matching(&query.filter)?;
-            Ok(keys.iter().filter_map(|key| table.stored(key)).collect())
-        })?;
-        local::arrange(query, found?)
+            let mut arranged = local::Arranged::new(query);
+            for stored in table.matching(&query.filter)?.iter().filter_map(|key| table.stored(key)) {
+                if !arranged.take(stored) {
+                    break;
+                }
+            }
+            arranged.answer()
+        })?
     }
 }
 
@@ -501,6 +509,23 @@ mod tests {
 
     use super::*;
     use crate::time::{ManualClock, Timestamp};
+
+    #[tokio::test]
+    async fn an_index_of_several_fields_leads_to_what_has_its_first_values() {
+        let store = MemoryStore::open("", Env::system(tokio::runtime::Handle::current()));
+        let table = TableName::parse("t").unwrap();
+        for n in 0..110 {
+            let state = if n < 100 { "sent" } else { "queued" };
+            let write = Write::new(Key::from(n), Action::Put(doc! { "box": "b", "st": state, "due": n }));
+            store.write(&table, write).await.unwrap();
+        }
+        let fields = ["box", "st", "due"].map(|field| (field.to_owned(), false)).to_vec();
+        store.ensure_indexes(&table, vec![Index { fields, ..Index::default() }]).await.unwrap();
+        let due = Filter::parse(doc! { "box": "b", "st": "queued", "due": { "$lte": 105 } }).unwrap();
+        let looked_at = store.with(|records| records.tables.table(&table).indexed(&due)).unwrap();
+        assert_eq!(looked_at.expect("an index for it").len(), 10);
+        assert_eq!(store.count(&table, due).await.unwrap(), 6);
+    }
 
     #[tokio::test]
     async fn a_date_before_what_was_forgotten_is_told_so() {

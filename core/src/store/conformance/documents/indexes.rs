@@ -12,6 +12,7 @@ cases![
     unique_is_unique,
     sparse_leaves_out_what_has_no_field,
     answers_are_the_same_with_an_index,
+    answers_are_the_same_with_an_index_of_several_fields,
     bad_indexes_are_refused,
 ];
 
@@ -97,6 +98,48 @@ async fn answers_are_the_same_with_an_index(bench: &Bench) {
     unwrap("ensure", tables.first.ensure_indexes(&tables.name, vec![index(&["a"]), index(&["a.b"])]).await);
     for ((which, path), before) in asked.iter().zip(before) {
         assert_eq!(ask(which.clone(), path).await, before, "{path}: {which}");
+    }
+    tables.drop_table().await;
+}
+
+async fn answers_are_the_same_with_an_index_of_several_fields(bench: &Bench) {
+    let tables = tables!(bench, "several");
+    let values = [
+        doc! { "a": 1, "b": 1 },
+        doc! { "a": 1, "b": 12 },
+        doc! { "a": 1.0, "b": [1, 2] },
+        doc! { "a": [1, 2], "b": 2 },
+        doc! { "a": 1 },
+        doc! { "b": 1 },
+        doc! { "a": "x", "b": "y" },
+        doc! { "a": "x", "b": "yy" },
+        doc! { "a": "xy", "b": "y" },
+        doc! { "c": [{ "x": 1, "y": 1 }, { "x": 2, "y": 2 }] },
+        doc! { "c": { "x": 1, "y": 2 } },
+    ];
+    for (n, document) in values.iter().enumerate() {
+        tables.insert(n as i64, document.clone()).await;
+    }
+    let asked = [
+        (doc! { "a": 1, "b": 1 }, 2),
+        (doc! { "a": 1 }, 5),
+        (doc! { "a": 1, "b": { "$gt": 1 } }, 3),
+        (doc! { "b": 1 }, 3),
+        (doc! { "a": { "$in": [1, 2, "x"] }, "b": { "$in": [2, "y"] } }, 3),
+        (doc! { "a": { "$in": [] }, "b": 1 }, 0),
+        (doc! { "a": "x" }, 2),
+        (doc! { "a": "x", "b": { "$ne": "y" } }, 1),
+        (doc! { "a": 1, "b": null }, 1),
+        // Of different elements, too.
+        (doc! { "c.x": 1, "c.y": 2 }, 2),
+    ];
+    let indexes = vec![index(&["a", "b"]), index(&["c.x", "c.y"])];
+    for indexes in [Vec::new(), indexes] {
+        unwrap("ensure", tables.first.ensure_indexes(&tables.name, indexes).await);
+        for (which, count) in &asked {
+            let query = Query { filter: filter(which.clone()), ..Query::default() };
+            assert_eq!(tables.find(query).await.len(), *count, "{which}");
+        }
     }
     tables.drop_table().await;
 }

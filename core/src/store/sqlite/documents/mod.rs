@@ -32,7 +32,8 @@ use crate::protocol::document::write::{Action, Write};
 use crate::protocol::document::{Filter, Key, Position, TableName};
 use crate::store::documents::{
     Aggregated, Changes, Documents, Found, From, Index, ManyAction, ManyWritten, Query, Snapshot, Stored, TableOptions,
-    WatchOptions, WriteMany, Written, local,
+    WatchOptions, WriteMany, Written,
+    local::{self, Arranged},
 };
 use crate::time::WallTime;
 
@@ -121,18 +122,14 @@ impl Open {
     async fn find(&self, name: &TableName, query: Query) -> Result<Vec<Stored>> {
         local::require_shared(&query)?;
         let few = local::keys_of(&query.filter).is_some_and(|keys| keys.len() <= FEW);
-        let (filter, enough) = (query.filter.clone(), enough(&query));
-        let found = self.read_table(name, few, move |db, table| {
-            let mut found = Vec::new();
+        self.read_table(name, few, move |db, table| {
+            let mut arranged = Arranged::new(&query);
             if let Some(table) = table {
-                table.each(db, &filter, |stored| {
-                    found.push(stored);
-                    enough.is_none_or(|enough| found.len() < enough)
-                })?;
+                table.each(db, &query.filter, |stored| arranged.take(stored))?;
             }
-            Ok(found)
-        });
-        local::arrange(&query, found.await?)
+            Ok(arranged.answer())
+        })
+        .await?
     }
 
     async fn ensure_indexes(&self, name: TableName, indexes: Vec<Index>) -> Result<()> {
@@ -164,12 +161,6 @@ impl Open {
             }
         }
     }
-}
-
-/// How many documents have to be found, if the first ones will do.
-fn enough(query: &Query) -> Option<usize> {
-    let limit = query.limit.filter(|_| query.sort.is_none())?;
-    usize::try_from(limit.saturating_add(query.skip)).ok()
 }
 
 fn unexpected() -> Error {

@@ -187,7 +187,11 @@ impl Table {
 
     /// Hands every document that matches to `take`, in the order of their keys, until it says stop.
     pub(super) fn each(&self, db: &Connection, filter: &Filter, mut take: impl FnMut(Stored) -> bool) -> Faulty<()> {
-        if let Some(keys) = local::keys_of(filter).or(self.indexed(db, filter)?) {
+        let keys = match local::keys_of(filter) {
+            None => self.indexed(db, filter)?,
+            keys => keys,
+        };
+        if let Some(keys) = keys {
             for key in keys {
                 let before = self.row(db, &key)?;
                 if let Some(stored) = before
@@ -230,15 +234,18 @@ impl Table {
 
     fn indexed(&self, db: &Connection, filter: &Filter) -> Faulty<Option<Vec<Key>>> {
         let usable = self.indexes.iter().filter(|indexed| indexed.ready);
-        let chosen =
-            usable.filter_map(|indexed| Some((indexed.id, local::entries_for(&indexed.index, filter)?))).next();
-        let Some((index, entries)) = chosen else { return Ok(None) };
-        let mut statement = db.prepare_cached("SELECT key FROM entry WHERE ix = ?1 AND val = ?2")?;
+        let able = usable.filter_map(|indexed| Some((indexed.id, local::beginnings_for(&indexed.index, filter)?)));
+        let Some((index, beginnings)) = able.max_by_key(|(_, beginnings)| beginnings.rank) else { return Ok(None) };
+        let mut statement =
+            db.prepare_cached("SELECT val, key FROM entry WHERE ix = ?1 AND val >= ?2 ORDER BY val, key")?;
         let mut keys = Vec::new();
-        for entry in entries {
-            let mut rows = statement.query(params![index, entry])?;
+        for beginning in beginnings.of {
+            let mut rows = statement.query(params![index, beginning])?;
             while let Some(row) = rows.next()? {
-                keys.push(Key::from_bytes(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?);
+                if !row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?.starts_with(&beginning) {
+                    break;
+                }
+                keys.push(Key::from_bytes(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)?);
             }
         }
         keys.sort();
@@ -289,4 +296,47 @@ fn decode_index(definition: &[u8]) -> Faulty<Index> {
         })
     };
     read(&decode(definition)?).ok_or_else(|| Fault::corrupt("an index in the file is not described as it should be"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::work::{DocumentWork, perform};
+    use super::*;
+    use crate::env::Env;
+    use crate::protocol::document::write::{Action, Write};
+    use crate::store::sqlite::schema;
+    use crate::store::sqlite::tests::Scratch;
+
+    #[tokio::test]
+    async fn an_index_of_several_fields_leads_to_what_has_its_first_values() {
+        let scratch = Scratch::new();
+        let path = scratch.path("t.db");
+        std::fs::File::create(&path).unwrap();
+        let db = schema::open(&path, "b").unwrap();
+        let name = TableName::parse("t").unwrap();
+        let env = Env::system(tokio::runtime::Handle::current());
+        db.execute_batch("BEGIN").unwrap();
+        let work = |work| perform(&db, &work, WallTime(0), &env).map(drop).unwrap();
+        let fields = ["box", "st", "due"].map(|field| (field.to_owned(), false)).to_vec();
+        work(DocumentWork::AddIndexes(name.clone(), vec![Index { fields, ..Index::default() }]));
+        let index = Table::find(&db, &name).unwrap().unwrap().indexes[0].id;
+        work(DocumentWork::Fill(name.clone(), vec![index], None));
+        for n in 0..110 {
+            let state = if n < 100 { "sent" } else { "queued" };
+            let write = Write::new(Key::from(n), Action::Put(doc! { "box": "b", "st": state, "due": n }));
+            work(DocumentWork::Write(name.clone(), Box::new(write)));
+        }
+        let table = Table::find(&db, &name).unwrap().unwrap();
+        let due = Filter::parse(doc! { "box": "b", "st": "queued", "due": { "$lte": 105 } }).unwrap();
+        let looked_at = table.indexed(&db, &due).unwrap();
+        assert_eq!(looked_at.expect("an index for it").len(), 10);
+        let mut found = 0;
+        table
+            .each(&db, &due, |_| {
+                found += 1;
+                true
+            })
+            .unwrap();
+        assert_eq!(found, 6);
+    }
 }
