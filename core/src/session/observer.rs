@@ -217,11 +217,18 @@ async fn clear_up_again(session: &Arc<Session>) -> Result<()> {
     let now = session.env().now();
     let due: Vec<SessionId> =
         session.observer.with(|state| state.again.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect());
+    let mut failed = None;
     for id in due {
-        sweep(session, id).await?;
-        session.observer.with(|state| state.again.remove(&id));
+        match sweep(session, id).await {
+            Ok(()) => {
+                session.observer.with(|state| state.again.remove(&id));
+            }
+            Err(error) => {
+                failed.get_or_insert(error);
+            }
+        }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// Reads all sessions of interest once, and buries those that turn out to be dead.
@@ -265,8 +272,15 @@ async fn read(session: &Arc<Session>) -> Result<()> {
         }
         state.seen.eligible()
     });
+    // All of them, also when the store fails in the middle: they are known to be dead now, and are not read again.
+    let mut failed = None;
     for id in died {
-        clear_up(session, id).await?;
+        if let Err(error) = clear_up(session, id).await {
+            failed.get_or_insert(error);
+        }
+    }
+    if let Some(error) = failed {
+        return Err(error);
     }
     for (id, proof) in eligible {
         tracing::info!(session = %id, "no sign of life for longer than its ttl; declaring it dead");
@@ -315,19 +329,27 @@ async fn clear_up(session: &Arc<Session>, id: SessionId) -> Result<()> {
     sweep(session, id).await
 }
 
+/// Takes it out of every claim that can be changed. What is wrong with one claim keeps no other.
 async fn sweep(session: &Arc<Session>, id: SessionId) -> Result<()> {
     let claims = session.store().claims(ClaimQuery::Of(id)).await?;
     let waiting = session.claims().waiting_since(session.env().now() + Duration::from_nanos(1));
+    let mut unclear = None;
     for claim in claims {
-        let own: Vec<_> = waiting.iter().filter(|attempt| attempt.key == claim.key).collect();
-        match own.first() {
-            Some(attempt) => claims::ask_again(session, attempt, vec![id]).await?,
-            None => {
-                session.store().apply_claim(claim.key, ClaimStep::Step(Step::sweep(id))).await?;
+        let own = waiting.iter().find(|attempt| attempt.key == claim.key);
+        let swept = match own {
+            Some(attempt) => claims::ask_again(session, attempt, vec![id]).await,
+            None => session.store().apply_claim(claim.key.clone(), ClaimStep::Step(Step::sweep(id))).await.map(|_| ()),
+        };
+        match swept {
+            Err(error) if error.ambiguous() => {
+                unclear.get_or_insert(error);
             }
+            // Waiting does not cure it.
+            Err(error) => tracing::debug!(%error, claim = %claim.key, "a dead session could not be taken out of it"),
+            Ok(()) => {}
         }
     }
-    Ok(())
+    unclear.map_or(Ok(()), Err)
 }
 
 /// Watches the process of a session on this host, if its lock file is one that can prove something. Says whether it is

@@ -33,6 +33,8 @@ struct Undying {
     kills: AtomicUsize,
     reads: AtomicUsize,
     asked: Notify,
+    /// Whether the next question for the claims of a session is answered with an error.
+    claims_fail: AtomicBool,
 }
 
 impl Undying {
@@ -41,7 +43,17 @@ impl Undying {
         let inner = MemoryStore::open(&format!("undying-{session}"), env);
         let (fails, kills, reads) = (AtomicBool::new(true), AtomicUsize::new(0), AtomicUsize::new(0));
         let directory = directory.0.clone();
-        Arc::new(Self { inner, directory, trusted, session, fails, kills, reads, asked: Notify::new() })
+        Arc::new(Self {
+            inner,
+            directory,
+            trusted,
+            session,
+            fails,
+            kills,
+            reads,
+            asked: Notify::new(),
+            claims_fail: AtomicBool::new(false),
+        })
     }
 
     /// Waits until the session was read so often.
@@ -80,6 +92,9 @@ impl Store for Undying {
     }
 
     fn claims(&self, query: ClaimQuery) -> BoxFuture<'_, Result<Vec<ClaimRecord>>> {
+        if matches!(query, ClaimQuery::Of(_)) && self.claims_fail.swap(false, SeqCst) {
+            return async { Err(Error::unavailable("it does not answer")) }.boxed();
+        }
         self.inner.claims(query)
     }
 
@@ -177,4 +192,37 @@ async fn a_queue_whose_head_was_declared_dead_and_left_goes_on() {
     let client = Client::with_store(store, options, env).await.expect("memory");
     // At the first poll, after a sixth of the ttl and not after a ttl.
     client.lock("l").expect("valid").acquire_timeout(Duration::from_secs(5)).await.expect("nobody else lives");
+}
+
+/// Who is known to be dead is not read again: what is not done then has to be remembered.
+#[tokio::test]
+async fn several_that_are_found_dead_at_once_are_all_cleared_up_after() {
+    let directory = Dir::new();
+    let store = Undying::new(&directory, false, SessionId::from_random(9));
+    let dead: Vec<SessionId> = (1..=3).map(SessionId::from_random).collect();
+    let key = |id: &SessionId| ClaimKey::new(format!("lock/default/default/{id}"));
+    for id in &dead {
+        let (nonce, ttl) = (Nonce(7), Duration::from_secs(600));
+        let open = SessionStep::Open { nonce, ttl, info: SessionInfo::default() };
+        store.apply_session(*id, open).await.expect("memory");
+        let entry = Entry { session: *id, attempt: 1, priority: Default::default() };
+        let step = ClaimStep::Step(Step::acquire(entry, true, 256, Vec::new()));
+        store.apply_claim(key(id), step).await.expect("memory");
+        let kill = SessionStep::Kill(KillProof::Observed(Some(nonce)));
+        store.apply_session(*id, kill).await.expect("memory");
+    }
+    let env = Env::system(tokio::runtime::Handle::current());
+    let mut options = Options::parse("memory:").expect("valid");
+    options.ttl = Some(Duration::from_secs(2));
+    let client = Client::with_store(store.clone(), options, env).await.expect("memory");
+    store.claims_fail.store(true, SeqCst);
+    want(&client.core().current_session(), dead.clone());
+    let free = async {
+        for id in &dead {
+            while store.inner.claims(ClaimQuery::Keys(vec![key(id)])).await.expect("memory")[0].holder.is_some() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, free).await.expect("all of them are free");
 }
