@@ -437,23 +437,42 @@ impl Histories {
     /// After healing nobody waits long for a lock that nobody holds.
     fn check_gaps(&self, terms: &Terms, holds: &BTreeMap<String, Vec<Hold>>, findings: &mut Findings) {
         let bound = terms.ttl.mul_f64(1.1) + Duration::from_secs(5);
-        let mut wanted = BTreeSet::new();
-        for line in self.workers.values().flatten() {
-            if let Event::Attempt { lock, .. } = &line.event {
-                wanted.insert(lock.as_str());
-            }
-        }
+        let wanted = self.wanted();
         for healed in self.faults.iter().filter(|fault| fault.kind == HEALED) {
-            for lock in &wanted {
+            for (lock, wanted) in &wanted {
                 let holds = holds.get(*lock).map_or(&[][..], Vec::as_slice);
                 let mut last = healed.t;
                 for hold in holds.iter().filter(|hold| hold.last_ok >= healed.t && hold.granted <= healed.until) {
-                    note_gap(last, hold.granted.min(healed.until), lock, bound, findings);
+                    note_gap(last, hold.granted.min(healed.until), lock, wanted, bound, findings);
                     last = last.max(hold.last_ok);
                 }
-                note_gap(last, healed.until, lock, bound, findings);
+                note_gap(last, healed.until, lock, wanted, bound, findings);
             }
         }
+    }
+
+    /// From when to when somebody alive wanted each lock, in the order of the beginnings.
+    fn wanted(&self) -> BTreeMap<&str, Vec<(Nanos, Nanos)>> {
+        let mut wanted: BTreeMap<&str, Vec<(Nanos, Nanos)>> = BTreeMap::new();
+        for (worker, lines) in &self.workers {
+            let mut open: Option<(&str, Nanos)> = None;
+            for Line { t, event } in lines {
+                match event {
+                    Event::Attempt { lock, .. } => open = Some((lock, *t)),
+                    Event::Granted { .. } | Event::Refused { .. } => {
+                        if let Some((lock, begun)) = open.take() {
+                            wanted.entry(lock).or_default().push((begun, *t));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            if let Some((lock, begun)) = open {
+                wanted.entry(lock).or_default().push((begun, self.death_of(worker).unwrap_or(Nanos::MAX)));
+            }
+        }
+        wanted.values_mut().for_each(|times| times.sort_unstable());
+        wanted
     }
 
     fn check_power(&self, terms: &Terms, holds: &BTreeMap<String, Vec<Hold>>, findings: &mut Findings) {
@@ -600,8 +619,19 @@ fn late_answer(
     }
 }
 
-fn note_gap(from: Nanos, to: Nanos, lock: &str, bound: Duration, findings: &mut Findings) {
-    let gap = Duration::from_nanos(to.saturating_sub(from));
+/// Notes for how long, in this time in which nobody had the lock, somebody or other wanted it without a pause.
+fn note_gap(from: Nanos, to: Nanos, lock: &str, wanted: &[(Nanos, Nanos)], bound: Duration, findings: &mut Findings) {
+    let (mut since, mut until, mut longest) = (from, from, 0);
+    for (begun, ended) in wanted.iter().map(|(begun, ended)| ((*begun).max(from), (*ended).min(to))) {
+        if begun < ended {
+            if begun > until {
+                since = begun;
+            }
+            until = until.max(ended);
+            longest = longest.max(until - since);
+        }
+    }
+    let gap = Duration::from_nanos(longest);
     findings.longest_gap = findings.longest_gap.max(gap);
     if gap > bound {
         findings.violations.push(format!("{lock}: nobody had it for {gap:?} after everything had healed"));

@@ -206,9 +206,22 @@ fn a_lock_that_nobody_gets_after_healing_is_found() {
     let mut late = histories(&[("w1.1", hold(1, 10, 0, 8_400, 8_500))]);
     late.faults.push(healed(9_000));
     assert!(violations(&late)[0].contains("nobody had it"));
-    let mut never = histories(&[("w1.1", hold(1, 10, 0, 10, 20))]);
+    let once = hold(1, 10, 0, 10, 20);
+    let waits = |from: u64| vec![attempt(from, 1, 60_000)];
+    let mut never = histories(&[("w1.1", once.clone()), ("w2.1", waits(30))]);
     never.faults.push(healed(9_000));
     assert!(violations(&never)[0].contains("nobody had it"));
+    // Nobody wants it, or not for so long, or whoever does is killed.
+    let mut unwanted = histories(&[("w1.1", once.clone())]);
+    unwanted.faults.push(healed(9_000));
+    let mut briefly = histories(&[("w1.1", once.clone()), ("w2.1", waits(800))]);
+    briefly.faults.push(healed(9_000));
+    let mut killed = histories(&[("w1.1", once), ("w2.1", waits(30))]);
+    killed.faults.push(Fault { t: 40 * MS, until: 41 * MS, kind: KILLED.into(), target: "w2".into() });
+    killed.faults.push(healed(9_000));
+    for explained in [unwanted, briefly, killed] {
+        assert_eq!(violations(&explained), Vec::<String>::new());
+    }
     let mut held = histories(&[("w1.1", hold(1, 10, 0, 10, 8_900))]);
     held.faults.push(healed(9_000));
     assert_eq!(violations(&held), Vec::<String>::new());
