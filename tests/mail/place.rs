@@ -90,8 +90,10 @@ pub(crate) async fn until(outbox: &Outbox, id: &str, what: impl Fn(&Mail) -> boo
             last = Some(mail);
         }
     };
-    let found = tokio::time::timeout(PATIENCE, found).await;
-    found.unwrap_or_else(|_| panic!("still {last:?}"))
+    match tokio::time::timeout(PATIENCE, found).await {
+        Ok(found) => found,
+        Err(_) => panic!("it was told of {last:?}, and finds {:?}", outbox.get(id).await),
+    }
 }
 
 pub(crate) async fn until_state(outbox: &Outbox, id: &str, state: MailState) -> Mail {
