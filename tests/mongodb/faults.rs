@@ -169,7 +169,7 @@ async fn just_freed(
 ) -> (ClaimView, i64) {
     loop {
         acquire(store, key, entry).await;
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         let free = release(store, key, entry).await.unwrap();
         let before = fail(set, mode.clone(), data.clone());
         // What was seen a second ago is believed no more, and a busy machine may take as long.
@@ -405,7 +405,7 @@ fn the_date_is_not_ahead_by_the_time_that_asking_took() {
             doc! { "failCommands": ["hello"], "appName": "faulty", "blockConnection": true, "blockTimeMS": 1_500 };
         fail(set, "alwaysOn".into(), slow);
         let first = documents.date().await.unwrap();
-        let answered = std::time::Instant::now();
+        let answered = Instant::now();
         let second = documents.date().await.unwrap();
         let passed = i64::try_from(answered.elapsed().as_millis()).unwrap();
         fail(set, "off".into(), doc! {});

@@ -176,12 +176,16 @@ impl Table {
         Ok(Snapshot { position: position_of(place), exact: false, documents })
     }
 
-    /// Where the server's history is now.
+    /// Where the server's history is now. Whoever reads after the answer reads what is there or something later: a stream
+    /// that begins after this place and a reading leave nothing out between them. The place may be one that no majority has
+    /// yet, which reads do not show; so one is made that waits for it.
     pub(super) async fn position(&self) -> Result<Position> {
-        let documents = self.documents.clone();
+        let (documents, limit) = (self.documents.clone(), self.inner.limits.operation);
         let request = async move {
             let mut session = documents.client().start_session().await?;
-            ping(&documents, &mut session).await
+            let now = ping(&documents, &mut session).await?;
+            documents.find_one(doc! {}).projection(doc! { "_id": 1 }).max_time(limit).session(&mut session).await?;
+            Ok(now)
         };
         Ok(position_of(self.run(self.inner.limits.operation, READ, request).await?))
     }
