@@ -85,9 +85,9 @@ async fn withdraw(session: Arc<Session>, key: ClaimKey, entry: Entry, to: Option
     outcome
 }
 
-/// Takes an entry out once more that may have come into the store after its withdrawal. When it only waits there, no audit finds
-/// it, and when it is granted and the notice is lost, nobody would know for the third of a ttl. Asks until it has an answer:
-/// where answers are lost, requests are late.
+/// Takes an entry out once more that may have come into the store after its withdrawal. When it only waits there, no audit
+/// finds it, and when it is granted and the notice is lost, nobody would know for the third of a ttl. Asks until it has an
+/// answer: where answers are lost, requests are late.
 async fn chase(session: Arc<Session>, key: ClaimKey, entry: Entry) {
     loop {
         session.env().sleep(session.env().jittered(LONGEST_PAUSE)).await;

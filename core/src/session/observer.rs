@@ -279,9 +279,7 @@ async fn read(session: &Arc<Session>) -> Result<()> {
             failed.get_or_insert(error);
         }
     }
-    if let Some(error) = failed {
-        return Err(error);
-    }
+    failed.map_or(Ok(()), Err)?;
     for (id, proof) in eligible {
         tracing::info!(session = %id, "no sign of life for longer than its ttl; declaring it dead");
         bury(session, id, proof).await?;

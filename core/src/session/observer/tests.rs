@@ -80,7 +80,12 @@ impl Store for Undying {
     }
 
     fn apply_claim(&self, key: ClaimKey, step: ClaimStep) -> BoxFuture<'_, Result<Applied>> {
-        self.inner.apply_claim(key, step)
+        async move {
+            let applied = self.inner.apply_claim(key, step).await;
+            self.asked.notify_one();
+            applied
+        }
+        .boxed()
     }
 
     fn sessions(&self, query: SessionQuery) -> BoxFuture<'_, Result<Vec<SessionRecord>>> {
@@ -220,7 +225,7 @@ async fn several_that_are_found_dead_at_once_are_all_cleared_up_after() {
     let free = async {
         for id in &dead {
             while store.inner.claims(ClaimQuery::Keys(vec![key(id)])).await.expect("memory")[0].holder.is_some() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                store.asked.notified().await;
             }
         }
     };

@@ -209,7 +209,8 @@ async fn watch(inner: &Inner, interest: &Interest, start: Start) -> Result<Opene
             Start::After(token) => watch.resume_after(token).await,
         }
     };
-    Opened::by(inner, WATCH_CHANGES, &inner.locks.namespace().db, opening).await
+    let namespace = &inner.locks.namespace().db;
+    Opened::by(inner, inner.tasks.run(inner.limits.operation, WATCH_CHANGES, opening, namespace)).await
 }
 
 /// What of all that happens in the database is a change. Renewals set other fields, and what happens in a queue does too.

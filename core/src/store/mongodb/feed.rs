@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::Inner;
 use super::connect::prepare;
-use super::errors::{Doing, history_is_lost};
+use super::errors::history_is_lost;
 use crate::error::{Code, Result};
 
 /// A change stream of the driver.
@@ -35,16 +35,10 @@ pub(super) struct Opened {
 
 impl Opened {
     /// Opens a change stream on the primary.
-    pub(super) async fn by(
-        inner: &Inner,
-        doing: Doing,
-        namespace: &str,
-        opening: impl Future<Output = mongodb::error::Result<Stream>> + Send + 'static,
-    ) -> Result<Self> {
+    pub(super) async fn by(inner: &Inner, opening: impl Future<Output = Result<Stream>>) -> Result<Self> {
         // From before it is opened: which of two primaries has it, nobody says.
         let primary = inner.next_primaries();
-        let stream = inner.tasks.run(inner.limits.operation, doing, opening, namespace).await?;
-        Ok(Self { stream, primary })
+        Ok(Self { stream: opening.await?, primary })
     }
 }
 

@@ -43,7 +43,7 @@ async fn watch(inner: &Inner, id: SessionId, after: Option<ResumeToken>) -> Resu
         { "fullDocument.brk": ours },
     ] } }];
     let opening = async move { locks.watch().pipeline(pipeline).max_await_time(QUIET).resume_after(after).await };
-    Opened::by(inner, WATCH, &inner.locks_namespace(), opening).await
+    Opened::by(inner, inner.tasks.run(inner.limits.operation, WATCH, opening, &inner.locks_namespace())).await
 }
 
 struct Supervisor {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bson::{Document, Timestamp, doc};
 use futures::stream::{self, StreamExt};
@@ -20,7 +21,7 @@ const AHEAD: usize = 256;
 
 /// How often a reading of one moment is tried, and how long after the one before, while the server has none yet.
 const SNAPSHOT_TRIES: usize = 100;
-const SNAPSHOT_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+const SNAPSHOT_PAUSE: Duration = Duration::from_millis(50);
 const SNAPSHOT_UNAVAILABLE: i32 = 246;
 const SNAPSHOT_TOO_OLD: i32 = 239;
 
@@ -184,11 +185,21 @@ impl Table {
         let request = async move {
             let mut session = documents.client().start_session().await?;
             let now = ping(&documents, &mut session).await?;
-            documents.find_one(doc! {}).projection(doc! { "_id": 1 }).max_time(limit).session(&mut session).await?;
+            settle(&documents, limit, &mut session).await?;
             Ok(now)
         };
         Ok(position_of(self.run(self.inner.limits.operation, READ, request).await?))
     }
+}
+
+/// Waits until a majority has all that the session was told: a read that is causally after it shows only that.
+pub(super) async fn settle(
+    documents: &Collection<Document>,
+    limit: Duration,
+    session: &mut ClientSession,
+) -> mongodb::error::Result<()> {
+    documents.find_one(doc! {}).projection(doc! { "_id": 1 }).max_time(limit).session(session).await?;
+    Ok(())
 }
 
 /// Where the server's history is now.

@@ -104,7 +104,7 @@ impl Table {
             };
             // A transaction reads what only the primary has, and only its commit waits for a majority.
             if let Some(refusal) = refusal
-                && self.stands(write, &mut session, &primaries).await?
+                && self.stands(&mut session, &primaries).await?
             {
                 return Err(refusal);
             }

@@ -86,12 +86,9 @@ async fn watch(table: &Table, previous: bool, place: Place) -> Result<Opened> {
             Place::After(place) => watch.start_at_operation_time(timestamp_of(Position(place.0 + 1))).await,
         }
     };
-    // From before it is opened: which of two primaries has it, nobody says.
-    let primary = table.inner.next_primaries();
-    match table.run(table.inner.limits.operation, WATCH, request).await {
-        Ok(stream) => Ok(Opened { stream, primary }),
+    match Opened::by(&table.inner, table.run(table.inner.limits.operation, WATCH, request)).await {
         Err(error) if error.code() == Code::InvalidArgument && previous => Err(no_previous()),
-        Err(error) => Err(error),
+        opened => opened,
     }
 }
 

@@ -5,6 +5,7 @@ use mongodb::ClientSession;
 use mongodb::options::{ReturnDocument, UpdateModifications};
 use tokio::sync::watch;
 
+use super::read::settle;
 use super::{Table, WRITE, faults, position_of, revision_of, visible};
 use crate::error::{Code, Error, Result};
 use crate::protocol::document::update::Form;
@@ -60,7 +61,7 @@ impl Table {
                         Action::Insert(_) => faults::of_insert(&error, &write.key, WRITE, &self.namespace()),
                         _ => explain(error),
                     };
-                    if error.code() != Code::AlreadyExists || self.stands(write, &mut session, &primaries).await? {
+                    if error.code() != Code::AlreadyExists || self.stands(&mut session, &primaries).await? {
                         return Err(error);
                     }
                     Tried::Raced
@@ -91,14 +92,11 @@ impl Table {
     /// majority has all that the session was told. That says nothing of it if there is another primary since.
     pub(super) async fn stands(
         &self,
-        write: &Write,
         session: &mut ClientSession,
         primaries: &watch::Receiver<Option<String>>,
     ) -> Result<bool> {
-        let id = doc! { "_id": write.key.value() };
-        let limit = self.inner.limits.operation;
-        let seen = self.documents.find_one(id).projection(doc! { "_id": 1 }).max_time(limit).session(session).await;
-        seen.map_err(|error| faults::explain(&error, WRITE, &self.namespace()))?;
+        let settled = settle(&self.documents, self.inner.limits.operation, session).await;
+        settled.map_err(|error| faults::explain(&error, WRITE, &self.namespace()))?;
         Ok(matches!(primaries.has_changed(), Ok(false)))
     }
 
