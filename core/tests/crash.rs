@@ -168,6 +168,7 @@ async fn a_neighbour_whose_clients_come_and_go_costs_no_descriptors() {
         // Its own, and that of the neighbour's present client.
         while open_lock_files(&url).len() > 2 {
             assert!(begun.elapsed() < BOUND / 3, "still open: {:#?}", open_lock_files(&url));
+            // The system tells nobody when a descriptor is closed.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -188,6 +189,7 @@ async fn waiting_and_watching(client: &coord_core::client::Client, url: &str) {
     let watches = || open_lock_files(url).iter().any(|link| !link.contains(&own) && !link.ends_with(" (deleted)"));
     while client.stats().waiting == 0 || !watches() {
         assert!(Instant::now() < deadline, "the holder is not watched");
+        // Nor when one is opened.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -421,6 +421,7 @@ async fn not_every_claim_looks_through_all_mails_that_are_due() {
     let senders = outbox.start(1).unwrap();
     bounded(async {
         while outbox.stats().await.unwrap().of(MailState::Failed) < MAILS as u64 {
+            // The stage tells no changes of the outbox.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })
@@ -491,11 +492,13 @@ async fn a_rate_that_is_used_up_is_not_asked_for_each_mail_that_waits() {
     let senders = outbox.start(1).unwrap();
     bounded(async {
         while held_back().await == 0 {
+            // The stage tells no changes of the outbox.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         // Each look and each mail asks for the date some times.
         let then = store.asked.load(SeqCst) + 60;
         while store.asked.load(SeqCst) < then {
+            // The passing of looks is what is waited for.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })

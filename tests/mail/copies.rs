@@ -273,7 +273,7 @@ fn a_sender_that_was_stopped_before_the_dot_does_not_send_it_any_more() {
             let id = outbox.enqueue(&large, key("a")).await.unwrap().id;
             let sender = Sender::start(&place, &server, "send");
             // In the midst of it, or the stall would be for who takes over.
-            asked(&server, "data").await;
+            asked(&server, "data", 1).await;
             sender.signal(Signal::STOP);
             let senders = outbox.start(1).unwrap();
             let sent = until_state(&outbox, &id, MailState::Sent).await;

@@ -100,11 +100,11 @@ pub(crate) async fn until_state(outbox: &Outbox, id: &str, state: MailState) -> 
     until(outbox, id, |mail| mail.state == state).await
 }
 
-/// Waits until the server was given this command, looking again and again as `arrived` does.
-pub(crate) async fn asked(server: &Smtp, command: &str) {
+/// Waits until the server was given this command so often, looking again and again as `arrived` does.
+pub(crate) async fn asked(server: &Smtp, command: &str, times: usize) {
     let end = Instant::now() + PATIENCE;
-    while !server.log().iter().any(|(_, said)| said == command) {
-        assert!(Instant::now() < end, "nobody has said {command}: {:?}", server.log());
+    while server.log().iter().filter(|(_, said)| said == command).count() < times {
+        assert!(Instant::now() < end, "nobody has said {command} {times} times: {:?}", server.log());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

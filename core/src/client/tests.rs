@@ -48,6 +48,7 @@ impl Store for Limited {
             }
             SessionStep::Close => async move {
                 let closed = self.inner.apply_session(id, step).await;
+                // A renewal that is sent while the end is under way has the time to come after it.
                 tokio::time::sleep(self.slow).await;
                 closed
             }
