@@ -1,8 +1,8 @@
 //! Removes the records of claims that nobody has used for a day, so that a store does not grow for ever with names that
 //! are used once.
 //!
-//! A date says what is old, and no harm is done if it is wrong: a record goes only while it is free, in the step that
-//! looks, and tokens grow across that (see [`ClaimStep::Collect`]).
+//! The store's date says what is old, as it dated the grants, and no harm is done if it is wrong: a record goes only while
+//! it is free, in the step that looks, and tokens grow across that (see [`ClaimStep::Collect`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +46,12 @@ pub(super) async fn run(session: &Arc<Session>) {
 
 /// Collects a batch. Returns how many are gone.
 async fn collect(session: &Arc<Session>) -> Result<usize> {
-    let before = WallTime(session.env().clock.wall().0.saturating_sub(KEEP_UNUSED));
+    let now = match session.store().documents() {
+        Some(documents) => documents.date().await?,
+        // Only a simulated store has none; its date is the simulation's.
+        None => session.env().clock.wall(),
+    };
+    let before = WallTime(now.0.saturating_sub(KEEP_UNUSED));
     let mut gone = 0;
     for claim in session.store().claims(ClaimQuery::Unused { before, limit: BATCH }).await? {
         match session.store().apply_claim(claim.key, ClaimStep::Collect).await {
