@@ -358,10 +358,7 @@ impl CachedTable {
 
     fn read<T>(&self, read: impl FnOnce(&Documents) -> T) -> Result<T> {
         self.table.client().core().check_open()?;
-        if let Some(failure) = self.shared.copy.progress.get().failure {
-            return Err(failure);
-        }
-        Ok(read(&self.shared.copy.documents.read().unwrap_or_else(PoisonError::into_inner)))
+        self.shared.copy.read(read)
     }
 
     async fn wait_for(&self, wanted: impl Fn(&Progress) -> bool + Send + Sync + 'static) -> Result<()> {
@@ -395,11 +392,23 @@ async fn keep(core: Arc<Core>, mut follow: Follow, copy: Arc<Copy>) {
             break failure;
         }
     };
-    *copy.documents.write().unwrap_or_else(PoisonError::into_inner) = Documents::default();
-    copy.progress.modify(|progress| progress.failure = Some(failure));
+    copy.end(failure);
 }
 
 impl Copy {
+    /// Of what the documents are; not of a copy that has ended, also if it did meanwhile.
+    fn read<T>(&self, read: impl FnOnce(&Documents) -> T) -> Result<T> {
+        let documents = self.documents.read().unwrap_or_else(PoisonError::into_inner);
+        let value = read(&documents);
+        self.progress.get().failure.map_or(Ok(value), Err)
+    }
+
+    /// The failure is said before the documents are gone: a read that finds none would take them for deleted.
+    fn end(&self, failure: Error) {
+        self.progress.modify(|progress| progress.failure = Some(failure));
+        *self.documents.write().unwrap_or_else(PoisonError::into_inner) = Documents::default();
+    }
+
     fn take_in(&self, event: Option<Event<Key, Version>>, position: Position) -> Result<()> {
         let mut documents = self.documents.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(event) = event {
@@ -477,5 +486,45 @@ impl Drop for Shared {
 impl fmt::Debug for CachedTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CachedTable").field("table", &self.table.name()).field("synced", &self.synced()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+
+    fn copy() -> Copy {
+        Copy {
+            table: "t".into(),
+            options: CacheOptions::default(),
+            documents: RwLock::default(),
+            progress: Watched::new(Progress::default()),
+        }
+    }
+
+    #[test]
+    fn a_copy_says_that_it_has_ended_before_its_documents_are_gone() {
+        let copy = copy();
+        std::thread::scope(|scope| {
+            let looked_at = copy.documents.read().unwrap();
+            scope.spawn(|| copy.end(Error::closed("the client")));
+            let said = copy.progress.wait_for(|progress| progress.failure.is_some());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            runtime.block_on(async {
+                tokio::time::timeout(std::time::Duration::from_secs(30), said).await.expect("the failure is said first")
+            });
+            drop(looked_at);
+        });
+    }
+
+    #[test]
+    fn a_read_of_a_copy_that_ends_meanwhile_finds_its_failure_and_no_missing_document() {
+        let copy = copy();
+        let read = copy.read(|documents| {
+            copy.progress.modify(|progress| progress.failure = Some(Error::closed("the client")));
+            documents.mirror.get(&Key::from(1)).is_some()
+        });
+        assert_eq!(read.unwrap_err().code(), Code::Closed);
     }
 }
