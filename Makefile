@@ -31,12 +31,13 @@ SUITES := lint \
   $(if $(wildcard tests/scenarios/run),test-scenarios) \
   test-rust \
   $(if $(wildcard go/go.mod),test-go) \
-  test-mongodb test-models test-mutants \
+  test-mongodb test-models test-simulation \
   $(if $(and $(wildcard ffi/install.sh),$(wildcard go/go.mod),$(wildcard python/pyproject.toml)),test-readme) \
   test-faults test-fuzz
 
-# What runs beside Rust's own tests: models need speed, the Python extension has no main program, scenarios all languages.
-RUST_APART := coord-models coord-python coord-scenarios
+# What runs beside Rust's own tests: models and the simulation need speed, the Python extension has no main program,
+# scenarios all languages.
+RUST_APART := coord-models coord-simulation coord-python coord-scenarios
 # The same for each suite, so that what is built for one is what the other needs.
 RUST_TESTED = --workspace $(addprefix --exclude ,$(RUST_APART)) --locked
 # Rust's tests mostly wait for servers: there are more at a time than cores.
@@ -164,7 +165,7 @@ lint-python: $(if $(wildcard python/pyproject.toml),extension) ## Check Python's
 ##@ Parts of test: each starts the servers that it needs
 
 .PHONY: test-rust
-test-rust: ## Run Rust's other suites: core, ABI, mail, simulation, the tree itself
+test-rust: ## Run Rust's other suites: core, ABI, mail, the tree itself
 	RUST_TEST_THREADS=$(RUST_THREADS) $(WITH_MONGODB) cargo test --quiet --no-fail-fast $(RUST_TESTED)
 
 .PHONY: test-mongodb
@@ -175,8 +176,10 @@ test-mongodb: ## Run the suite of Rust's store on a real replica set: steps, fau
 test-models: ## Check the models of the protocol, and that they refute its mutants
 	cargo test --quiet --profile checks -p coord-models --locked
 
-.PHONY: test-mutants
-test-mutants: ## Check that the simulation catches the known-bad variants of the core that it catches fast
+# One build for both: none of the variants is on where the seeds are played.
+.PHONY: test-simulation
+test-simulation: ## Play fixed and fresh seeds of the simulation, and check that it catches the core's bad variants
+	cargo test --quiet --profile checks --locked -p coord-simulation --features mutants
 	@$(MAKE) mutants QUICK=1
 
 .PHONY: test-faults

@@ -70,8 +70,12 @@ pub unsafe extern "C" fn coord_log_set_callback(
             }
             _ => None,
         };
-        MAX_LEVEL.store(if sink.is_some() { level } else { COORD_LOG_OFF }, Relaxed);
-        let before = std::mem::replace(&mut *SINK.write().unwrap_or_else(PoisonError::into_inner), sink);
+        let before = {
+            let mut current = SINK.write().unwrap_or_else(PoisonError::into_inner);
+            // Under its lock: of two calls at once, one sets both.
+            MAX_LEVEL.store(if sink.is_some() { level } else { COORD_LOG_OFF }, Relaxed);
+            std::mem::replace(&mut *current, sink)
+        };
         tracing::callsite::rebuild_interest_cache();
         // Outside the lock: this may run the caller's destructor.
         drop(before);

@@ -11,6 +11,7 @@ use crate::calls;
 use crate::document::DocumentObject;
 use crate::history::{Event, FAULTS, Fault, HEALED, Line, Nanos, read};
 use crate::linear::{self, LockObject, LockOp, Verdict};
+use crate::servers;
 
 /// Everything that was written down.
 #[derive(Clone, Debug, Default)]
@@ -239,8 +240,18 @@ impl Histories {
         let grace = grace.as_nanos() as u64;
         self.faults.iter().any(|fault| {
             let hits = fault.target == "servers" || worker.starts_with(&format!("{}.", fault.target));
-            hits && fault.kind != HEALED && fault.t < to && fault.until + grace > from
+            hits && fault.kind != HEALED && fault.t < to && self.over(fault).saturating_add(grace) > from
         })
+    }
+
+    /// When a fault's effects are over. What was done to a server ends with its repair, but then there may be no primary
+    /// for half a minute on a busy machine: until the set was seen to be whole again.
+    fn over(&self, fault: &Fault) -> Nanos {
+        if !servers::KINDS.contains(&fault.kind.as_str()) {
+            return fault.until;
+        }
+        let whole = self.faults.iter().filter(|other| other.kind == HEALED && other.t >= fault.until);
+        whole.map(|healed| healed.t).min().unwrap_or(Nanos::MAX)
     }
 
     /// Nobody is refused for another reason than one that a store in trouble, or another holder, gives.

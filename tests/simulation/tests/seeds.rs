@@ -6,8 +6,9 @@
 use coord_core::env::{Rng, SystemRng};
 use coord_simulation::{LENGTH, Mode, run};
 
-/// How many fresh seeds there are, unless it is said: what an unoptimized build plays in 40 s. All modes have some of twelve.
-const FRESH: u64 = 48;
+/// How many fresh seeds there are, unless it is said: what `make test-simulation` plays in 30 s. All modes have some of
+/// twelve.
+const FRESH: u64 = 144;
 
 fn play(seed: u64, mode: Mode) {
     let report = run(seed, mode, LENGTH);

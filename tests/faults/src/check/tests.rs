@@ -197,6 +197,14 @@ fn a_waiter_that_is_overtaken_is_found_unless_a_fault_explains_it() {
     let mut of_another = overtaken();
     of_another.faults.push(fault("w11"));
     assert_eq!(violations(&of_another).len(), 1);
+    // What was done to a server lasts until the set is whole.
+    for (whole, found) in [(15_000, 1), (21_000, 0)] {
+        let mut of_server =
+            histories(&[("w1.1", hold(1, 12, 20_000, 29_000, 29_100)), ("w2.1", hold(1, 11, 22_000, 25_000, 25_100))]);
+        of_server.faults.push(Fault { kind: "server killed".into(), ..fault("servers") });
+        of_server.faults.push(healed(whole, whole + 1));
+        assert_eq!(violations(&of_server).len(), found, "whole at {whole}");
+    }
 }
 
 #[test]
