@@ -10,7 +10,7 @@ use coord_core::protocol::session::{SessionId, Vitality};
 use tokio::time::Instant;
 
 use crate::host::Gate;
-use crate::server::Server;
+use crate::server::{Records, Server};
 
 /// How soon, where nothing is wrong but the notices, a process learns what the store knows.
 #[derive(Clone, Copy, Debug)]
@@ -97,9 +97,13 @@ impl Inner {
     /// A grant that its process has not got in time. One that nobody wants any more is given back sooner.
     fn look_for_late_grants(&mut self, server: &Server, within: Duration) {
         let now = Instant::now();
+        // Of a client that has closed nobody is left who could be told: what it had asked for may be there after its last
+        // word, and whoever comes next clears it away.
+        let closed = |records: &Records, id| records.sessions.get(&id).is_some_and(|session| session.clean);
         let holds: Vec<(String, i64)> = server.with_committed(|records| {
-            let locks = records.claims.values().filter(|c| c.key.as_str().starts_with("lock/") && c.holder.is_some());
-            locks.map(|c| (c.key.name().to_owned(), c.token)).collect()
+            let locks = records.claims.values().filter(|claim| claim.key.as_str().starts_with("lock/"));
+            let held = locks.filter(|claim| claim.holder.is_some_and(|holder| !closed(records, holder.session)));
+            held.map(|claim| (claim.key.name().to_owned(), claim.token)).collect()
         });
         for (lock, token) in holds {
             let since = self.granted_since.entry(lock.clone()).or_insert((token, now));
