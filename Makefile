@@ -80,7 +80,7 @@ bench: setup ## Measure against the stores' floors and real peers (ONLY=… for 
 faults: stage extension ## Kill, stop and cut off real processes in all languages on both stores (MINUTES=n on each, SEED=n, STORE=sqlite or mongodb)
 	cargo build --quiet --locked -p coord-faults
 	for store in $(if $(STORE),$(STORE),sqlite mongodb); do \
-	  tests/faults/run $$store $(if $(MINUTES),$(MINUTES),5) $(if $(SEED),$(SEED),1); \
+	  tests/faults/run $$store $(if $(MINUTES),$(MINUTES),10) $(if $(SEED),$(SEED),1); \
 	  $(WITH_MONGODB) target/debug/coord-faults roster $$store $(if $(MINUTES),$(MINUTES),5) $(if $(SEED),$(SEED),1); \
 	done
 

@@ -39,3 +39,18 @@ fn servers_are_gone_after_a_panic() {
     assert!(result.is_err());
     assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err(), "a server still listens on {port}");
 }
+
+#[test]
+fn a_member_that_has_lost_its_data_copies_them_from_the_others() {
+    let Some(set) = ReplicaSet::start(3) else { return };
+    let write = doc! { "insert": "kept", "documents": [{ "_id": 1 }], "writeConcern": { "w": 3, "wtimeout": 30_000 } };
+    set.command(write).unwrap();
+    for member in [set.secondaries()[0], set.primary()] {
+        set.sync_anew(member);
+        let kept = member.command(doc! { "find": "kept" }).unwrap();
+        assert_eq!(kept.get_document("cursor").unwrap().get_array("firstBatch").unwrap().len(), 1, "{kept}");
+        let status = member.command(doc! { "serverStatus": 1 }).unwrap();
+        let of_syncs = ["metrics", "repl", "initialSync"].iter().try_fold(&status, |at, name| at.get_document(name));
+        assert_eq!(of_syncs.unwrap().get_i64("completed").unwrap(), 1, "it had nothing when it began");
+    }
+}

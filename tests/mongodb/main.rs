@@ -6,6 +6,7 @@ mod corrupt;
 mod differential;
 mod documents;
 mod documents_random;
+mod dropped;
 mod elections;
 mod failover;
 mod faults;

@@ -24,7 +24,7 @@ pub mod security;
 pub mod smtp;
 pub mod strict;
 
-pub use mongod::Mongod;
+pub use mongod::{Mongod, Place};
 pub use replica_set::{ReplicaSet, SetOptions};
 pub use smtp::{Smtp, SmtpOptions};
 pub use strict::StrictSmtp;

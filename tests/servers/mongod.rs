@@ -1,6 +1,8 @@
 //! One `mongod` process.
 
+use std::ffi::OsStr;
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +20,15 @@ use super::{mongod_program, process, wait_for};
 /// How long anything here may take. Generous: the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Where a server runs, if it has a network of its own.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    /// Its address there, beside the loopback one.
+    pub address: Option<Ipv4Addr>,
+    /// What stands before a program's name to start it there.
+    pub enter: Vec<String>,
+}
+
 /// What distinguishes one server from another.
 #[derive(Clone, Debug, Default)]
 pub struct Arguments {
@@ -27,9 +38,11 @@ pub struct Arguments {
     pub uri_options: String,
     /// `user:password@`, or nothing.
     pub credentials: String,
+    /// Where it runs.
+    pub place: Place,
 }
 
-/// A `mongod` on a loopback port. Stopped when dropped.
+/// A `mongod` on a loopback port, or in a network of its own. Stopped when dropped.
 #[derive(Debug)]
 pub struct Mongod {
     program: PathBuf,
@@ -78,6 +91,11 @@ impl Mongod {
         self.port
     }
 
+    /// The host's name in URIs.
+    pub fn host(&self) -> String {
+        self.arguments.place.address.map_or_else(|| "localhost".into(), |address| address.to_string())
+    }
+
     /// A URI for this server alone, whatever its role in a set is.
     pub fn uri(&self) -> String {
         self.uri_with("&directConnection=true")
@@ -91,7 +109,8 @@ impl Mongod {
     fn uri_with(&self, options: &str) -> String {
         let Self { port, arguments: Arguments { credentials, uri_options, .. }, .. } = self;
         format!(
-            "mongodb://{credentials}localhost:{port}/?{}",
+            "mongodb://{credentials}{}:{port}/?{}",
+            self.host(),
             format!("{uri_options}{options}").trim_start_matches('&')
         )
     }
@@ -122,6 +141,20 @@ impl Mongod {
     pub fn restart(&self) {
         self.kill();
         self.run();
+    }
+
+    /// Removes all that a killed server had stored. It starts as one that has never run.
+    pub(crate) fn empty(&self) {
+        self.kill();
+        for entry in std::fs::read_dir(&self.folder).expect("a server's folder can be read") {
+            let path = entry.expect("a server's folder can be read").path();
+            let removed = match path.is_dir() {
+                true => std::fs::remove_dir_all(&path),
+                false if path == self.log() => Ok(()),
+                false => std::fs::remove_file(&path),
+            };
+            removed.expect("a server's data can be removed");
+        }
     }
 
     /// Whether the process runs and is not frozen.
@@ -159,9 +192,20 @@ impl Mongod {
     }
 
     fn run(&self) {
-        let mut command = Command::new(&self.program);
+        let Place { address, enter } = &self.arguments.place;
+        let mut words = enter.iter().map(OsStr::new).chain([self.program.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        let bound = address.map(|address| format!(",{address}")).unwrap_or_default();
         command
-            .args(["--bind_ip", "127.0.0.1", "--nounixsocket", "--wiredTigerCacheSizeGB", "0.25", "--quiet"])
+            .args(words)
+            .args([
+                "--bind_ip",
+                &format!("127.0.0.1{bound}"),
+                "--nounixsocket",
+                "--wiredTigerCacheSizeGB",
+                "0.25",
+                "--quiet",
+            ])
             .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
             // Lets tests make a command fail on the server; changes nothing by itself.
             .args(["--setParameter", "enableTestCommands=1"])
@@ -184,7 +228,8 @@ impl Mongod {
 
     fn wait_until_it_answers(&self) {
         let begun = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        let address = self.arguments.place.address.unwrap_or(Ipv4Addr::LOCALHOST);
+        while std::net::TcpStream::connect((address, self.port)).is_err() {
             assert!(self.has_not_ended(), "mongod ended:\n{}", self.log_tail());
             assert!(begun.elapsed() < PATIENCE, "mongod does not listen:\n{}", self.log_tail());
             std::thread::sleep(POLL);

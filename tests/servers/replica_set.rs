@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Bson, Document, doc};
 
-use super::mongod::{Arguments, Mongod, PATIENCE, POLL};
+use super::mongod::{Arguments, Mongod, PATIENCE, POLL, Place};
 use super::mongod_program;
 use super::scratch::{Scratch, free_ports};
 use super::security::{Certificates, key_file};
@@ -59,6 +59,14 @@ impl ReplicaSet {
     /// # Panics
     /// If it does not come up.
     pub fn with(options: SetOptions) -> Option<Self> {
+        Self::at(options, vec![Place::default(); options.members])
+    }
+
+    /// The same with a place for each member.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    pub fn at(options: SetOptions, places: Vec<Place>) -> Option<Self> {
         let program = mongod_program()?;
         let scratch = Scratch::new().expect("a folder for the servers");
         let mut arguments = Arguments::default();
@@ -86,7 +94,10 @@ impl ReplicaSet {
         let members = free_ports(options.members)
             .expect("free ports")
             .into_iter()
-            .map(|port| Mongod::start(program.clone(), scratch.path(), port, arguments.clone()))
+            .zip(places)
+            .map(|(port, place)| {
+                Mongod::start(program.clone(), scratch.path(), port, Arguments { place, ..arguments.clone() })
+            })
             .collect();
         let set = Self { members, certificates, arguments, scratch };
         set.initiate(options);
@@ -100,7 +111,8 @@ impl ReplicaSet {
 
     /// The URI of the whole set with these credentials: `user:password@`, or nothing.
     pub fn uri_as(&self, credentials: &str) -> String {
-        let hosts: Vec<String> = self.members.iter().map(|member| format!("localhost:{}", member.port())).collect();
+        let hosts: Vec<String> =
+            self.members.iter().map(|member| format!("{}:{}", member.host(), member.port())).collect();
         format!("mongodb://{credentials}{}/?replicaSet={NAME}{}", hosts.join(","), self.arguments.uri_options)
     }
 
@@ -151,6 +163,31 @@ impl ReplicaSet {
         self.wait("no other primary", || (self.primary().port() != before.port()).then_some(()));
     }
 
+    /// Takes a member's data away, and waits until it has copied everything from the others: initial sync. These have all
+    /// that a majority has acknowledged when the data go, and must stay as they are until it is over; two at least.
+    ///
+    /// # Panics
+    /// If it does not come to its end in a minute.
+    pub fn sync_anew(&self, member: &Mongod) {
+        // While it is down nobody can acknowledge for it. So what it has voted for is over, too, before it forgets that.
+        member.kill();
+        let all_others = self.members.len() as i32 - 1;
+        self.wait("the others do not agree", || self.acknowledged(Bson::from(all_others)).then_some(()));
+        member.empty();
+        member.restart();
+        self.wait("no initial sync", || checkpoint(member));
+    }
+
+    /// Whether so many acknowledge a write within a second.
+    pub fn acknowledged(&self, by: Bson) -> bool {
+        let begun = Instant::now();
+        let note = doc! { "appendOplogNote": 1, "data": { "agreed": true },
+        "writeConcern": { "w": by, "wtimeout": 1_000 } };
+        let reply = self.command(note);
+        let acknowledged = reply.is_ok_and(|reply| !reply.contains_key("writeConcernError"));
+        acknowledged && begun.elapsed() < Duration::from_secs(1)
+    }
+
     /// Runs a command on the `admin` database of the primary.
     ///
     /// # Errors
@@ -164,7 +201,7 @@ impl ReplicaSet {
             .members
             .iter()
             .enumerate()
-            .map(|(id, member)| doc! { "_id": id as i32, "host": format!("localhost:{}", member.port()) })
+            .map(|(id, member)| doc! { "_id": id as i32, "host": format!("{}:{}", member.host(), member.port()) })
             .collect();
         let config = doc! { "_id": NAME, "members": members, "settings": {
             "electionTimeoutMillis": options.election_timeout.as_millis() as i64,
@@ -218,11 +255,12 @@ impl ReplicaSet {
 /// Makes a checkpoint that a rollback can go back to. A member that has none yet, in its first minute, aborts when it
 /// comes back from a failure and has to roll back.
 fn checkpoint(member: &Mongod) -> Option<()> {
-    member.command(doc! { "fsync": 1 }).ok()?;
-    let status = member.command(doc! { "replSetGetStatus": 1 }).ok()?;
-    let settled = matches!(status.get_i32("myState").ok()?, PRIMARY | SECONDARY);
+    let status = || member.command(doc! { "replSetGetStatus": 1 }).ok();
+    let settled = |status: &Document| status.get_i32("myState").is_ok_and(|s| matches!(s, PRIMARY | SECONDARY));
+    settled(&status()?).then(|| member.command(doc! { "fsync": 1 }).ok())??;
+    let status = status()?;
     let stable = status.get_timestamp("lastStableRecoveryTimestamp").ok()?;
-    (settled && stable.time > 0).then_some(())
+    (settled(&status) && stable.time > 0).then_some(())
 }
 
 const OPLOG_MB: u32 = 64;

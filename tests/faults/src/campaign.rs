@@ -19,6 +19,7 @@ use crate::check::{Findings, Histories, KILLED, Terms};
 use crate::dates::Date;
 use crate::disk::Disk;
 use crate::history::{FAULTS, Fault, HEALED, Log, now};
+use crate::proxy::{Party, TROUBLES};
 use crate::random::Random;
 use crate::servers::{self, Servers};
 use crate::workers::{Orders, Program, Worker};
@@ -102,25 +103,19 @@ struct Campaign<'a> {
     faults: Mutex<Log>,
     /// How many faults of servers there have been.
     troubles: AtomicUsize,
+    /// How many troubles of workers' connections.
+    troubles_of_workers: AtomicUsize,
 }
 
-/// What can happen to a worker; the last two only on a network. Those that hit a holder hardest stand twice.
-const KINDS: [&str; 8] = [
-    KILLED,
-    KILLED,
-    "stopped briefly",
-    "stopped for long",
-    "stopped for long",
-    "date jumps",
-    "connections reset",
-    "cut off",
-];
+/// What can happen to a worker's process. Those that hit a holder hardest stand twice.
+const OF_PROCESSES: [&str; 7] =
+    [KILLED, KILLED, "stopped briefly", "stopped for long", "stopped for long", "starved", "date jumps"];
+
+/// What can happen to its connections, on a network, as often as all of [`TROUBLES`] together.
+const RESET: &str = "connections reset";
 
 /// What can happen to SQLite's file system.
 const DISK_FULL: &str = "disk full";
-
-/// How many of them need no network.
-const LOCAL_KINDS: usize = 6;
 
 impl<'a> Campaign<'a> {
     fn start(plan: &'a Plan, servers: Option<&'a Servers>) -> io::Result<Self> {
@@ -150,7 +145,8 @@ impl<'a> Campaign<'a> {
             dates.push(date);
         }
         let faults = Mutex::new(Log::open(&plan.folder.join(FAULTS))?);
-        Ok(Self { plan, servers, disk, workers, dates, faults, troubles: AtomicUsize::new(0) })
+        let (troubles, troubles_of_workers) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Ok(Self { plan, servers, disk, workers, dates, faults, troubles, troubles_of_workers })
     }
 
     fn log(&self, kind: &str, target: &str, t: u64) -> io::Result<()> {
@@ -162,14 +158,25 @@ impl<'a> Campaign<'a> {
         self.workers[number].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What happens to a worker next.
+    fn next_of_workers(&self, random: &mut Random) -> &'static str {
+        let of_connections = if self.servers.is_some() { 2 } else { 0 };
+        let number = random.below(OF_PROCESSES.len() + of_connections);
+        match number.checked_sub(OF_PROCESSES.len()) {
+            None => OF_PROCESSES[number],
+            Some(0) => RESET,
+            // They last for longest, and each comes in its turn.
+            Some(_) => TROUBLES[self.troubles_of_workers.fetch_add(1, Relaxed) % TROUBLES.len()],
+        }
+    }
+
     fn trouble_workers(&self, round: u64, lane: u64) -> io::Result<()> {
         let mut random = Random::new(self.plan.seed ^ round << 20 ^ lane << 50);
         let until = Instant::now() + STORM;
-        let kinds = if self.servers.is_some() { &KINDS[..] } else { &KINDS[..LOCAL_KINDS] };
         while Instant::now() < until {
             // What comes at random moments meets the workers in any state.
             std::thread::sleep(random.between(Duration::ZERO, Duration::from_millis(1200)));
-            let kind = kinds[random.below(kinds.len())];
+            let kind = self.next_of_workers(&mut random);
             let victim = self.choose(&mut random);
             self.trouble_worker(victim, kind, &mut random)?;
         }
@@ -200,18 +207,18 @@ impl<'a> Campaign<'a> {
                 std::thread::sleep(random.between(ttl.mul_f64(shortest), ttl.mul_f64(longest)));
                 worker.set_stopped(false)?;
             }
+            "starved" => worker.starve(random.between(ttl / 2, ttl * 3 / 2))?,
             "date jumps" => match &self.dates[victim] {
                 Some(date) => date.jump(random)?,
                 None => return Ok(()),
             },
             _ => {
                 let Some(servers) = self.servers else { return Ok(()) };
-                if kind == "connections reset" {
-                    servers.weather().reset_client(&name);
+                let whom = Party::Client(name.clone());
+                if kind == RESET {
+                    servers.weather().reset(&whom);
                 } else {
-                    servers.weather().cut_client(&name, true);
-                    std::thread::sleep(random.between(ttl / 5, ttl * 3));
-                    servers.weather().cut_client(&name, false);
+                    servers.weather().trouble(&whom, kind, random.between(ttl / 5, ttl * 3));
                 }
             }
         }
@@ -220,14 +227,15 @@ impl<'a> Campaign<'a> {
 
     fn trouble_servers(&self, servers: &Servers, round: u64, over: &AtomicBool) -> io::Result<()> {
         let mut random = Random::new(self.plan.seed ^ round << 40);
+        let kinds = servers.kinds();
         while !over.load(Relaxed) {
             // Between two there is time to be granted something, which the next one hits.
             std::thread::sleep(random.between(Duration::from_secs(1), Duration::from_secs(7)));
             // Each in its turn, so that a campaign of minutes has all; beginning anywhere.
             let turn = self.troubles.fetch_add(1, Relaxed) + self.plan.seed as usize;
-            let kind = servers::KINDS[turn * servers::STRIDE % servers::KINDS.len()];
+            let kind = kinds[turn * servers::STRIDE % kinds.len()];
             let begun = now();
-            if servers.suffer(kind, &mut random) {
+            if servers.suffer(kind, &mut random)? {
                 self.log(kind, "servers", begun)?;
             }
         }
@@ -252,9 +260,9 @@ impl<'a> Campaign<'a> {
 
     /// What the histories are held to.
     fn terms(&self) -> Terms {
-        let of_workers: &[&str] = if self.servers.is_some() { &KINDS } else { &KINDS[..LOCAL_KINDS] };
-        let of_store: &[&str] = if self.servers.is_some() { &servers::KINDS } else { &[DISK_FULL] };
-        let kinds = of_workers.iter().chain(of_store).map(|kind| (*kind).to_owned()).collect();
+        let of_store = self.servers.map_or_else(|| vec![DISK_FULL], Servers::kinds);
+        let of_connections = self.servers.iter().flat_map(|_| [RESET].into_iter().chain(TROUBLES));
+        let kinds = OF_PROCESSES.into_iter().chain(of_connections).chain(of_store).map(str::to_owned).collect();
         Terms { ttl: self.plan.ttl, stale: self.plan.stale, kinds }
     }
 

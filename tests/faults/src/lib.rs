@@ -8,7 +8,8 @@
 //! - [`linear`], with [`calls`] and [`document`]: whether one lock, election or document could have answered all calls
 //!   as they were answered.
 //! - [`workers`]: starting, stopping and killing them; [`dates`]: letting their dates jump.
-//! - [`servers`]: the replica set behind [`proxy`], and what happens to it; [`disk`]: SQLite's, which can be full.
+//! - [`servers`]: the replica set behind [`proxy`], and what happens to it; [`links`]: networks of its members' own, from
+//!   which they can be cut off; [`disk`]: SQLite's, which can be full.
 //! - [`roster`]: a campaign of its own for providers and observers.
 //! - [`campaign`]: faults and pauses in turn, and what must be left in the end.
 //!
@@ -25,6 +26,7 @@ pub mod disk;
 pub mod document;
 pub mod history;
 pub mod linear;
+pub mod links;
 pub mod proxy;
 pub mod random;
 pub mod roster;

@@ -1,14 +1,18 @@
-//! A replica set of three, each member behind a proxy: its address for clients and for the other members.
+//! A replica set of three, each member behind a proxy: its address for clients and for the other members. Where that can
+//! be had, each has a network of its own, with a link that can be cut.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use coord_tests::servers::{Mongod, ReplicaSet};
+use coord_tests::servers::{Mongod, Place, ReplicaSet, SetOptions};
 use mongodb::bson::{Bson, doc};
+use tokio::runtime::Runtime;
 
 use crate::dates::Date;
-use crate::proxy::{self, TAG, Weather};
+use crate::links::{self, Link};
+use crate::proxy::{self, Party, TAG, TROUBLES, Weather};
 use crate::random::Random;
 
 /// The set and its network.
@@ -16,26 +20,42 @@ use crate::random::Random;
 pub struct Servers {
     set: ReplicaSet,
     weather: Weather,
-    proxies: Vec<u16>,
-    // Carries the proxies.
-    _runtime: tokio::runtime::Runtime,
+    /// Where each is reached.
+    hosts: Vec<String>,
+    // Carry the proxies.
+    _runtimes: Vec<Runtime>,
+    /// Of each, or of none. Last, since the others live in their networks.
+    links: Vec<Link>,
 }
 
-/// What can happen to servers.
-pub const KINDS: [&str; 8] = [
+/// What can happen to servers and to the network between everybody.
+const KINDS: [&str; 16] = [
     "server killed",
-    "primary killed",
-    "server frozen",
-    "step-down",
     "server cut off",
-    "server parted",
+    "elections frozen",
+    "primary killed",
+    "server hears nothing",
     "slow network",
+    "server frozen",
+    "server is not heard",
+    "server locked",
+    "step-down",
+    "server flaps",
+    "unsteady network",
+    "server emptied",
+    "server parted",
     "server's date jumps",
+    "lossy network",
 ];
+
+/// What can happen beside them where members have links.
+const LINK_CUT: &str = "link cut";
 
 /// In steps of this length all of them come before any comes again.
 pub const STRIDE: usize = 3;
-const _: () = assert!(!KINDS.len().is_multiple_of(STRIDE));
+const _: () = assert!(!KINDS.len().is_multiple_of(STRIDE) && !(KINDS.len() + 1).is_multiple_of(STRIDE));
+
+const MEMBERS: usize = 3;
 
 impl Servers {
     /// Starts them. None where there is no `mongod`.
@@ -43,14 +63,23 @@ impl Servers {
     /// # Errors
     /// What the operating system says, or the set about its new addresses.
     pub fn start() -> io::Result<Option<Self>> {
-        let Some(set) = ReplicaSet::start(3) else { return Ok(None) };
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let weather = Weather::default();
-        let mut proxies = Vec::new();
-        for member in set.members() {
-            proxies.push(runtime.block_on(proxy::start(member.port(), weather.clone()))?);
+        let links = links::make(MEMBERS).unwrap_or_else(|error| {
+            eprintln!("no networks can be made, and no link of a server is cut; its proxy is: {error}");
+            Vec::new()
+        });
+        let places = (0..MEMBERS).map(|number| links.get(number).map_or_else(Place::default, Link::place)).collect();
+        let Some(set) = ReplicaSet::at(SetOptions::of(MEMBERS), places) else { return Ok(None) };
+        let (weather, mut hosts, mut runtimes) = (Weather::default(), Vec::new(), Vec::new());
+        for (number, member) in set.members().iter().enumerate() {
+            let link = links.get(number);
+            let address = link.map_or(Ipv4Addr::LOCALHOST, Link::address);
+            let runtime = links::runtime(link)?;
+            // A task runs in the network of its runtime, unlike what waits for it here.
+            let proxy = runtime.spawn(proxy::start(address, member.port(), weather.clone()));
+            hosts.push(format!("{}:{}", member.host(), runtime.block_on(proxy)??));
+            runtimes.push(runtime);
         }
-        let servers = Self { set, weather, proxies, _runtime: runtime };
+        let servers = Self { set, weather, hosts, _runtimes: runtimes, links };
         servers.move_behind_proxies().map_err(io::Error::other)?;
         Ok(Some(servers))
     }
@@ -61,9 +90,9 @@ impl Servers {
         let version = config.get_i32("version").unwrap_or(1);
         config.insert("version", version + 100);
         if let Ok(members) = config.get_array_mut("members") {
-            for (member, port) in members.iter_mut().zip(&self.proxies) {
+            for (member, host) in members.iter_mut().zip(&self.hosts) {
                 if let Bson::Document(member) = member {
-                    member.insert("host", format!("localhost:{port}"));
+                    member.insert("host", host);
                 }
             }
         }
@@ -74,8 +103,7 @@ impl Servers {
 
     /// The URL for the worker with this tag.
     pub fn url(&self, tag: &str, ttl: Duration) -> String {
-        let hosts: Vec<String> = self.proxies.iter().map(|port| format!("localhost:{port}")).collect();
-        let (hosts, ttl) = (hosts.join(","), ttl.as_millis());
+        let (hosts, ttl) = (self.hosts.join(","), ttl.as_millis());
         format!("mongodb://{hosts}/faults?replicaSet=rs&appName={TAG}{tag}&coord.ttl={ttl}ms")
     }
 
@@ -88,8 +116,16 @@ impl Servers {
         self.set.primary()
     }
 
-    /// Lets one of [`KINDS`] happen, and repairs it after a while. Returns whether anything was done.
-    pub fn suffer(&self, kind: &str, random: &mut Random) -> bool {
+    /// What can happen to these.
+    pub fn kinds(&self) -> Vec<&'static str> {
+        KINDS.into_iter().chain((!self.links.is_empty()).then_some(LINK_CUT)).collect()
+    }
+
+    /// Lets one of [`Self::kinds`] happen, and repairs it after a while. Returns whether anything was done.
+    ///
+    /// # Errors
+    /// Where it cannot be repaired.
+    pub fn suffer(&self, kind: &str, random: &mut Random) -> io::Result<bool> {
         let members = self.set.members();
         let victim = if random.chance(0.5) { self.primary() } else { &members[random.below(members.len())] };
         let while_bad = random.between(Duration::from_millis(500), Duration::from_secs(6));
@@ -105,30 +141,79 @@ impl Servers {
                 std::thread::sleep(while_bad);
                 victim.thaw();
             }
-            "step-down" => {
-                // One that has just lost its office refuses, which is as good.
-                let _ = self.primary().command(doc! { "replSetStepDown": 5, "force": true });
+            // It writes nothing; a primary remains one.
+            "server locked" => {
+                let locked = victim.command(doc! { "fsync": 1, "lock": true }).is_ok();
+                if locked {
+                    std::thread::sleep(while_bad);
+                }
+                unlock(victim)?;
+                return Ok(locked);
             }
+            "server emptied" => self.set.sync_anew(victim),
+            // One that has just lost its office refuses, which is as good.
+            "step-down" => self.step_down(),
+            "elections frozen" => return Ok(self.freeze_elections(while_bad, random)),
             // Without libfaketime there is none, and a file that cannot be written leaves the date as it is.
-            "server's date jumps" => return self.date_of(victim).is_some_and(|date| date.jump(random).is_ok()),
-            "server cut off" => {
-                self.weather.cut_server(victim.port(), true);
-                std::thread::sleep(while_bad);
-                self.weather.cut_server(victim.port(), false);
-            }
+            "server's date jumps" => return Ok(self.date_of(victim).is_some_and(|date| date.jump(random).is_ok())),
             // From the other servers alone. A primary believes that it is one for a while, and so do its clients.
             "server parted" => {
                 self.weather.part_server(victim.port(), true);
                 std::thread::sleep(while_bad);
                 self.weather.part_server(victim.port(), false);
             }
+            LINK_CUT => {
+                let number = members.iter().position(|member| member.port() == victim.port());
+                let Some(link) = number.and_then(|number| self.links.get(number)) else { return Ok(false) };
+                link.cut_for(while_bad, random)?;
+            }
+            "slow network" | "unsteady network" | "lossy network" => self.slow_down(kind, while_bad, random),
             _ => {
-                self.weather.set_delay(random.between(Duration::from_millis(20), Duration::from_millis(300)));
-                std::thread::sleep(while_bad);
-                self.weather.set_delay(Duration::ZERO);
+                let known = kind.strip_prefix("server ").and_then(|kind| TROUBLES.into_iter().find(|t| *t == kind));
+                let Some(kind) = known else { return Ok(false) };
+                // One that flaps does it more than once.
+                let length = if kind == "flaps" { while_bad + Duration::from_secs(3) } else { while_bad };
+                self.weather.trouble(&Party::Server(victim.port()), kind, length);
             }
         }
-        true
+        Ok(true)
+    }
+
+    fn step_down(&self) {
+        let _ = self.primary().command(doc! { "replSetStepDown": 5, "force": true });
+    }
+
+    /// The primary goes, and for a while none of the others may follow it. Returns whether any of them was told.
+    fn freeze_elections(&self, length: Duration, random: &mut Random) -> bool {
+        let primary = self.primary();
+        let others = || self.set.members().iter().filter(|member| member.port() != primary.port());
+        // It ends by itself, too.
+        let freeze = |seconds: i64| others().filter(|m| m.command(doc! { "replSetFreeze": seconds }).is_ok()).count();
+        let frozen = freeze(length.as_secs() as i64 + 1);
+        if random.chance(0.5) {
+            primary.kill();
+            std::thread::sleep(length);
+            primary.restart();
+        } else {
+            self.step_down();
+            std::thread::sleep(length);
+        }
+        freeze(0);
+        frozen > 0
+    }
+
+    fn slow_down(&self, kind: &str, length: Duration, random: &mut Random) {
+        match kind {
+            "lossy network" => self.weather.set_lossy(true),
+            "unsteady network" => self.weather.set_delay(Duration::ZERO, Duration::from_millis(400)),
+            _ => {
+                let delay = random.between(Duration::from_millis(20), Duration::from_millis(300));
+                self.weather.set_delay(delay, delay);
+            }
+        }
+        std::thread::sleep(length);
+        self.weather.set_lossy(false);
+        self.weather.set_delay(Duration::ZERO, Duration::ZERO);
     }
 
     /// The date of a member, where `tests/faults/with-skew` has given it one.
@@ -143,7 +228,6 @@ impl Servers {
     /// If it does not in a minute: nothing that is seen then would be of a set that works.
     pub fn heal(&self) -> io::Result<()> {
         self.weather.heal();
-        let note = doc! { "appendOplogNote": 1, "data": { "healed": true } };
         let (until, mut in_a_row) = (Instant::now() + PATIENCE, 0);
         while in_a_row < 3 {
             if Instant::now() > until {
@@ -151,16 +235,58 @@ impl Servers {
                     "no majority acknowledges writes in time, {PATIENCE:?} after healing"
                 )));
             }
-            let begun = Instant::now();
-            let mut command = note.clone();
-            command.insert("writeConcern", doc! { "w": "majority", "wtimeout": 1_000 });
-            let reply = self.primary().command(command);
-            let acknowledged = reply.is_ok_and(|reply| !reply.contains_key("writeConcernError"));
-            in_a_row = if acknowledged && begun.elapsed() < Duration::from_secs(1) { in_a_row + 1 } else { 0 };
+            in_a_row = if self.set.acknowledged("majority".into()) { in_a_row + 1 } else { 0 };
         }
         Ok(())
     }
 }
 
+/// Lets a member write again, however often it was locked.
+fn unlock(member: &Mongod) -> io::Result<()> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        // Whoever unlocks what is not locked is told so without a code. Here it says that it is locked, or nothing.
+        let error = match member.command(doc! { "currentOp": 1, "$ownOps": true }) {
+            Ok(state) if !state.get_bool("fsyncLock").unwrap_or(false) => return Ok(()),
+            Ok(_) => member.command(doc! { "fsyncUnlock": 1 }).err(),
+            Err(error) => Some(error),
+        };
+        if Instant::now() > until {
+            return Err(io::Error::other(format!("a server stays locked: {error:?}")));
+        }
+    }
+}
+
 /// How long that may take, on a machine that others use, too.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_happened_to_servers_is_over_afterwards() {
+        let Some(servers) = Servers::start().expect("servers") else { return };
+        let all_acknowledge = || {
+            let until = Instant::now() + PATIENCE;
+            while !servers.set.acknowledged((MEMBERS as i32).into()) {
+                assert!(Instant::now() < until, "one of them does not write");
+            }
+        };
+        all_acknowledge();
+        let secondary = servers.set.secondaries()[0];
+        for _ in 0..2 {
+            secondary.command(doc! { "fsync": 1, "lock": true }).expect("it can be locked");
+        }
+        assert!(!servers.set.acknowledged((MEMBERS as i32).into()), "it is locked");
+        unlock(secondary).expect("it can be unlocked");
+        all_acknowledge();
+        unlock(secondary).expect("nor is it locked");
+        let mut random = Random::new(1);
+        for kind in ["server locked", "elections frozen", "server emptied", "server flaps", "lossy network"] {
+            assert!(servers.suffer(kind, &mut random).expect("it is repaired"), "there was no {kind}");
+            all_acknowledge();
+        }
+        assert!(!servers.suffer("server eaten", &mut random).expect("nothing is broken"), "nobody knows what that is");
+    }
+}

@@ -141,6 +141,22 @@ impl Worker {
         }
     }
 
+    /// Lets it run for a twentieth of this time only, in short turns, as on a machine that has no time for it. It goes on
+    /// afterwards.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn starve(&self, length: Duration) -> io::Result<()> {
+        let until = Instant::now() + length;
+        while Instant::now() < until {
+            self.set_stopped(true)?;
+            std::thread::sleep(TURN * 19);
+            self.set_stopped(false)?;
+            std::thread::sleep(TURN);
+        }
+        Ok(())
+    }
+
     /// Starts another if it has ended by itself, counts it and says so.
     ///
     /// # Errors
@@ -200,6 +216,9 @@ impl Worker {
     }
 }
 
+/// For how long one that starves runs at a time.
+const TURN: Duration = Duration::from_millis(5);
+
 /// What stands in the errors of a program that is broken: Rust's, Go's, Python's and the sanitizers' words for it.
 const CRIES: [&str; 6] = ["panicked at", "panic:", "fatal error:", "Traceback", "Sanitizer", "Fatal Python error"];
 
@@ -211,4 +230,41 @@ fn end_of(path: &Path) -> io::Result<String> {
     let mut end = Vec::new();
     file.read_to_end(&mut end)?;
     Ok(String::from_utf8_lossy(&end).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use coord_tests::servers::scratch::Scratch;
+
+    use super::*;
+
+    #[test]
+    fn one_that_starves_runs_for_a_small_part_of_the_time_and_goes_on_afterwards() {
+        let scratch = Scratch::new().expect("a folder");
+        let words = ["sh", "-c", "while :; do :; done"].map(str::to_owned).into();
+        let program = Program { language: "sh".into(), words };
+        let (folder, ttl) = (scratch.path().to_owned(), Duration::from_secs(1));
+        let orders = Orders { url: String::new(), folder, ttl, environment: Vec::new() };
+        let worker = Worker::start(0, program, orders).expect("a shell");
+        let id = worker.child.as_ref().expect("it runs").id();
+        // In the kernel's ticks, a hundred a second.
+        let used = || -> u64 {
+            let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("it runs");
+            let numbers = stat.rsplit_once(')').expect("a name in brackets").1;
+            numbers.split_whitespace().nth(11).and_then(|ticks| ticks.parse().ok()).expect("a number")
+        };
+        let patience = Instant::now() + Duration::from_secs(30);
+        let runs = |since: u64| {
+            while used() < since + 5 {
+                assert!(Instant::now() < patience, "it does not run");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        };
+        runs(0);
+        let before = used();
+        worker.starve(Duration::from_secs(2)).expect("a signal");
+        let after = used();
+        assert!(after - before < 60, "it ran for {} of 200 ticks", after - before);
+        runs(after);
+    }
 }
