@@ -57,6 +57,7 @@ use super::{Applied, Capabilities, ClaimQuery, Notices, SessionQuery, Store};
 use crate::config::Durability;
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
+use crate::failpoints::{self, Point};
 use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep};
 use crate::protocol::session::{SessionId, SessionRecord, SessionStep, Vitality};
 
@@ -119,6 +120,7 @@ impl Open {
         let file = Arc::new(DatabaseFile::prepare(path)?);
         let path = file.path().to_owned();
         let boot = boot_id();
+        failpoints::at(Point::SqliteFileMade);
         let writing = schema::open(&path, &boot)?;
         let reading = schema::connect(&path).map_err(|error| fault::explain(&path, error))?;
         // SQLite opens the path by itself; what it found is the pinned file only if that is still there.

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::file::DatabaseFile;
 use crate::error::{Code, Error, Result};
+use crate::failpoints::{self, Point};
 use crate::protocol::session::SessionId;
 
 /// The longest path of a unix socket.
@@ -105,6 +106,7 @@ impl RunDirectory {
     /// proof that anybody still needs.
     pub(super) fn remove_remains(&self, session: SessionId) {
         self.remove(&format!("{session}.sock"));
+        failpoints::at(Point::SqliteSocketRemoved);
         self.remove(&format!("{session}.lk"));
     }
 
