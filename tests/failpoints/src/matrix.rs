@@ -298,4 +298,4 @@ fn last(text: &str) -> String {
 }
 
 /// How long a story may be silent.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(90);

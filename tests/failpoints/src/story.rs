@@ -22,7 +22,7 @@ use crate::victim::{Victim, ready};
 
 /// The locks of the story, all of which are free in the end.
 pub const LOCKS: [&str; 11] =
-    [LONG, "tried", "handed", "given-up", "broken", FORCED, "fence", LENT, ORPHAN, ORPHAN_TOO, OLD];
+    [LONG, "tried", "handed", "given-up", "broken", FORCED, FENCE, LENT, ORPHAN, ORPHAN_TOO, OLD];
 /// Its elections, all of which are free in the end.
 pub const ELECTIONS: [&str; 3] = ["led", "managed", ORPHAN_TERM];
 /// Its services, which nobody provides in the end.
@@ -32,6 +32,8 @@ pub const SERVICES: [&str; 3] = ["offered", "kept", ORPHANED];
 pub const LONG: &str = "long";
 /// Broken by force: its holder may believe in it for a while.
 pub const FORCED: &str = "forced";
+/// Held for fenced writes.
+pub const FENCE: &str = "fence";
 /// Held by the victim, which releases it.
 pub const LENT: &str = "lent";
 /// Held by the victim to its end, and waited for then.
@@ -54,7 +56,7 @@ pub const WORK_KEYS: [&str; 3] = ["w1", "w2", "w3"];
 pub const RECONCILER: (&str, u32) = ("work", 2);
 
 /// How long a part may take that nothing is in the way of.
-const PART: Duration = Duration::from_secs(20);
+const PART: Duration = Duration::from_secs(30);
 
 /// What is believed in at the moment.
 #[derive(Clone, Default)]
@@ -327,7 +329,7 @@ async fn write_notes(beliefs: &Beliefs, a: &Client) -> Result<()> {
     let many = notes.update_many(doc! { "n": 4_i64 }, doc! { "$set": { "n": 5_i64 } }, plain());
     write(&notes, "k2", Some(5), many).await?;
     write(&notes, "k2", None, notes.delete("k2", plain())).await?;
-    let held = beliefs.lock(a, "fence").await?;
+    let held = beliefs.lock(a, FENCE).await?;
     let fenced = || WriteOptions::fenced(&held);
     write(&notes, "k3", Some(6), notes.insert("k3", doc! { "n": 6_i64 }, fenced()?)).await?;
     write(&notes, "k3", Some(7), notes.update("k3", doc! { "$set": { "n": 7_i64 } }, fenced()?.strict())).await?;
