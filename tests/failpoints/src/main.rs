@@ -3,8 +3,8 @@
 //! as many blows as that, drawn by the seed. Fails on what must never be, and on a point that is never passed.
 //! `coord-failpoints points` lists them. To be built with the feature `failpoints`.
 //!
-//! `COORD_FAILPOINTS_MUTANT` names a known-bad variant of the core for all of its processes: with `no-keeper` it must find
-//! that something is left.
+//! Built with the feature `mutants`, too, it plays the known-bad variant of the core that `COORD_FAILPOINTS_MUTANT` names
+//! in all of its processes: with `no-keeper` it must find that something is left.
 #![expect(clippy::print_stdout, reason = "this program's output")]
 
 use std::process::ExitCode;
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 
 /// Switches on the known-bad variant that is wanted.
 fn plant() {
-    #[cfg(feature = "failpoints")]
+    #[cfg(feature = "mutants")]
     if let Ok(name) = std::env::var("COORD_FAILPOINTS_MUTANT") {
         assert!(coord_core::mutants::set(Some(&name)), "there is no mutant '{name}'");
     }
