@@ -102,6 +102,13 @@ shard-campaign: ## Kill and stop replicas of a sharded reconciler on both stores
 	  target/debug/coord-table-campaigns shards $$store $(if $(MINUTES),$(MINUTES),5) $(if $(SEED),$(SEED),1); \
 	done
 
+.PHONY: failpoints
+failpoints: ## Kill a process, and hold one up, at each point between two steps of the core, on both stores (ROUNDS=n, SEED=n, STORE=sqlite or mongodb)
+	cargo build --quiet --locked -p coord-failpoints --features failpoints
+	for store in $(if $(STORE),$(STORE),sqlite mongodb); do \
+	  $(WITH_MONGODB) target/debug/coord-failpoints $$store $(if $(ROUNDS),$(ROUNDS),1) $(if $(SEED),$(SEED),$$RANDOM); \
+	done
+
 .PHONY: simulate
 simulate: ## Play simulated histories of the real core (HOURS=n, FIRST=seed)
 	cargo run --quiet --profile checks --locked -p coord-simulation -- \
@@ -142,7 +149,7 @@ lint-rust: ## Check Rust's format and lints
 
 .PHONY: lint-features
 lint-features: ## Check that each backend of the core builds alone, and the core without any
-	for features in "" sqlite mongodb mail testing; do \
+	for features in "" sqlite mongodb mail testing,failpoints; do \
 	  cargo clippy --quiet --locked -p coord-core --no-default-features --features "$$features" -- -D warnings; \
 	done
 
@@ -189,6 +196,12 @@ test-faults: ## Play one round of real faults on each store, in the languages th
 	  tests/faults/run $$store 0.2 $(if $(SEED),$(SEED),$$RANDOM) quick; \
 	  $(WITH_MONGODB) target/debug/coord-faults roster $$store 0.1 $(if $(SEED),$(SEED),$$RANDOM) quick; \
 	done
+
+# Not among the suites: it builds the core once more, which takes longer than it does.
+.PHONY: test-failpoints
+test-failpoints: ## Play the story of `make failpoints` once on each store, with BLOWS=n at points drawn by SEED=n
+	cargo build --quiet --locked -p coord-failpoints --features failpoints
+	$(WITH_MONGODB) target/debug/coord-failpoints quick $(if $(BLOWS),$(BLOWS),12) $(if $(SEED),$(SEED),$$RANDOM)
 
 .PHONY: test-fuzz
 test-fuzz: ## Feed each target of tests/fuzz for a short time (SECONDS=n on each, SEED=n)

@@ -31,7 +31,8 @@
 //! # Features
 //! `sqlite` and `mongodb` (both on by default) each bring a store; without them there is only memory. `mail` (on by
 //! default) brings the mailer. `testing` brings
-//! the suite that every store passes and a store behind a bad network. `mutants` is for this project's own campaigns.
+//! the suite that every store passes and a store behind a bad network. `mutants` and `failpoints` are for this
+//! project's own campaigns.
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests have clocks and threads of their own"))]
 
@@ -48,6 +49,7 @@ pub mod election;
 #[allow(clippy::disallowed_methods, reason = "the real world: what the driver spawns on")]
 pub mod env;
 pub mod error;
+pub mod failpoints;
 pub mod lock;
 #[cfg(feature = "mail")]
 pub mod mail;

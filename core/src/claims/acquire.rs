@@ -8,6 +8,7 @@ use super::hold::{Hold, HoldState};
 use super::withdraw::start_withdrawal;
 use super::{Attempt, Claims, FIRST_PAUSE, LONGEST_PAUSE, Outcome, Phase, WaitingAttempt, Want, describe};
 use crate::error::{Code, Error, LossReason, Result};
+use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 use crate::protocol::claim::{ClaimKey, ClaimStep, Entry, Step};
 use crate::protocol::session::{SessionId, SessionState};
@@ -148,6 +149,7 @@ impl Registered {
         let state = Arc::new(HoldState::new(self.key.clone(), self.entry, token, epoch));
         attempt.phase = Phase::Held { hold: state.clone(), since: session.env().now() };
         drop(table);
+        failpoints::at(Point::HoldMade);
         self.armed = false;
         Ok(Hold { session: self.session.clone(), state })
     }
@@ -177,6 +179,7 @@ impl Claims {
 impl Drop for Registered {
     fn drop(&mut self) {
         if self.armed && !mutants::on(Mutant::AbandonedWaitStays) {
+            failpoints::at(Point::WaitGivenUp);
             drop(start_withdrawal(&self.session, &self.key, &self.entry, None));
         }
     }

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use super::withdraw::{Withdrawn, start_withdrawal};
 use super::{FIRST_PAUSE, LONGEST_PAUSE, describe};
 use crate::error::{Code, Error, LossReason, Result};
+use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 use crate::protocol::claim::{ClaimKey, ClaimStep, Entry};
 use crate::protocol::document::Fence;
@@ -66,7 +67,9 @@ impl HoldState {
 
     /// Returns whether it was not lost before.
     pub(super) fn lose(&self, reason: LossReason) -> bool {
+        failpoints::at(Point::LossPublish);
         let news = self.lost.set(reason).is_ok();
+        failpoints::at(Point::LossPublished);
         if news {
             match reason {
                 // The user's own doing, who was told in the documentation.

@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 use crate::error::{Error, LossReason, Result};
+use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimView, Entry, Priority};
 use crate::session::Session;
@@ -163,8 +164,10 @@ impl Claims {
             Phase::Waiting { granted, .. } | Phase::Pending { granted, .. }
                 if session.is_live() || mutants::on(Mutant::NoCheckAfterGrant) =>
             {
+                failpoints::at(Point::GrantPublish);
                 // A receiver that is gone withdraws the attempt itself.
                 let _ = granted.send(Ok(token));
+                failpoints::at(Point::GrantPublished);
                 Phase::Delivered
             }
             Phase::Waiting { granted, .. } | Phase::Pending { granted, .. } => Phase::Pending { granted, token },

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{FIRST_PAUSE, LONGEST_PAUSE};
 use crate::error::{Code, LossReason};
+use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 use crate::protocol::claim::{ClaimKey, ClaimStep, Entry, Step};
 use crate::protocol::session::SessionState;
@@ -76,6 +77,7 @@ async fn withdraw(session: Arc<Session>, key: ClaimKey, entry: Entry, to: Option
         }
     };
     let late = session.claims().forget(&entry);
+    failpoints::at(Point::EntryForgotten);
     if (overtaken || late) && !mutants::on(Mutant::WithdrawalBelieved) {
         // The acquire may come after its withdrawal, and its grant may have been heard of while the entry was known.
         session.request_audit();

@@ -12,6 +12,7 @@ use super::{Core, Life};
 use crate::driver::{Begun, Runtime, begin};
 use crate::env::Task;
 use crate::error::{Code, Error, LossReason, Result};
+use crate::failpoints::{self, Point};
 use crate::session::Session;
 
 /// One client's use of a store that several clients share: whoever ends the last one closes the store. By the clients that
@@ -100,10 +101,12 @@ impl Core {
             task.abort();
         }
         session.claims().close(&session);
-        if self.released(&session, renewal.as_ref()).await
-            && let Err(error) = session.close().await
-        {
-            tracing::debug!(%error, "the session could not be ended in the store; others will bury it");
+        if self.released(&session, renewal.as_ref()).await {
+            failpoints::at(Point::EverythingReleased);
+            if let Err(error) = session.close().await {
+                tracing::debug!(%error, "the session could not be ended in the store; others will bury it");
+            }
+            failpoints::at(Point::SessionEnded);
         }
         if let Some(renewal) = renewal {
             renewal.abort();

@@ -15,6 +15,7 @@ use crate::acquire;
 use crate::claims::{Hold, Want};
 use crate::client::Core;
 use crate::error::{Code, Error, Result};
+use crate::failpoints::{self, Point};
 use crate::protocol::candidacy::{MemberId, Plan, Rota, Terms};
 use crate::protocol::claim::ClaimKey;
 
@@ -259,6 +260,7 @@ async fn reign(campaign: &Campaign, hold: Hold) {
     reign.hold.lost().await;
     campaign.change(|state| state.rota.end());
     campaign.until(|state| (!state.rota.is_running()).then_some(())).await;
+    failpoints::at(Point::TermOver);
     if let Err(error) = reign.give_back().await {
         tracing::debug!(claim = %campaign.key, %error, "the term was over in the store already");
     }

@@ -9,6 +9,7 @@ use crate::claims::Hold;
 use crate::client::Client;
 use crate::driver::{Runtime, Watched};
 use crate::error::{Code, Error, LossReason, Result};
+use crate::failpoints::{self, Point};
 use crate::name::Name;
 use crate::protocol::claim::Entry;
 use crate::protocol::document::Fence;
@@ -63,6 +64,7 @@ impl Reign {
             return Ok(());
         }
         self.hold.resign();
+        failpoints::at(Point::TermResigned);
         let handed = self.hold.give_back(to).await?;
         if to.is_some() && !handed {
             let message = "the candidate went away in the moment of the hand-over; the term went to whoever was next";

@@ -21,6 +21,7 @@ use super::options::{Auth, MailerOptions, Tls};
 use super::stream::{self, StepError};
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
+use crate::failpoints::{self, Point};
 use crate::time::Timestamp;
 
 /// What a server said: its code and its text, or 0 and what went wrong.
@@ -308,12 +309,15 @@ impl Connection {
         if !ledger.fates.contains(&Fate::Willing) {
             return Ok(false);
         }
+        failpoints::at(Point::MailEnvelope);
         gate.open().await.map_err(Failure::Fatal)?;
         let ready = steps.run("DATA", step, self.smtp.command(Data)).await?;
         if u16::from(ready.code()) != 354 {
             return Err(Failure::Broken(format!("the mail server answered DATA with {}", ready.code())));
         }
+        failpoints::at(Point::MailData);
         let reply = done("the content", self.content(wire, &ledger.dot, gate, steps).await?)?;
+        failpoints::at(Point::MailTaken);
         let reply = steps.reply(&reply);
         ledger.settle(|fate| (*fate == Fate::Willing).then(|| Fate::Accepted(reply.clone())));
         Ok(true)
@@ -334,6 +338,7 @@ impl Connection {
             let next = chunks.next();
             if next.is_none() {
                 dot.store(true, SeqCst);
+                failpoints::at(Point::MailDot);
             }
             next
         });

@@ -16,6 +16,7 @@ use crate::claims::{Hold, Want};
 use crate::client::Core;
 use crate::driver::{CancelToken, Watched};
 use crate::error::{Code, Error, Result};
+use crate::failpoints::{self, Point};
 use crate::protocol::claim::{ClaimKey, Priority};
 use crate::protocol::document::{Fence, Key};
 use crate::protocol::session::{SessionId, Vitality};
@@ -288,11 +289,13 @@ async fn due_to_move(engine: &Engine, replicas: &Replicas, wish: impl Fn(&View) 
 async fn serve(engine: &Arc<Engine>, part: u32, hold: Hold, give_up: impl Future<Output = ()>) -> bool {
     let right = Arc::new(Right::new(hold));
     tracing::debug!(part, token = right.token(), reconciler = engine.name(), "a part is granted");
+    failpoints::at(Point::PartGranted);
     engine.grant(part, right.clone());
     let list = async {
         if let Err(error) = engine.list_part(part, &right).await {
             engine.fail(error);
         }
+        failpoints::at(Point::PartListed);
         std::future::pending::<()>().await;
     };
     let (goes_on, lost) = tokio::select! {
@@ -313,6 +316,7 @@ async fn serve(engine: &Arc<Engine>, part: u32, hold: Hold, give_up: impl Future
         }
     }
     engine.revoke(part);
+    failpoints::at(Point::PartRevoked);
     if lost || !goes_on {
         right.revoked.fire();
         engine.cancels().notify_waiters();
@@ -329,6 +333,7 @@ async fn serve(engine: &Arc<Engine>, part: u32, hold: Hold, give_up: impl Future
     }
     // Whatever happens, the part is not another's before what runs under it here has ended.
     right.idle().await;
+    failpoints::at(Point::PartIdle);
     tracing::debug!(part, token = right.token(), lost, reconciler = engine.name(), "a part is given up");
     if let Err(error) = right.hold.release().await {
         tracing::debug!(part, %error, "a part was gone before it was given up");

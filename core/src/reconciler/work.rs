@@ -9,6 +9,7 @@ use bson::Document;
 use super::engine::Engine;
 use super::rights::Right;
 use crate::error::{Code, Error, Result};
+use crate::failpoints::{self, Point};
 use crate::protocol::document::{Fence, Key, Revision};
 use crate::protocol::work_queue::{Ticket, Verdict};
 use crate::store::documents::Stored;
@@ -171,6 +172,7 @@ impl Work {
         let ticket = self.ticket.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(ticket) = ticket else { return false };
         self.engine.finish(&self.key, ticket, verdict, outcome, self.began);
+        failpoints::at(Point::KeyFinished);
         if let Some(right) = &self.right {
             right.leave();
         }
@@ -229,6 +231,7 @@ impl Request {
     /// `Fenced` when the shard or the leadership under which the key was run is lost: then the result does not count, and
     /// the next holder runs the key. `NotHeld` when it was completed before.
     pub fn complete(self, outcome: Outcome) -> Result<()> {
+        failpoints::at(Point::KeyDone);
         let lost = self.work.right.as_ref().filter(|right| right.is_lost());
         if let Some(right) = lost {
             let fenced = right.fenced(&self.work.key);

@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::{Session, collector, observer};
 use crate::claims::{self, Outcome, Want};
 use crate::error::Result;
+use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 use crate::protocol::claim::{ClaimKey, ClaimRecord, Priority};
 use crate::protocol::session::{Nonce, SessionId};
@@ -62,6 +63,7 @@ async fn stand_by(session: &Arc<Session>, key: &ClaimKey) -> Result<()> {
             }
         }
     };
+    failpoints::at(Point::KeeperGranted);
     tokio::select! {
         biased;
         _ = hold.lost() => Ok(()),

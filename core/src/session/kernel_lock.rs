@@ -34,6 +34,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
 
 use crate::driver::awaitable;
+use crate::failpoints::{self, Point};
 use crate::protocol::session::{LockFile, Nonce, RING, SessionId, SessionInfo};
 
 /// What identifies this process on this host, as far as the system tells.
@@ -178,10 +179,12 @@ impl Drop for OwnedLock {
             .is_ok_and(|s| never_locked || (s.st_dev == self.identity.dev && s.st_ino == self.identity.ino));
         // The process goes on, so an unlocked file with name and nonces would tell of a death that is none.
         let emptied = is_this && write_cell(&file, &encode(&[])).is_ok();
+        failpoints::at(Point::LockFileEmptied);
         let removed = match std::fs::remove_file(&self.path) {
             Ok(()) => true,
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         };
+        failpoints::at(Point::LockFileRemoved);
         if !is_this || !(emptied || removed) {
             // Not ours to close, or better locked until the process ends.
             std::mem::forget(file);

@@ -36,6 +36,7 @@ use crate::claims::Claims;
 use crate::driver::{Background, Watched};
 use crate::env::{Env, Task};
 use crate::error::{Error, HolderState, LossReason, Result};
+use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 use crate::protocol::claim::{ClaimKey, ClaimStep, ClaimView, Entry, Step};
 use crate::protocol::session::{
@@ -103,6 +104,7 @@ impl Session {
                 .ok(),
             None => None,
         };
+        failpoints::at(Point::LockFileMade);
         let info = SessionInfo {
             name: setup.name.clone(),
             labels: setup.labels.clone(),
@@ -399,6 +401,7 @@ impl Session {
             tracing::warn!(session = %self.id, %error, "the lock file cannot be written; the session goes on without it");
             *lock = None;
         }
+        failpoints::at(Point::RingWritten);
     }
 }
 

@@ -20,6 +20,7 @@ use super::kernel_lock::DeathWatch;
 use crate::claims;
 use crate::env::Task;
 use crate::error::{HolderState, Result};
+use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 use crate::protocol::claim::{ClaimStep, ClaimView, Entry, Step};
 use crate::protocol::session::{
@@ -302,7 +303,9 @@ async fn bury(session: &Arc<Session>, id: SessionId, proof: KillProof) -> Result
     let dead = record.is_some_and(|r| r.vitality == Vitality::Dead);
     if dead {
         session.stats().count_kill();
+        failpoints::at(Point::DeadBuried);
         clear_up(session, id).await?;
+        failpoints::at(Point::DeadSwept);
     }
     Ok(dead)
 }
@@ -324,6 +327,7 @@ async fn clear_up(session: &Arc<Session>, id: SessionId) -> Result<()> {
     if let Some(directory) = &session.setup.run_directory {
         super::kernel_lock::remove_file_of_dead(directory, id);
     }
+    failpoints::at(Point::DeadFileRemoved);
     sweep(session, id).await
 }
 
@@ -401,6 +405,7 @@ async fn end_watch(session: &Arc<Session>, id: SessionId, ring: Option<Vec<Nonce
 
 /// Buries a session whose kernel lock is free. Says whether it is dead.
 async fn bury_freed(session: &Arc<Session>, id: SessionId, ring: Vec<Nonce>) -> bool {
+    failpoints::at(Point::DeathProven);
     tracing::debug!(session = %id, "the kernel has let go of its lock; declaring it dead");
     match bury(session, id, KillProof::KernelLock(ring)).await {
         Ok(true) => true,

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use super::Session;
 use crate::driver::Watched;
 use crate::error::{Code, Error, LossReason, Result};
+use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 use crate::protocol::roster::{self, MAX_PROVIDERS, MAX_TOGETHER, ProviderRecord};
 use crate::protocol::session::{SessionId, SessionStep};
@@ -382,6 +383,7 @@ impl Providers {
         if before.applied.is_none() && before.wanted {
             offer.happened(if before.ever { Happened::Reregistered } else { Happened::Registered });
         }
+        failpoints::at(Point::ProviderRegistered);
         offer.state.modify(|state| {
             state.applied = Some((session.id(), *version));
             state.ever = true;

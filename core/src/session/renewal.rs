@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Session;
 use crate::error::{Code, Error, LossReason, Result};
+use crate::failpoints::{self, Point};
 use crate::protocol::session::SessionState;
 use crate::store::Store;
 use crate::time::Timestamp;
@@ -73,7 +74,9 @@ pub(super) async fn renew_once(session: Arc<Session>) -> Result<()> {
     let slack_before = session.remaining();
     match session.store().apply_session(session.id(), step).await {
         Ok(Some(_)) => {
+            failpoints::at(Point::RenewalPublish);
             session.update(|view, now| view.on_renewed(now, nonce));
+            failpoints::at(Point::RenewalPublished);
             session.stats().count_renewal(slack_before);
         }
         Ok(None) => session.update(|view, _| view.on_refused(nonce)),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::{Session, give_back, keeper, observer};
 use crate::claims::{self, WaitingAttempt};
 use crate::error::Result;
+use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 use crate::protocol::claim::{ClaimKey, ClaimRecord};
 use crate::protocol::session::SessionId;
@@ -73,6 +74,7 @@ async fn poll(session: &Arc<Session>) -> Result<BTreeSet<SessionId>> {
     for batch in waiting.chunks(BATCH) {
         let keys = batch.iter().map(|attempt| attempt.key.clone()).collect();
         let records = session.store().claims(ClaimQuery::Keys(keys)).await?;
+        failpoints::at(Point::PollRead);
         let records: BTreeMap<ClaimKey, ClaimRecord> = records.into_iter().map(|r| (r.key.clone(), r)).collect();
         for attempt in batch {
             // What is wrong with one claim is for those who wait for it: the others are polled all the same.
@@ -145,6 +147,7 @@ async fn audit(session: &Arc<Session>) -> Result<()> {
     }
     let began = session.env().now();
     let held = session.store().claims(ClaimQuery::HeldBy(session.id())).await?;
+    failpoints::at(Point::AuditRead);
     for (key, entry) in session.claims().audit(session, began, &held) {
         give_back(session, key, entry);
     }

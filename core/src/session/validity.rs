@@ -6,6 +6,7 @@
 //! `atomic` is named by the parent, so that `tests/concurrency` can play this file in every order of its steps.
 
 use super::atomic::{AtomicU64, Ordering};
+use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 
 /// Until when which holds are valid.
@@ -25,6 +26,7 @@ impl Validity {
     /// Tells the checks what is so now. Calls must not overlap. Returns whether the epoch is another than before.
     pub(crate) fn publish(&self, epoch: u64, deadline: u64) -> bool {
         let before = self.epoch.swap(epoch, Ordering::AcqRel);
+        failpoints::at(Point::ValidityHalf);
         self.deadline.store(deadline, Ordering::Release);
         before != epoch
     }

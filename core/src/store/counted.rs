@@ -10,7 +10,8 @@ use super::changes::{Changes, Interest};
 use super::documents::Documents;
 use super::{Applied, Capabilities, ClaimQuery, Notices, SessionQuery, SharedStore, Store};
 use crate::error::Result;
-use crate::protocol::claim::{ClaimKey, ClaimStep};
+use crate::failpoints::Point;
+use crate::protocol::claim::{ClaimKey, ClaimStep, Step, When};
 use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
 
 /// A store that counts the calls to another.
@@ -61,12 +62,14 @@ impl Counted {
 impl Store for Counted {
     fn apply_session(&self, id: SessionId, step: SessionStep) -> BoxFuture<'_, Result<Option<SessionRecord>>> {
         self.session_steps.fetch_add(1, Relaxed);
-        self.inner.apply_session(id, step)
+        let points = points_of_session(&step);
+        passing(points, self.inner.apply_session(id, step))
     }
 
     fn apply_claim(&self, key: ClaimKey, step: ClaimStep) -> BoxFuture<'_, Result<Applied>> {
         self.claim_steps.fetch_add(1, Relaxed);
-        self.inner.apply_claim(key, step)
+        let points = points_of_claim(&step);
+        passing(points, self.inner.apply_claim(key, step))
     }
 
     fn sessions(&self, query: SessionQuery) -> BoxFuture<'_, Result<Vec<SessionRecord>>> {
@@ -106,5 +109,50 @@ impl Store for Counted {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         self.inner.close()
+    }
+}
+
+/// The request, with the points before it is sent and after its answer has come.
+#[cfg(feature = "failpoints")]
+fn passing<'a, T: Send + 'a>([before, after]: [Point; 2], request: BoxFuture<'a, T>) -> BoxFuture<'a, T> {
+    Box::pin(async move {
+        crate::failpoints::at(before);
+        let answer = request.await;
+        crate::failpoints::at(after);
+        answer
+    })
+}
+
+/// The request as it is.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+fn passing<T>(_: [Point; 2], request: BoxFuture<'_, T>) -> BoxFuture<'_, T> {
+    request
+}
+
+fn points_of_session(step: &SessionStep) -> [Point; 2] {
+    match step {
+        SessionStep::Open { .. } => [Point::OpenSend, Point::OpenAnswer],
+        SessionStep::Renew { .. } => [Point::RenewSend, Point::RenewAnswer],
+        SessionStep::Kill(_) => [Point::KillSend, Point::KillAnswer],
+        SessionStep::Close => [Point::CloseSend, Point::CloseAnswer],
+        SessionStep::Provide { .. } => [Point::ProvideSend, Point::ProvideAnswer],
+        SessionStep::Withdraw { .. } => [Point::WithdrawSend, Point::WithdrawAnswer],
+    }
+}
+
+fn points_of_claim(step: &ClaimStep) -> [Point; 2] {
+    match step {
+        ClaimStep::Step(Step { add: Some(_), wait: true, .. }) => [Point::AcquireSend, Point::AcquireAnswer],
+        ClaimStep::Step(Step { add: Some(_), .. }) => [Point::TrySend, Point::TryAnswer],
+        ClaimStep::Step(Step { when, .. }) => match when {
+            When::Involved(_) => [Point::ReleaseSend, Point::ReleaseAnswer],
+            When::Transfer { .. } => [Point::TransferSend, Point::TransferAnswer],
+            When::Holding { .. } => [Point::EvictSend, Point::EvictAnswer],
+            When::Always => [Point::SweepSend, Point::SweepAnswer],
+        },
+        ClaimStep::AnnounceBreak { .. } => [Point::BreakSend, Point::BreakAnswer],
+        ClaimStep::Publish { .. } => [Point::PublishSend, Point::PublishAnswer],
+        ClaimStep::Collect => [Point::CollectSend, Point::CollectAnswer],
     }
 }

@@ -25,6 +25,7 @@ use serde::de::DeserializeOwned;
 
 use crate::client::{Client, Core};
 use crate::error::{Code, Error, Result};
+use crate::failpoints::{self, Point};
 use crate::lock::Held;
 use crate::protocol::document::{Action, Condition, Write};
 pub use crate::protocol::document::{
@@ -233,7 +234,14 @@ impl Table {
     async fn write(&self, key: Key, action: Action, condition: Condition, options: WriteOptions) -> Result<Written> {
         let (fence, source) = (options.fence()?, self.source());
         let write = Write { key, action, condition, fence, source }.prepared()?;
-        self.ask(|store, table| async move { documents(&*store)?.write(&table, write).await }).await
+        let [before, after] = points_of(&write.action);
+        self.ask(move |store, table| async move {
+            failpoints::at(before);
+            let written = documents(&*store)?.write(&table, write).await;
+            failpoints::at(after);
+            written
+        })
+        .await
     }
 
     /// Changes every document that matches. Not atomic as a group.
@@ -260,7 +268,13 @@ impl Table {
 
     async fn write_many(&self, filter: Filter, action: ManyAction, options: WriteOptions) -> Result<ManyWritten> {
         let write = WriteMany { filter, action, fence: options.fence()?, source: self.source() };
-        self.ask(|store, table| async move { documents(&*store)?.write_many(&table, write).await }).await
+        self.ask(|store, table| async move {
+            failpoints::at(Point::ManySend);
+            let written = documents(&*store)?.write_many(&table, write).await;
+            failpoints::at(Point::ManyAnswer);
+            written
+        })
+        .await
     }
 
     /// The document of a key.
@@ -507,6 +521,16 @@ impl<T: Send + 'static> Cursor<T> {
 impl<T> fmt::Debug for Cursor<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cursor").finish_non_exhaustive()
+    }
+}
+
+/// Where a write passes before it is sent, and when its answer has come.
+fn points_of(action: &Action) -> [Point; 2] {
+    match action {
+        Action::Insert(_) => [Point::InsertSend, Point::InsertAnswer],
+        Action::Replace(_) | Action::Put(_) => [Point::ReplaceSend, Point::ReplaceAnswer],
+        Action::Update(_) | Action::Upsert(_) => [Point::UpdateSend, Point::UpdateAnswer],
+        Action::Delete => [Point::DeleteSend, Point::DeleteAnswer],
     }
 }
 

@@ -23,9 +23,9 @@ pub struct Room {
 pub const ROOMS: [Room; 13] = [
     Room {
         name: "base",
-        modules: &["error", "mutants", "name", "time"],
+        modules: &["error", "failpoints", "mutants", "name", "time"],
         rooms: &[],
-        crates: &["serde", "thiserror", "rustix"],
+        crates: &["fail", "serde", "thiserror", "rustix"],
         never: "anything above it",
     },
     Room {

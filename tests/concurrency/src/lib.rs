@@ -20,7 +20,7 @@
 #![allow(unused_qualifications, unreachable_pub, missing_docs, reason = "they are other crates' items there")]
 
 // What the core's files name.
-use coord_core::{error, protocol, store, time};
+use coord_core::{error, failpoints, protocol, store, time};
 
 #[path = "../../../core/src/claims/mod.rs"]
 mod claims;

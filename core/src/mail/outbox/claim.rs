@@ -10,6 +10,7 @@ use super::record::{CLAIMED, QUEUED, Record};
 use super::{Inner, Part};
 use crate::driver::Mark;
 use crate::error::Result;
+use crate::failpoints::{self, Point};
 use crate::protocol::document::{Filter, Key, Projection, Sort};
 use crate::session::Session;
 use crate::store::documents::{Index, Query};
@@ -87,8 +88,10 @@ impl Inner {
         let claim = doc! { "$set": { "st": CLAIMED, "by": by, "sid": session.id().to_string() } };
         // Whatever the answer, what carries this name is ours; the next sweep finds what is missed here.
         self.update(doc! { "_id": { "$in": ids }, "st": QUEUED, "due": { "$lte": now } }, claim).await?;
+        failpoints::at(Point::MailsClaimed);
         let mine = doc! { "by": by, "st": CLAIMED };
         let claimed = self.find(mine, doc! { "due": 1, "_id": 1 }, most, Part::Whole).await?;
+        failpoints::at(Point::MailsRead);
         let marked = claimed.into_iter().filter_map(|record| Some((marks.remove(&record.document_id)?, record)));
         Ok(marked.map(|(mark, record)| (record, mark)).collect())
     }

@@ -39,6 +39,7 @@ pub use sender::Senders;
 use super::{Mailer, Message};
 use crate::client::{Client, Core};
 use crate::error::{Code, Error, Result};
+use crate::failpoints::{self, Point};
 use crate::name::Name;
 use crate::protocol::document::{Action, Filter, Key, Projection, Sort, TableName, Update, Write};
 use crate::store::Store;
@@ -512,7 +513,10 @@ impl Inner {
     /// Writes a new mail; false if there is another one with its key.
     async fn insert(&self, document_id: &str, document: &Document, stamp: &str) -> Result<bool> {
         let write = Write::new(Key::new(document_id)?, Action::Insert(document.clone())).prepared()?;
-        match self.documents()?.write(&self.table, write).await {
+        failpoints::at(Point::MailEnqueue);
+        let written = self.documents()?.write(&self.table, write).await;
+        failpoints::at(Point::MailEnqueued);
+        match written {
             Ok(_) => return Ok(true),
             Err(error) if error.code() != Code::AlreadyExists => return Err(error),
             Err(_) => {}

@@ -30,6 +30,7 @@ use super::record::{CLAIMED, MailState, Next, QUEUED, Record, SENDING, next, rec
 use super::{Inner, Outbox, Part};
 use crate::driver::Watched;
 use crate::error::{Code, Error, HolderState, Result};
+use crate::failpoints::{self, Point};
 use crate::protocol::session::SessionId;
 use crate::session::Session;
 use crate::store::documents::{Event, WatchOptions};
@@ -320,10 +321,14 @@ impl Inner {
             let written = async {
                 let mut fields = fields(self.now().await?);
                 fields.insert("stamp", &stamp);
+                failpoints::at(Point::MailRecord);
                 self.update(by.clone(), doc! { "$set": fields }).await
             };
             let error = match written.await {
-                Ok(1..) => return,
+                Ok(1..) => {
+                    failpoints::at(Point::MailRecorded);
+                    return;
+                }
                 Ok(0) => match self.read(&record.document_id).await {
                     Ok(Some(found)) if found.stamp == stamp => return,
                     Ok(None) => return,
@@ -406,6 +411,7 @@ impl Inner {
 
     async fn take_over(&self, sender: &str) -> Result<()> {
         self.give_back(doc! { "box": self.name.as_str(), "sid": sender }).await?;
+        failpoints::at(Point::MailsGivenBack);
         let due = self.now().await?;
         let last = "its sender died, and may have sent it";
         let doubt = |state: MailState| {
@@ -418,7 +424,9 @@ impl Inner {
             self.update(again, doubt(MailState::Queued)).await?;
         }
         // Also what was tried as often as may be: a mail whose senders die of it is not sent for ever.
-        self.update(in_doubt, doubt(MailState::Parked)).await.map(|_| ())
+        self.update(in_doubt, doubt(MailState::Parked)).await?;
+        failpoints::at(Point::MailsTakenOver);
+        Ok(())
     }
 }
 
@@ -487,7 +495,9 @@ impl Marking<'_> {
         }
         let mine = doc! { "_id": &self.record.document_id, "by": &self.record.by, "st": CLAIMED };
         let mark = doc! { "$set": { "st": SENDING, "att": i64::from(self.attempts) } };
+        failpoints::at(Point::MailMark);
         let marked = self.inner.update(mine, mark).await;
+        failpoints::at(Point::MailMarked);
         if matches!(marked, Ok(1..)) {
             return Ok(());
         }

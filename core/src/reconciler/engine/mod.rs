@@ -15,6 +15,7 @@ use super::{Mode, ReconcileOptions};
 use crate::client::Core;
 use crate::driver::{CancelToken, Watched};
 use crate::error::{Code, Error, Result};
+use crate::failpoints::{self, Point};
 use crate::protocol::document::{Key, Position};
 use crate::protocol::work_queue::{KeyState, Taken, Ticket, Verdict, WorkQueue};
 use crate::time::Timestamp;
@@ -303,6 +304,7 @@ impl Engine {
                     continue;
                 }
             };
+            failpoints::at(Point::KeyTaken);
             // Whoever else waits may have waited for this one only.
             let more = queue.next_wake(now).is_some();
             drop(queue);
@@ -405,7 +407,10 @@ impl Engine {
         let mut guard = GiveBack(Some(request));
         let key = guard.0.as_ref()?.key().clone();
         match self.origin.fetch(&self.core, &key).await {
-            Ok(stored) => guard.0.take().map(|request| request.with(stored)),
+            Ok(stored) => {
+                failpoints::at(Point::KeyFetched);
+                guard.0.take().map(|request| request.with(stored))
+            }
             Err(error) => {
                 tracing::debug!(reconciler = self.name, %key, %error, "the document of a key could not be fetched");
                 // Dropped, it comes again after the back-off.

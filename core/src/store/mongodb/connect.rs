@@ -18,6 +18,7 @@ use super::errors::{self, Doing, WATCH};
 use super::tasks::{Limits, Tasks};
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
+use crate::failpoints::{self, Point};
 use crate::time::{Timestamp, WallTime};
 
 /// A connection that has been tried.
@@ -372,6 +373,7 @@ pub(super) async fn prepare(database: &Database, prefix: &str, limits: Limits, t
                 }
             };
             tasks.run(limits.operation, CREATE, create, &namespace).await?;
+            failpoints::at(Point::MongoCollectionMade);
         }
         let collection = database.collection::<Document>(&name);
         let list = async move { collection.list_index_names().await };

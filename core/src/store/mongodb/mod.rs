@@ -43,6 +43,7 @@ use super::documents::Documents;
 use super::{Applied, Capabilities, ClaimQuery, Notices, SessionQuery, Store};
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::failpoints::{self, Point};
 use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep};
 use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
 
@@ -164,6 +165,7 @@ impl Inner {
             SessionStep::Open { .. } | SessionStep::Close => (&self.own_session, self.limits.operation),
         };
         let request = write(collection.clone(), pipeline::session(id, &step), pipeline::session_fields(), limit, None);
+        let request = request.inspect(|_| failpoints::at(Point::MongoSessionWritten));
         let after = self.tasks.run(limit, CHANGE_SESSION, request, &self.sessions.namespace().to_string()).await?;
         after.as_ref().map(codec::session).transpose()
     }
@@ -202,6 +204,7 @@ impl Inner {
             }
             match self.write_once(slot, |collection| form.command(collection, key)).await {
                 Ok(answer) => {
+                    failpoints::at(Point::MongoClaimTaken);
                     slot.unanswered = None;
                     if let Some(view) = form.view(&answer) {
                         self.memory.learn(key, step, Some(&view), self.env.now());
@@ -223,6 +226,7 @@ impl Inner {
             Some(slot.session(self.locks.client()).await?),
         )
         .await?;
+        failpoints::at(Point::MongoClaimWritten);
         // Whatever it found, the claim is no longer free with the token that was asked for.
         slot.unanswered = None;
         let view = after.as_ref().map(codec::view).transpose();

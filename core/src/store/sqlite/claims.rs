@@ -12,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::fault::Fault;
 use super::tokens::Marks;
+use crate::failpoints::{self, Point};
 use crate::protocol::claim::{ClaimKey, ClaimStep, ClaimView, Entry, HEAD, Step, When};
 use crate::protocol::session::SessionId;
 use crate::store::changes::ClaimState;
@@ -162,6 +163,7 @@ fn advance(
     }
     if claim.holder.is_none() && claim.waiting > 0 {
         granted = Some(dequeue(db, key, &mut claim, step.preferred())?);
+        failpoints::at(Point::SqliteDequeued);
     }
     if let Some(entry) = granted {
         claim.holder = Some(entry);

@@ -8,7 +8,7 @@
 //! Who listens to what stands in the table `listener`, so a writer can tell, inside its transaction, whether anybody
 //! would read a row ([`Listeners`]): claims and sessions are logged only then. Invariant: whoever has subscribed finds
 //! every change that was committed after the subscription, or is told that some are missing. The rows of a process that is
-//! gone are removed by the first to find its socket deserted. A socket that is not there proves nothing (whatever cleans
+//! gone are removed by the first to find its socket deserted: by telling it something, or by opening the file. A socket that is not there proves nothing (whatever cleans
 //! up directories may have removed it), so each look also asks whether one's own rows are still there. If not, changes may
 //! not have been logged: the listener goes on under another name with another socket, and is told that there is a gap.
 //! A name that was taken off is never used again, so its row is there only if it was there all the time.
@@ -201,6 +201,13 @@ pub(super) fn listen(
 fn is_listener(db: &Connection, id: SessionId) -> rusqlite::Result<bool> {
     db.prepare_cached("SELECT 1 FROM listener WHERE id = ?1 AND topic = ?2 AND prefix = ''")?
         .exists(params![id.to_string(), PRESENT])
+}
+
+/// Everybody who is among the listeners.
+pub(super) fn listeners(db: &Connection) -> rusqlite::Result<Vec<SessionId>> {
+    let mut statement = db.prepare_cached("SELECT DISTINCT id FROM listener")?;
+    let ids = statement.query_map([], |row| row.get::<_, String>(0))?;
+    ids.filter_map(|id| id.map(|id| id.parse().ok()).transpose()).collect()
 }
 
 /// Removes some of what a process listens to, or all.

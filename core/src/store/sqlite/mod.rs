@@ -57,6 +57,7 @@ use super::{Applied, Capabilities, ClaimQuery, Notices, SessionQuery, Store};
 use crate::config::Durability;
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
+use crate::failpoints::{self, Point};
 use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep};
 use crate::protocol::session::{SessionId, SessionRecord, SessionStep, Vitality};
 
@@ -119,6 +120,7 @@ impl Open {
         let file = Arc::new(DatabaseFile::prepare(path)?);
         let path = file.path().to_owned();
         let boot = boot_id();
+        failpoints::at(Point::SqliteFileMade);
         let writing = schema::open(&path, &boot)?;
         let reading = schema::connect(&path).map_err(|error| fault::explain(&path, error))?;
         // SQLite opens the path by itself; what it found is the pinned file only if that is still there.
@@ -140,14 +142,25 @@ impl Open {
         Ok(Self { env, file, run, reader, wakes, log, checkpoints, writer, tables })
     }
 
-    /// Removes what dead sessions have left: in the run directory, and old tombstones.
+    /// Removes what dead processes have left: in the run directory, among the listeners, and old tombstones.
     async fn sweep(&self) -> Result<()> {
         let remains = self.run.sessions();
+        // Before the read: what a process that is gone has written is there.
+        let mut unborn: Vec<SessionId> = remains.iter().copied().filter(|id| self.run.is_deserted(*id)).collect();
         for session in self.reader.sessions(SessionQuery::Ids(remains)).await? {
+            unborn.retain(|id| *id != session.id);
             if session.vitality == Vitality::Dead {
                 self.run.remove_remains(session.id);
             }
         }
+        for id in unborn {
+            // Its process died before the session was opened.
+            self.run.remove_remains(id);
+        }
+        // Who listens to nothing any more is never told anything, and of some topics there may be no news for ever.
+        let mut listeners = self.reader.read(true, |db| Ok(log::listeners(db)?)).await?;
+        listeners.extend(self.run.ears());
+        self.log.tell(&listeners);
         self.writer.run_later(Work::Purge);
         self.writer.run_later(Work::Trim);
         Ok(())

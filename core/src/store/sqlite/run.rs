@@ -10,11 +10,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::file::DatabaseFile;
 use crate::error::{Code, Error, Result};
+use crate::failpoints::{self, Point};
 use crate::protocol::session::SessionId;
 
 /// The longest path of a unix socket.
@@ -101,21 +102,42 @@ impl RunDirectory {
         self.remove(&format!("{session}.sock"));
     }
 
-    /// Removes what a session left here. Only for a session that is dead in the database: its lock file is then no
-    /// proof that anybody still needs.
+    /// Removes what a session left here. Only for a session that is dead in the database, or never will be in it: its lock
+    /// file is then no proof that anybody still needs.
     pub(super) fn remove_remains(&self, session: SessionId) {
         self.remove(&format!("{session}.sock"));
+        failpoints::at(Point::SqliteSocketRemoved);
         self.remove(&format!("{session}.lk"));
     }
 
     /// The sessions that have left something here.
     pub(super) fn sessions(&self) -> Vec<SessionId> {
+        self.named(&["sock", "lk"])
+    }
+
+    /// Those who listen to the log, or have left their socket here.
+    pub(super) fn ears(&self) -> Vec<SessionId> {
+        self.named(&["ear"])
+    }
+
+    /// Whether the process that made this session's lock file is gone. It writes to the file only when it has locked it:
+    /// one without content may be about to be locked. False where there is no file.
+    pub(super) fn is_deserted(&self, session: SessionId) -> bool {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.fd, format!("{session}.lk"), flags, Mode::empty());
+        file.is_ok_and(|file| {
+            rustix::fs::fstat(&file).is_ok_and(|stat| stat.st_size > 0)
+                && rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok()
+        })
+    }
+
+    fn named(&self, kinds: &[&str]) -> Vec<SessionId> {
         let Ok(entries) = fs::read_dir(&self.path) else { return Vec::new() };
         let mut found: Vec<SessionId> = entries
             .filter_map(|entry| {
                 let name = entry.ok()?.file_name();
                 let (id, kind) = name.to_str()?.split_once('.')?;
-                if matches!(kind, "sock" | "lk") { id.parse().ok() } else { None }
+                if kinds.contains(&kind) { id.parse().ok() } else { None }
             })
             .collect();
         found.sort_unstable();

@@ -8,6 +8,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionB
 
 use super::fault::{self, Fault};
 use crate::error::{Code, Error, Result};
+use crate::failpoints::{self, Point};
 
 /// "coor": says that the file is ours, also to `file(1)`.
 const APPLICATION_ID: i32 = 0x636f_6f72;
@@ -222,6 +223,7 @@ fn lay_out(path: &Path, db: &mut Connection, boot: &str) -> std::result::Result<
         }
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
+        failpoints::at(Point::SqliteLaidOut);
     }
     // The machine was started anew, perhaps after a power loss that undid grants: no token below the ceiling is safe.
     // Without a boot id to compare that has to be assumed each time.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::claims::entries_of;
 use super::fault::Fault;
+use crate::failpoints::{self, Point};
 use crate::protocol::roster::{self, ProviderRecord};
 use crate::protocol::session::{self, Nonce, SessionId, SessionInfo, SessionRecord, SessionStep, Vitality};
 use crate::time::{Timestamp, WallTime};
@@ -58,6 +59,7 @@ pub(super) fn apply(db: &Connection, id: SessionId, step: &SessionStep, at: Mome
     if died {
         let (from, to) = entries_of(id);
         db.prepare_cached("UPDATE q SET gone = 1 WHERE who >= ?1 AND who < ?2")?.execute([from, to])?;
+        failpoints::at(Point::SqliteDeathMarked);
         db.prepare_cached("UPDATE sess SET died_up = ?2, died_boot = ?3 WHERE id = ?1")?.execute(params![
             id.to_string(),
             at.seconds(),

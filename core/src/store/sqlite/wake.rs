@@ -20,6 +20,7 @@ use super::reader::Reader;
 use super::run::RunDirectory;
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
+use crate::failpoints::{self, Point};
 use crate::protocol::claim::{ClaimKey, ClaimRecord, Entry};
 use crate::protocol::session::SessionId;
 use crate::store::{Notice, Notices};
@@ -263,7 +264,10 @@ async fn listen(
         };
         let notice = match received {
             Ok(length) => match Hint::decode(&buffer[..length]) {
-                Some(hint) => hint.verify(&reader, session).await,
+                Some(hint) => {
+                    failpoints::at(Point::SqliteHint);
+                    hint.verify(&reader, session).await
+                }
                 None => None,
             },
             Err(error) => {

@@ -8,6 +8,7 @@ use super::transaction::is_fenced;
 use super::write::{fenced_pipeline, modifications};
 use super::{QUERY_LIMIT, READ, Table, WRITE_MANY, position_of};
 use crate::error::{Code, Error, Result};
+use crate::failpoints::{self, Point};
 use crate::protocol::document::update::Form;
 use crate::protocol::document::write::{Action, Condition};
 use crate::protocol::document::{FENCES, Fence, Key, Position, Update, Write};
@@ -99,6 +100,7 @@ impl Table {
         let request = async move {
             let mut session = documents.client().start_session().await?;
             let done = documents.update_many(filter, update).session(&mut session).await?;
+            failpoints::at(Point::MongoManyWritten);
             Ok(ManyWritten { count: done.matched_count, position: position_of(session.operation_time()) })
         };
         self.run(QUERY_LIMIT, WRITE_MANY, request).await

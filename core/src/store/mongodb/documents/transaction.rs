@@ -10,6 +10,7 @@ use mongodb::options::{ReadConcern, ReturnDocument};
 use super::write::{fenced_pipeline, modifications, with_source};
 use super::{Table, WRITE, faults, position_of, revision_of, visible};
 use crate::error::{Code, Error, Result};
+use crate::failpoints::{self, Point};
 use crate::protocol::document::order::same;
 use crate::protocol::document::write::{Action, Condition, already_exists, conflict, not_found};
 use crate::protocol::document::{FENCES, Fence, FenceKey, Fences, Write};
@@ -73,6 +74,7 @@ impl Table {
             let stop = match self.attempt(write, guard, &mut session).await {
                 Ok((document, created)) => match self.commit(&mut session, until).await {
                     Ok(()) => {
+                        failpoints::at(Point::MongoCommitted);
                         let document = visible(document);
                         let deleted = matches!(write.action, Action::Delete);
                         return Ok(Written {
@@ -121,6 +123,7 @@ impl Table {
 
     /// Commits. Asks again for as long as the answer is unknown and somebody waits for it.
     async fn commit(&self, session: &mut ClientSession, until: Timestamp) -> std::result::Result<(), Stop> {
+        failpoints::at(Point::MongoCommit);
         while self.inner.env.now() < until {
             match session.commit_transaction().await {
                 Err(error) if error.contains_label("UnknownTransactionCommitResult") => {}
@@ -213,6 +216,7 @@ impl Table {
     async fn check_hold(&self, fence: &Fence, session: &mut ClientSession) -> std::result::Result<(), Stop> {
         let filter = doc! { "_id": fence.lock.as_str(), "own": fence.holder.to_string(), "tok": fence.token };
         let held = self.inner.locks.update_one(filter, doc! { "$inc": { "w": 1_i64 } }).session(session).await?;
+        failpoints::at(Point::MongoLockTouched);
         if held.matched_count == 0 { Err(fence.refused(None).into()) } else { Ok(()) }
     }
 
@@ -241,7 +245,9 @@ impl Table {
         }
         // The server's date, by which it removes them: one that is behind would make this one go away at once.
         let kept = doc! { "$set": { "f": field(&fences) }, "$currentDate": { "at": true } };
-        match tombstones.update_one(id, kept).upsert(true).session(session).await {
+        let kept = tombstones.update_one(id, kept).upsert(true).session(session).await;
+        failpoints::at(Point::MongoTombstoneWritten);
+        match kept {
             // Another one has made it since this transaction began.
             Err(error) if faults::is_key_taken(&error) => Err(Stop::Collided),
             done => Ok(done.map(|_| fences)?),

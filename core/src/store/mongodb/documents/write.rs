@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::read::settle;
 use super::{Table, WRITE, faults, position_of, revision_of, visible};
 use crate::error::{Code, Error, Result};
+use crate::failpoints::{self, Point};
 use crate::protocol::document::update::Form;
 use crate::protocol::document::write::{Action, Condition, not_found};
 use crate::protocol::document::{FENCES, Fence, Key, Update, WRITTEN_BY, Write};
@@ -67,6 +68,7 @@ impl Table {
                     Tried::Raced
                 }
             };
+            failpoints::at(Point::MongoDocumentWritten);
             match tried {
                 Tried::Done(document, created) => {
                     let document = visible(document);

@@ -11,6 +11,7 @@ use super::super::log;
 use super::table::{Indexed, Table, encode, encode_index, is_held};
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
+use crate::failpoints::{self, Point};
 use crate::protocol::document::write::{Action, Condition, Write, apply};
 use crate::protocol::document::{Key, Position, Revision, TableName};
 use crate::store::documents::{Change, Index, ManyAction, TableOptions, WriteMany, Written, local};
@@ -177,6 +178,7 @@ fn one(
     }
     let source = change.source.clone().unwrap_or_default();
     log::append(db, &topic(name.as_str()), "", &encode_change(&change)?, &source, wall)?;
+    failpoints::at(Point::SqliteChangeLogged);
     let position = Position(db.last_insert_rowid().cast_unsigned());
     table.save(db, &write.key, old.as_ref(), &outcome, position, wall)?;
     Ok(Ok(Written {

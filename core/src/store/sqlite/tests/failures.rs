@@ -236,3 +236,28 @@ fn a_lock_that_another_process_keeps_is_waited_for_and_then_reported() {
         open_session(&store, 1).await;
     });
 }
+
+#[test]
+fn who_opens_the_file_removes_lock_files_of_sessions_that_never_were() {
+    runtime().block_on(async {
+        let scratch = Scratch::new();
+        let store = open(&scratch.db()).await;
+        open_session(&store, 1).await;
+        let directory = store.run_directory().unwrap();
+        let file = |number: u128| directory.join(format!("{}.lk", id(number)));
+        // A session without process, which others still have to bury; and three that are not in the database: of a process
+        // that is gone, of one that lives, and of one that has not come to lock it.
+        for number in [1, 2, 3] {
+            std::fs::write(file(number), [0; 128]).unwrap();
+        }
+        std::fs::write(file(4), "").unwrap();
+        let lived = std::fs::File::open(file(3)).unwrap();
+        rustix::fs::flock(&lived, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+        open(&scratch.db()).await.close().await;
+        assert_eq!([1, 2, 3, 4].map(|number| file(number).exists()), [true, false, true, true]);
+        drop(lived);
+        open(&scratch.db()).await.close().await;
+        assert_eq!([1, 2, 3, 4].map(|number| file(number).exists()), [true, false, false, true]);
+        store.close().await;
+    });
+}

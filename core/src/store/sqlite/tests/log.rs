@@ -94,6 +94,38 @@ fn a_listener_that_died_is_removed_by_whoever_finds_it() {
 }
 
 #[test]
+fn who_opens_the_file_removes_listeners_that_died() {
+    runtime().block_on(async {
+        let scratch = Scratch::new();
+        let store = open(&scratch.db()).await;
+        let mut changes = store.changes(locks()).await.unwrap();
+        next(&mut changes).await;
+        let inner = store.inner().unwrap();
+        let [deaf, silent, unlisted] = [77, 78, 79].map(id);
+        // One listened to nothing any more, one to what has no news, and one had not been listed yet.
+        let topics = vec![crate::store::sqlite::log::Topic::new("doc/never", "")];
+        inner.writer.run(Work::Listen { id: deaf, topics: Vec::new(), is_new: true }).await.unwrap();
+        inner.writer.run(Work::Listen { id: silent, topics, is_new: true }).await.unwrap();
+        for id in [deaf, silent, unlisted] {
+            drop(std::os::unix::net::UnixDatagram::bind(inner.run.ear(id)).unwrap());
+        }
+        let others = open(&scratch.db()).await;
+        soon(async {
+            while count_listeners(&store, "true") > 2 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        assert_eq!(inner.run.ears().len(), 1, "the one who lives has kept his");
+        acquire(&others, "x", entry(1, 1)).await;
+        assert!(matches!(next(&mut changes).await, Change::Claim(_)));
+        drop((changes, inner));
+        others.close().await;
+        store.close().await;
+    });
+}
+
+#[test]
 fn a_lost_datagram_costs_a_second_at_most() {
     runtime().block_on(async {
         let scratch = Scratch::new();

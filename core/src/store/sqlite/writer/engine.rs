@@ -11,6 +11,7 @@ use super::super::{changes, claims, sessions};
 use super::{Done, Work};
 use crate::env::Env;
 use crate::error::{Code, Error};
+use crate::failpoints::{self, Point};
 use crate::protocol::claim::ClaimKey;
 use crate::protocol::session::SessionId;
 use crate::store::Notice;
@@ -81,8 +82,11 @@ impl Engine {
     /// Does the works in the transaction that was begun, and ends it: all or nothing. The ceiling is raised above
     /// `above` first.
     pub(super) fn finish(&mut self, works: &[&Work], above: Option<i64>, env: &Env) -> Result<Vec<Finished>, Fault> {
+        failpoints::at(Point::SqliteBegun);
         let result = self.perform_all(works, above, env).and_then(|finished| {
+            failpoints::at(Point::SqliteDone);
             self.db.prepare_cached("COMMIT")?.execute([])?;
+            failpoints::at(Point::SqliteCommitted);
             Ok(finished)
         });
         if result.is_err() {
@@ -187,6 +191,7 @@ impl Engine {
         self.db
             .prepare_cached("UPDATE meta SET ceil = max(ceil, ?1) WHERE id = 1")?
             .execute([marks.raised(wall, token)])?;
+        failpoints::at(Point::SqliteCeilingRaised);
         Ok(())
     }
 

@@ -27,6 +27,7 @@ use super::wake::Wakes;
 use crate::config::Durability;
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::failpoints::{self, Point};
 use crate::protocol::claim::{ClaimKey, ClaimStep};
 use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
 use crate::store::Applied;
@@ -307,8 +308,10 @@ impl Writer {
 
     /// What follows from a commit.
     fn follow(self: &Arc<Self>, finished: Finished) -> Done {
+        failpoints::at(Point::SqliteFollow);
         if let Some((session, notice)) = finished.notice {
             self.around.wakes.tell(session, notice);
+            failpoints::at(Point::SqliteTold);
         }
         if !finished.listeners.is_empty() {
             self.around.log.tell(&finished.listeners);
@@ -400,6 +403,7 @@ impl Shift {
                     writer.warn_if_slow(&job, done);
                 }
                 if let Some(reply) = job.reply {
+                    failpoints::at(Point::SqliteReply);
                     // Who no longer listens has dropped its call.
                     let _ = reply.send(result);
                 }
