@@ -247,7 +247,7 @@ impl Histories {
     /// When a fault's effects are over. What was done to a server ends with its repair, but then there may be no primary
     /// for half a minute on a busy machine: until the set was seen to be whole again.
     fn over(&self, fault: &Fault) -> Nanos {
-        if !servers::KINDS.contains(&fault.kind.as_str()) {
+        if !servers::is_kind(&fault.kind) {
             return fault.until;
         }
         let whole = self.faults.iter().filter(|other| other.kind == HEALED && other.t >= fault.until);

@@ -55,6 +55,11 @@ const LINK_CUT: &str = "link cut";
 pub const STRIDE: usize = 3;
 const _: () = assert!(!KINDS.len().is_multiple_of(STRIDE) && !(KINDS.len() + 1).is_multiple_of(STRIDE));
 
+/// Whether this is what happens to servers: until the set is whole again it goes on.
+pub fn is_kind(kind: &str) -> bool {
+    kind == LINK_CUT || KINDS.contains(&kind)
+}
+
 const MEMBERS: usize = 3;
 
 impl Servers {
