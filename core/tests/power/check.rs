@@ -80,7 +80,7 @@ pub(crate) fn check_file(
     let fault = |error: rusqlite::Error| format!("SQLite: {error}");
     {
         let db = rusqlite::Connection::open(&file).map_err(fault)?;
-        let whole: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).map_err(fault)?;
+        let whole: String = db.query_row("PRAGMA integrity_check(3)", [], |row| row.get(0)).map_err(fault)?;
         if whole != "ok" {
             return Err(format!("the database is damaged: {whole}"));
         }
