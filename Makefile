@@ -118,6 +118,11 @@ simulate: ## Play simulated histories of the real core (HOURS=n, FIRST=seed)
 fuzz: ## Feed each target of tests/fuzz with what libFuzzer makes up, under the address sanitizer (MINUTES=n on each, ONLY=target)
 	MINUTES='$(MINUTES)' tests/fuzz/campaign/run $(ONLY)
 
+.PHONY: power
+power: ## Lose the power at random moments of what is written to an SQLite file (MINUTES=n, SEED=n)
+	COORD_POWER_MINUTES=$(if $(MINUTES),$(MINUTES),5) $(if $(SEED),COORD_POWER_SEED=$(SEED)) \
+	  cargo test --quiet --locked -p coord-core --test power -- --nocapture
+
 .PHONY: mail-campaigns
 mail-campaigns: setup stage extension ## Send MAILS=n mails through an outbox whose senders are killed, and look at INPUTS=n random messages
 	$(WITH_MONGODB) tests/mail/campaign.sh $(if $(MAILS),$(MAILS),1000)

@@ -22,11 +22,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
+use rusqlite::{Connection, params, params_from_iter};
 use tokio::sync::{Notify, oneshot};
 
 use super::fault::Fault;
 use super::file::DatabaseFile;
+use super::places;
 use super::reader::Reader;
 use super::run::RunDirectory;
 use super::writer::{Done, Work, Writer};
@@ -118,20 +119,9 @@ pub(super) fn append(
 /// The topic of the row that says that a name is among the listeners, whatever it listens to. Nothing is logged under it.
 const PRESENT: &str = "";
 
-/// The number of the last row that was ever written.
-pub(super) fn last(db: &Connection) -> rusqlite::Result<i64> {
-    let last = db.prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'log'")?.query_row([], |row| row.get(0));
-    Ok(last.optional()?.unwrap_or(0))
-}
-
-/// The number of the last row that was removed.
-pub(super) fn trimmed(db: &Connection) -> rusqlite::Result<i64> {
-    db.prepare_cached("SELECT trimmed FROM meta WHERE id = 1")?.query_row([], |row| row.get(0))
-}
-
 /// The next rows of these topics after this number.
 pub(super) fn read_after(db: &Connection, seq: i64, topics: &[Topic]) -> std::result::Result<Read, Fault> {
-    if seq < trimmed(db)? {
+    if seq < places::trimmed(db)? {
         return Ok(Read::Gone);
     }
     let mut names: Vec<&str> = topics.iter().map(|topic| topic.topic.as_str()).collect();
@@ -166,13 +156,15 @@ pub(super) fn trim(db: &Connection, now: WallTime) -> std::result::Result<bool, 
     let kept = i64::try_from(KEPT.as_millis()).unwrap_or(i64::MAX);
     let old: Option<i64> = db
         .prepare_cached(&format!(
-            "SELECT max(seq) FROM (SELECT seq, at FROM log ORDER BY seq LIMIT {PART}) \
-             WHERE at < ?1 OR seq < (SELECT max(seq) FROM log) - {MOST_ROWS}"
+            "SELECT max(seq) FROM (SELECT seq, at, (SELECT coalesce(sum(upto - after), 0) FROM lost WHERE after >= seq) AS lost \
+             FROM log ORDER BY seq LIMIT {PART}) \
+             WHERE at < ?1 OR seq + lost < (SELECT max(seq) FROM log) - {MOST_ROWS}"
         ))?
         .query_row([now.0.saturating_sub(kept)], |row| row.get(0))?;
     let Some(old) = old else { return Ok(false) };
     let removed = db.prepare_cached("DELETE FROM log WHERE seq <= ?1")?.execute([old])?;
     db.prepare_cached("UPDATE meta SET trimmed = max(trimmed, ?1) WHERE id = 1")?.execute([old])?;
+    db.prepare_cached("DELETE FROM lost WHERE upto <= ?1")?.execute([old])?;
     Ok(removed as i64 == PART)
 }
 

@@ -5,7 +5,7 @@
 //! - `writer`, `gate`, `checkpoint`: who writes when, in this process and among all.
 //! - `reader`, `wake`: reading, and being told of one's own grants.
 //! - `documents`: tables.
-//! - `log`, `changes`: what has changed, for those who look on.
+//! - `log`, `places`, `changes`: what has changed, for those who look on.
 //!
 //! Invariants:
 //! - a step is one transaction of the only writing connection of the process, and SQLite's own lock alone excludes
@@ -27,6 +27,7 @@ mod fault;
 mod file;
 mod gate;
 mod log;
+mod places;
 mod reader;
 mod run;
 mod schema;

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Rows, params};
 
 use super::claims::{entries_of, entry, optional_entry};
 use super::fault::{self, Fault};
-use super::{log, sessions};
+use super::{places, sessions};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::protocol::claim::{ClaimKey, ClaimRecord};
@@ -163,7 +163,7 @@ pub(super) fn find_snapshot(db: &Connection, interest: &Interest) -> std::result
         }
     }
     let claims = claims.into_values().filter(|claim| claim.holder.is_some()).collect();
-    Ok((Snapshot { claims, sessions }, log::last(db)?))
+    Ok((Snapshot { claims, sessions }, places::last(db)?))
 }
 
 fn keys_with(db: &Connection, prefix: &str) -> std::result::Result<Vec<ClaimKey>, Fault> {

@@ -7,6 +7,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
 
 use super::fault::{self, Fault};
+use super::places;
 use crate::error::{Code, Error, Result};
 use crate::failpoints::{self, Point};
 
@@ -17,7 +18,7 @@ const APPLICATION_ID: i32 = 0x636f_6f72;
 pub(super) const VERSION: i32 = LAYOUTS.len() as i32;
 
 /// What each version adds to the one before.
-const LAYOUTS: [&str; 3] = [LAYOUT, CHANGES, TABLES];
+const LAYOUTS: [&str; 4] = [LAYOUT, CHANGES, TABLES, LOST];
 
 /// A commit writes whole pages to the log, and our records are small: with pages of the usual 4 KiB an acquire and
 /// its release take a third longer. Fixed when the file is made; a file with other pages works as well.
@@ -87,6 +88,12 @@ const TABLES: &str = "
     CREATE INDEX ix_tab ON ix(tab);
     CREATE TABLE entry(
         ix INTEGER NOT NULL, val BLOB NOT NULL, key BLOB NOT NULL, PRIMARY KEY(ix, val, key)) WITHOUT ROWID;
+";
+
+/// Numbers of rows of `log` that were perhaps written and then lost with the machine's power: those after `after` and up
+/// to `upto`. None of them is ever used again.
+const LOST: &str = "
+    CREATE TABLE lost(upto INTEGER PRIMARY KEY, after INTEGER NOT NULL);
 ";
 
 /// Opens a connection that never waits for a lock by itself. Blocks.
@@ -225,10 +232,13 @@ fn lay_out(path: &Path, db: &mut Connection, boot: &str) -> std::result::Result<
         transaction.pragma_update(None, "user_version", VERSION)?;
         failpoints::at(Point::SqliteLaidOut);
     }
-    // The machine was started anew, perhaps after a power loss that undid grants: no token below the ceiling is safe.
-    // Without a boot id to compare that has to be assumed each time.
-    transaction
+    // The machine was started anew, perhaps after a power loss that undid grants: no token below the ceiling is safe, and
+    // no place in the log after its last row. Without a boot id to compare that has to be assumed each time.
+    let booted = transaction
         .execute("UPDATE meta SET hlc = max(hlc, ceil), boot = ?1 WHERE id = 1 AND (boot != ?1 OR ?1 = '')", [boot])?;
+    if booted > 0 && version > 0 {
+        places::skip_lost(&transaction)?;
+    }
     transaction.commit()?;
     Ok(())
 }

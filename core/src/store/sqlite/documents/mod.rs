@@ -26,7 +26,7 @@ use self::work::{DocumentDone, DocumentWork, Filled, MOST};
 use super::fault::{self, Fault};
 use super::reader::Reader;
 use super::writer::{Done, Work};
-use super::{Open, SqliteStore, log, schema};
+use super::{Open, SqliteStore, places, schema};
 use crate::error::{Code, Error, Result};
 use crate::protocol::document::write::{Action, Write};
 use crate::protocol::document::{Filter, Key, Position, TableName};
@@ -225,7 +225,7 @@ impl Documents for SqliteStore {
                         true
                     })?;
                 }
-                Ok((found, log::last(db)?))
+                Ok((found, places::last(db)?))
             };
             let (found, last) = self.inner()?.read_table(&table, false, read).await?;
             let position = Position(last.cast_unsigned());

@@ -7,7 +7,8 @@ use std::time::Duration;
 use futures::stream::{self, StreamExt};
 use rusqlite::OptionalExtension;
 
-use super::super::log::{self, Log, Read, Subscription, Topic};
+use super::super::log::{Log, Read, Subscription, Topic};
+use super::super::places;
 use super::super::reader::Reader;
 use super::work::{decode_change, topic};
 use crate::env::Env;
@@ -44,12 +45,12 @@ pub(super) async fn open(
     let few = !matches!(from, From::Time(_));
     let (seq, ready) = reader
         .read(few, move |db| {
-            let last = log::last(db)?;
+            let last = places::last(db)?;
             Ok(match from {
                 From::Now => (last, VecDeque::from([Event::Gap(Position(last.cast_unsigned()))])),
                 From::After(place) => {
                     let place = i64::try_from(place.0).unwrap_or(i64::MAX);
-                    if place < log::trimmed(db)? {
+                    if !places::is_known(db, place)? {
                         return Err(compacted().into());
                     }
                     if place > last {
@@ -64,7 +65,7 @@ pub(super) async fn open(
                         let mut statement = db.prepare_cached("SELECT min(at) FROM log")?;
                         statement.query_row([], |row| row.get::<_, Option<i64>>(0))
                     };
-                    if log::trimmed(db)? > 0 && oldest()?.is_none_or(|oldest| oldest > time.0) {
+                    if places::trimmed(db)? > 0 && oldest()?.is_none_or(|oldest| oldest > time.0) {
                         return Err(compacted().into());
                     }
                     // Dates in the log need not ascend: begin with the first that is as late.
@@ -120,7 +121,7 @@ impl Watch {
                 }
             }
             Read::Gone => {
-                let last = self.reader.read(true, |db| Ok(log::last(db)?)).await?;
+                let last = self.reader.read(true, |db| Ok(places::last(db)?)).await?;
                 self.seq = last;
                 self.ready.push_back(Event::Gap(Position(last.cast_unsigned())));
             }

@@ -6,6 +6,7 @@ use futures::{FutureExt, TryStreamExt};
 use super::*;
 use crate::error::Code;
 use crate::protocol::document::{Action, Filter, Key, Position, TableName, Update, Write};
+use crate::store::changes::Interest;
 use crate::store::documents::{Documents, Event, From, Index, ManyAction, Operation, Query, WatchOptions, WriteMany};
 use crate::store::sqlite::documents::work::{DocumentDone, DocumentWork, Filled};
 use crate::store::sqlite::{Done, Work};
@@ -89,6 +90,46 @@ async fn a_place_that_was_trimmed_is_told_so() {
     assert_eq!(watch(From::After(position)).await.map(drop).unwrap_err().code(), Code::Compacted);
     assert_eq!(watch(From::Time(crate::time::WallTime(0))).await.map(drop).unwrap_err().code(), Code::Compacted);
     store.close().await;
+}
+
+/// Grants are logged and not synced: a power loss takes their rows, and with them places that readers have kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_that_a_power_loss_took_is_no_place_any_more() {
+    let scratch = Scratch::new();
+    let (path, synced) = (scratch.path("t.db"), scratch.path("synced.db"));
+    let store = open(&path).await;
+    let first = store.write(&table(), insert(0)).await.unwrap().position;
+    store.close().await;
+    std::fs::copy(&path, &synced).unwrap();
+    let mut last = first;
+    for boot in 1..=2_i64 {
+        let store = open(&path).await;
+        let looking_on = store.changes(Interest { claims: vec![String::new()], sessions: false }).await.unwrap();
+        for attempt in 0..5 {
+            acquire(&store, "x", entry(1, attempt)).await;
+            release(&store, "x", entry(1, attempt)).await;
+        }
+        let place = store.snapshot(&table(), Filter::default()).await.unwrap().position;
+        assert!(place > last);
+        drop(looking_on);
+        store.close().await;
+        // The power is lost, and comes again.
+        std::fs::copy(&synced, &path).unwrap();
+        rusqlite::Connection::open(&path).unwrap().execute("UPDATE meta SET boot = 'before'", []).unwrap();
+        let store = open(&path).await;
+        let watch = |place| store.watch(&table(), WatchOptions { from: From::After(place), previous: false });
+        assert_eq!(watch(place).await.map(drop).unwrap_err().code(), Code::Compacted, "at once");
+        for n in 0..20 {
+            last = store.write(&table(), insert(boot * 100 + n)).await.unwrap().position;
+            assert!(last > place, "a number is used twice");
+        }
+        assert_eq!(watch(place).await.map(drop).unwrap_err().code(), Code::Compacted, "and for ever");
+        // What was synced is still known.
+        let mut changes = watch(first).await.unwrap();
+        assert!(matches!(next(&mut changes).await, Event::Change(change) if change.key == Key::from(100)));
+        store.close().await;
+        std::fs::copy(&path, &synced).unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
