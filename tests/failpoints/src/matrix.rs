@@ -182,7 +182,8 @@ impl Stage<'_> {
             _ => None,
         });
         let killed = struck && strike.is_some_and(|strike| strike.blow == Blow::Kill);
-        if !killed && !(status.success() && done.is_some()) {
+        let ended_well = status.success() && done.is_some();
+        if !killed && !ended_well {
             let said = std::fs::read_to_string(&errors).unwrap_or_default();
             wrong.push(format!("the process ended by itself, with {status}: {}", last(&said)));
         }
@@ -206,7 +207,7 @@ impl Stage<'_> {
                 };
                 wrong.extend(finds.wrong);
                 wrong.extend(facts.violations());
-                wrong.extend(place.damage().await?);
+                wrong.extend(place.damage()?);
                 let mut findings = self.lock();
                 findings.free_after = findings.free_after.max(finds.free_after);
             }
@@ -227,8 +228,10 @@ impl Stage<'_> {
         for point in points(self.kind == Kind::MongoDb) {
             findings.hits.entry(point.name()).or_default()[0] += passed.get(point.name()).copied().unwrap_or(0);
         }
-        let at = strike
-            .map_or("nowhere".to_owned(), |strike| format!("{} {} {:?}", strike.point.name(), strike.nth, strike.blow));
+        let at = strike.map_or_else(
+            || "nowhere".to_owned(),
+            |strike| format!("{} {} {:?}", strike.point.name(), strike.nth, strike.blow),
+        );
         for violation in wrong {
             println!("{} {at}: {violation}", self.kind.name());
             findings.violations.push(format!("{at}: {violation}"));

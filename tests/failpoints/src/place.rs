@@ -156,7 +156,7 @@ impl Place {
     ///
     /// # Errors
     /// What goes wrong with looking, in words.
-    pub async fn damage(&self) -> Result<Vec<String>, String> {
+    pub fn damage(&self) -> Result<Vec<String>, String> {
         if self.servers.is_some() {
             return Ok(Vec::new());
         }
