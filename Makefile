@@ -118,6 +118,14 @@ simulate: ## Play simulated histories of the real core (HOURS=n, FIRST=seed)
 fuzz: ## Feed each target of tests/fuzz with what libFuzzer makes up, under the address sanitizer (MINUTES=n on each, ONLY=target)
 	MINUTES='$(MINUTES)' tests/fuzz/campaign/run $(ONLY)
 
+.PHONY: miri
+miri: ## Run what of the C interface needs no client under Miri, which knows all rules of Rust's memory
+	tests/memory/miri
+
+.PHONY: tsan
+tsan: ## Run the C programs under the thread sanitizer, with the library and SQLite built for it (ONLY=program)
+	tests/memory/tsan $(ONLY)
+
 .PHONY: power
 power: ## Lose the power at random moments of what is written to an SQLite file (MINUTES=n, SEED=n)
 	COORD_POWER_MINUTES=$(if $(MINUTES),$(MINUTES),5) $(if $(SEED),COORD_POWER_SEED=$(SEED)) \
