@@ -4,6 +4,8 @@
 use std::ffi::{CStr, CString, c_char, c_void};
 
 use coord_core::error::{Error, Result};
+#[cfg(not(miri))]
+use libc::strnlen;
 
 /// The length of a text that ends with a zero byte; in the header by `cbindgen.toml`, which cannot translate it.
 const COORD_NUL: usize = usize::MAX;
@@ -56,7 +58,7 @@ impl Text {
         let too_long = || Error::invalid(format!("{what} has more than {most} bytes"));
         let length = match self.length {
             // SAFETY: by the contract of `lent`. At most the bytes up to the zero are looked at.
-            COORD_NUL => unsafe { libc::strnlen(self.start, most + 1) },
+            COORD_NUL => unsafe { strnlen(self.start, most + 1) },
             length => length,
         };
         if length > most {
@@ -99,7 +101,7 @@ impl Bytes {
         }
         let length = match self.length {
             // SAFETY: by the contract of `lent`. At most the bytes up to the zero are looked at.
-            COORD_NUL => unsafe { libc::strnlen(self.start.cast(), MAX_LONG_TEXT + 1) },
+            COORD_NUL => unsafe { strnlen(self.start.cast(), MAX_LONG_TEXT + 1) },
             length => length,
         };
         if length > MAX_LONG_TEXT {
@@ -243,6 +245,16 @@ pub(crate) fn empty() -> *const c_char {
 /// Text that is there for ever.
 pub(crate) fn fixed(text: &'static CStr) -> *const c_char {
     text.as_ptr()
+}
+
+/// For Miri, which knows no `strnlen`.
+///
+/// # Safety
+/// As of C's.
+#[cfg(miri)]
+unsafe fn strnlen(start: *const c_char, most: usize) -> usize {
+    // SAFETY: the text goes on up to its end, or for as long as it is looked at.
+    (0..most).find(|at| unsafe { *start.add(*at) } == 0).unwrap_or(most)
 }
 
 #[cfg(test)]

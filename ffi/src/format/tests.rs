@@ -18,7 +18,7 @@ fn taken(lent: &LentBytes) -> &[u8] {
 }
 
 fn everything() -> Document {
-    doc! {
+    let mut document = doc! {
         "text": "a\u{0}b \u{1F600}", "z": 1, "a": i64::MAX, "low": i64::MIN, "half": 0.1, "whole": 5.0, "zero": -0.0,
         "tiny": f64::MIN_POSITIVE / 2.0, "big": 1.797_693_134_862_315_7e308, "inf": f64::INFINITY,
         "-inf": f64::NEG_INFINITY, "yes": true, "none": Bson::Null, "list": [1, "x", { "b": 2, "a": 1 }],
@@ -26,10 +26,15 @@ fn everything() -> Document {
         "far": DateTime::from_millis(i64::MAX), "bytes": Binary { subtype: BinarySubtype::Generic, bytes: vec![0, 255] },
         "uuid": Binary { subtype: BinarySubtype::Uuid, bytes: vec![7; 16] },
         "id": ObjectId::parse_str("65a1b2c3d4e5f60718293a4b").unwrap(),
-        "exact": "0.10".parse::<Decimal128>().unwrap(), "stamp": Timestamp { time: 3, increment: 9 },
+        "stamp": Timestamp { time: 3, increment: 9 },
         "pattern": Regex { pattern: "^a".try_into().unwrap(), options: "i".try_into().unwrap() },
         "least": Bson::MinKey, "most": Bson::MaxKey,
+    };
+    // Its digits are read by `bitvec`, whose slices Miri does not let pass.
+    if !cfg!(miri) {
+        document.insert("exact", "0.10".parse::<Decimal128>().unwrap());
     }
+    document
 }
 
 #[test]
@@ -97,7 +102,7 @@ fn what_is_no_document_is_refused() {
     assert_eq!(Format::Bson.document(lent(&longer), "d").unwrap_err().code(), Code::InvalidArgument);
     // Whatever one byte becomes, it is read or refused.
     for place in 0..good.len() {
-        for byte in 0..=u8::MAX {
+        for byte in (0..=u8::MAX).step_by(if cfg!(miri) { 51 } else { 1 }) {
             let mut bad = good.clone();
             bad[place] = byte;
             if let Err(error) = Format::Bson.document(lent(&bad), "d") {
@@ -123,9 +128,11 @@ fn nested(levels: usize) -> Vec<u8> {
 #[test]
 fn a_deep_document_does_not_end_the_stack() {
     Format::Bson.document(lent(&nested(100)), "d").unwrap();
-    let error = Format::Bson.document(lent(&nested(1_000_000)), "d").unwrap_err();
+    // An interpreter is slow, and its own stack another one.
+    let levels = if cfg!(miri) { 1_000 } else { 1_000_000 };
+    let error = Format::Bson.document(lent(&nested(levels)), "d").unwrap_err();
     assert!(error.message().contains("nested"), "{error}");
-    let deep = format!("{}1{}", "{\"a\":".repeat(100_000), "}".repeat(100_000));
+    let deep = format!("{}1{}", "{\"a\":".repeat(levels / 5), "}".repeat(levels / 5));
     assert_eq!(Format::Json.document(lent(deep.as_bytes()), "d").unwrap_err().code(), Code::InvalidArgument);
 }
 
