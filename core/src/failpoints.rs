@@ -54,7 +54,6 @@ pub enum Point {
     RingWritten,
     LockFileEmptied,
     LockFileRemoved,
-    RenewalPublish,
     RenewalPublished,
     ValidityHalf,
     LossPublish,
@@ -72,10 +71,7 @@ pub enum Point {
     DeadFileRemoved,
     DeadSwept,
     ProviderRegistered,
-    EverythingReleased,
     SessionEnded,
-    TermWon,
-    TermPublished,
     TermResigned,
     TermOver,
     KeyTaken,
@@ -138,7 +134,7 @@ pub enum On {
 }
 
 /// Every point with its name, the stores on which it is passed, and where it is.
-pub const ALL: [(Point, &str, On, &str); 114] = {
+pub const ALL: [(Point, &str, On, &str); 110] = {
     use On::{Every, MongoDb, Sqlite};
     use Point as P;
     [
@@ -191,7 +187,6 @@ pub const ALL: [(Point, &str, On, &str); 114] = {
         (P::RingWritten, "ring-written", Every, "a nonce is in the lock file that was never sent"),
         (P::LockFileEmptied, "lock-file-emptied", Every, "a lock file proves nothing any more, and is still there"),
         (P::LockFileRemoved, "lock-file-removed", Every, "a lock file is gone, and its lock is held"),
-        (P::RenewalPublish, "renewal-publish", Every, "a renewal is known, and the deadline has not moved"),
         (P::RenewalPublished, "renewal-published", Every, "the deadline has moved"),
         (P::ValidityHalf, "validity-half", Every, "checks read a new epoch with the deadline of the one before"),
         (P::LossPublish, "loss-publish", Every, "a hold is known to be lost, and no check says so"),
@@ -214,10 +209,7 @@ pub const ALL: [(Point, &str, On, &str); 114] = {
         ),
         (P::DeadSwept, "dead-swept", Every, "a dead session is out of every claim"),
         (P::ProviderRegistered, "provider-registered", Every, "a provider is registered, and its user is not told"),
-        (P::EverythingReleased, "everything-released", Every, "a client that closes holds nothing"),
         (P::SessionEnded, "session-ended", Every, "a client's session has ended, and its store is open"),
-        (P::TermWon, "term-won", Every, "a term is won, and its value is not published"),
-        (P::TermPublished, "term-published", Every, "observers know the leader, who does not"),
         (P::TermResigned, "term-resigned", Every, "a term is over for its leader, and not in the store"),
         (P::TermOver, "term-over", Every, "a term's functions have ended, and it is not given back"),
         (P::KeyTaken, "key-taken", Every, "a key is taken from the queue, and its document not fetched"),

@@ -102,7 +102,6 @@ impl Core {
         }
         session.claims().close(&session);
         if self.released(&session, renewal.as_ref()).await {
-            failpoints::at(Point::EverythingReleased);
             if let Err(error) = session.close().await {
                 tracing::debug!(%error, "the session could not be ended in the store; others will bury it");
             }

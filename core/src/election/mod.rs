@@ -26,7 +26,6 @@ use crate::acquire;
 use crate::claims::{Hold, Want};
 use crate::client::{Client, Core, claim_key};
 use crate::error::{Error, Result};
-use crate::failpoints::{self, Point};
 use crate::mutants::{self, Mutant};
 use crate::name::Name;
 use crate::protocol::claim::{ClaimKey, Entry, Priority};
@@ -256,9 +255,7 @@ impl Client {
 
 /// Publishes the value of a term that nobody has been told of yet; that takes time, in which it can be lost.
 async fn publish(hold: &Hold, value: &str) -> Result<()> {
-    failpoints::at(Point::TermWon);
     hold.publish(value).await?;
-    failpoints::at(Point::TermPublished);
     hold.loss().map_or(Ok(()), |reason| Err(Error::lost(&hold.describe(), reason)))
 }
 

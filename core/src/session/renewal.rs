@@ -74,7 +74,6 @@ pub(super) async fn renew_once(session: Arc<Session>) -> Result<()> {
     let slack_before = session.remaining();
     match session.store().apply_session(session.id(), step).await {
         Ok(Some(_)) => {
-            failpoints::at(Point::RenewalPublish);
             session.update(|view, now| view.on_renewed(now, nonce));
             failpoints::at(Point::RenewalPublished);
             session.stats().count_renewal(slack_before);

@@ -20,6 +20,7 @@ use crate::place::{Kind, PATIENCE, Place, text};
 use crate::post::Post;
 use crate::said::Said;
 use crate::story::{self, ELECTIONS, FENCE, LOCKS, NOTES, SERVICES, WORK, outbox, start_reconciler};
+use crate::until;
 
 /// What was found.
 #[derive(Clone, Debug, Default)]
@@ -225,20 +226,6 @@ async fn open_store(location: &Location, prefix: &str, kind: Kind) -> Result<Arc
     })
 }
 
-/// Whether it was so in time.
-async fn until(patience: Duration, so: impl AsyncFn() -> Result<bool>) -> Result<bool> {
-    let end = Instant::now() + patience;
-    loop {
-        if so().await? {
-            return Ok(true);
-        }
-        if Instant::now() > end {
-            return Ok(false);
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// Stands beside a story whose process is held up: wants every lock, again and again, until it is told to stop. Returns
 /// what was granted, and until when it was believed in. One that is busy with a server stands there for nothing.
 ///
@@ -277,6 +264,7 @@ async fn want_again_and_again(
             // Its own session may be the one that a busy store has cost.
             drop(held.release().await);
         }
+        // The story is to have its turns, too.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(())

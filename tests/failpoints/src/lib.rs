@@ -20,3 +20,21 @@ pub mod said;
 pub mod story;
 pub mod strike;
 pub mod victim;
+
+/// Whether it was so in time. What is asked about here is another process's, or of no interest to those who use the
+/// library: nothing tells of it.
+pub(crate) async fn until(
+    patience: std::time::Duration,
+    so: impl AsyncFn() -> coord_core::Result<bool>,
+) -> coord_core::Result<bool> {
+    let end = std::time::Instant::now() + patience;
+    loop {
+        if so().await? {
+            return Ok(true);
+        }
+        if std::time::Instant::now() > end {
+            return Ok(false);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}

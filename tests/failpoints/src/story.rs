@@ -96,6 +96,7 @@ impl Beliefs {
                         say(&Said::Ok { claim: claim.to_owned(), token, t });
                     }
                 }
+                // A check is asked, and tells nothing by itself.
                 std::thread::sleep(Duration::from_millis(5));
             }
         });
@@ -229,14 +230,7 @@ async fn until_queued(client: &Client, name: &str) -> Result<()> {
 }
 
 async fn until(what: &str, so: impl AsyncFn() -> Result<bool>) -> Result<()> {
-    let end = std::time::Instant::now() + PART;
-    while !so().await? {
-        if std::time::Instant::now() > end {
-            return Err(Error::new(Code::Timeout, what));
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(())
+    if crate::until(PART, so).await? { Ok(()) } else { Err(Error::new(Code::Timeout, what)) }
 }
 
 async fn give_up(beliefs: &Beliefs, a: &Client, b: &Client) -> Result<()> {

@@ -2,15 +2,14 @@
 
 use std::io::BufRead;
 use std::process::{Child, ChildStderr, ChildStdin, Command, Stdio};
-use std::time::Duration;
 
 use coord_core::mail::{EnqueueOptions, MailState, Mailer, Message, OutboxOptions};
-use coord_core::{Held, ProvideOptions, Result};
+use coord_core::{Code, Error, Held, ProvideOptions, Result};
 use coord_faults::history::now;
 use coord_tests::servers::process;
 use rustix::process::Signal;
 
-use crate::place::text;
+use crate::place::{PATIENCE, text};
 use crate::post::{Post, STALLED};
 use crate::said::{Said, say};
 use crate::story::{LENT, LETTERS, ORPHAN, ORPHAN_TERM, ORPHAN_TOO, ORPHANED};
@@ -93,8 +92,9 @@ pub async fn be(url: &str, post: u16) -> Result<()> {
     say(&Said::Enqueued { key: STALLED.to_owned() });
     let _senders = outbox.start(1)?;
     // The server does not answer, so it stays there.
-    while outbox.get(&id).await?.is_none_or(|mail| mail.state != MailState::Sending) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    let sending = async || Ok(outbox.get(&id).await?.is_some_and(|mail| mail.state == MailState::Sending));
+    if !crate::until(PATIENCE, sending).await? {
+        return Err(Error::new(Code::Timeout, "its mail is not sent"));
     }
     eprintln!("ready");
     let mut lent = Some(lent);

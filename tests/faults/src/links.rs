@@ -114,6 +114,7 @@ impl Link {
     pub fn cut_for(&self, length: Duration, random: &mut Random) -> io::Result<()> {
         let pulled = random.chance(0.5);
         self.set(pulled, true)?;
+        // The fault's own length.
         std::thread::sleep(length);
         self.set(pulled, false)
     }

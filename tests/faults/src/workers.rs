@@ -257,6 +257,7 @@ mod tests {
         let runs = |since: u64| {
             while used() < since + 5 {
                 assert!(Instant::now() < patience, "it does not run");
+                // The kernel's count tells nobody that it grows.
                 std::thread::sleep(Duration::from_millis(10));
             }
         };

@@ -8,10 +8,11 @@
 //! Who listens to what stands in the table `listener`, so a writer can tell, inside its transaction, whether anybody
 //! would read a row ([`Listeners`]): claims and sessions are logged only then. Invariant: whoever has subscribed finds
 //! every change that was committed after the subscription, or is told that some are missing. The rows of a process that is
-//! gone are removed by the first to find its socket deserted: by telling it something, or by opening the file. A socket that is not there proves nothing (whatever cleans
-//! up directories may have removed it), so each look also asks whether one's own rows are still there. If not, changes may
-//! not have been logged: the listener goes on under another name with another socket, and is told that there is a gap.
-//! A name that was taken off is never used again, so its row is there only if it was there all the time.
+//! gone are removed by the first to find its socket deserted: by telling it something, or by opening the file. A socket
+//! that is not there proves nothing (whatever cleans up directories may have removed it), so each look also asks whether
+//! one's own rows are still there. If not, changes may not have been logged: the listener goes on under another name with
+//! another socket, and is told that there is a gap. A name that was taken off is never used again, so its row is there only
+//! if it was there all the time.
 //!
 //! Rows are kept for [`KEPT`]. Who comes later is told so ([`Read::Gone`]), and has to begin with the records.
 

@@ -150,6 +150,7 @@ fn a_trouble_ends_with_everything_through() {
             let now = conditions.borrow().cuts.contains_key(&client);
             cuts += usize::from(now && !before);
             before = now;
+            // A look at what is so, not a wait for it: how often it changes is what is counted.
             std::thread::sleep(Duration::from_millis(5));
         }
         trouble.join().expect("it ends");
