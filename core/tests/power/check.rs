@@ -66,6 +66,13 @@ pub(crate) struct Tried {
     pub(crate) told_lost: u64,
 }
 
+impl Tried {
+    /// Whether it was seen that something is lost, and that readers are told so where it matters, and only there.
+    pub(crate) fn has_power(&self) -> bool {
+        self.commits_lost > 0 && self.tokens_lost > 0 && self.told_lost > 0 && self.resumed > self.told_lost
+    }
+}
+
 /// Looks at the files alone: SQLite takes them for whole, and they are what the database was after some commit, and at
 /// least after the last that was synced.
 pub(crate) fn check_file(

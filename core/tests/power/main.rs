@@ -28,6 +28,9 @@ use disk::{Disk, Event, Lies, Loss, Trace};
 /// Rounds of a story: some thousand commits, with several checkpoints, after which the log begins anew.
 const ROUNDS: usize = 160;
 
+/// As many stories are played at most for what each should have.
+const MOST: usize = 8;
+
 /// Moments of a story at which the power is lost.
 const MOMENTS: usize = 80;
 
@@ -44,13 +47,13 @@ fn what_was_synced_is_there_after_a_power_loss() {
             panic!("seed {seed}, files in {}: {failure}", scratch.keep().display());
         }
         (seed, stories) = (seed + 1, stories + 1);
-        if Instant::now() >= until {
+        // One story may have none of it, by chance.
+        if Instant::now() >= until && (tried.has_power() || stories >= MOST) {
             break;
         }
     }
     eprintln!("{stories} stories up to seed {}: {tried:?}", seed - 1);
-    // Else it has shown nothing.
-    assert!(tried.commits_lost > 0 && tried.tokens_lost > 0 && tried.told_lost > 0 && tried.resumed > tried.told_lost);
+    assert!(tried.has_power(), "it has shown nothing: {tried:?}");
 }
 
 /// The same on a disk that says from some moment on that it has synced, and has not.

@@ -2,9 +2,6 @@
 //! each, and prints how often each was hit; `coord-failpoints quick SAMPLE [SEED]` plays the story once on each store, and
 //! as many blows as that, drawn by the seed. Fails on what must never be, and on a point that is never passed.
 //! `coord-failpoints points` lists them. To be built with the feature `failpoints`.
-//!
-//! Built with the feature `mutants`, too, it plays the known-bad variant of the core that `COORD_FAILPOINTS_MUTANT` names
-//! in all of its processes: with `no-keeper` it must find that something is left.
 #![expect(clippy::print_stdout, reason = "this program's output")]
 
 use std::process::ExitCode;
@@ -19,7 +16,6 @@ use coord_failpoints::{story, victim};
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    plant();
     let result = match words[..] {
         [victim::WORD, url, post] => be_victim(url, post),
         [matrix::WORD, url, fresh, post, ref strike @ ..] => be_story(url, fresh, post, strike),
@@ -46,14 +42,6 @@ fn main() -> ExitCode {
             eprintln!("coord-failpoints: {message}");
             ExitCode::from(2)
         }
-    }
-}
-
-/// Switches on the known-bad variant that is wanted.
-fn plant() {
-    #[cfg(feature = "mutants")]
-    if let Ok(name) = std::env::var("COORD_FAILPOINTS_MUTANT") {
-        assert!(coord_core::mutants::set(Some(&name)), "there is no mutant '{name}'");
     }
 }
 
