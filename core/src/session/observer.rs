@@ -33,7 +33,8 @@ use crate::time::{Timestamp, WallTime};
 /// cost one ttl and not one each.
 const OBSERVERS: usize = 3;
 
-/// How soon a read that failed is tried again while nothing is known of the sessions of interest.
+/// How soon a read that failed is tried again while nothing is known of the sessions of interest; and how soon what a dead
+/// session has left is looked for again when that failed: somebody waits for it.
 const FIRST_PERIOD: Duration = Duration::from_millis(250);
 
 /// The most sessions whose processes are watched through the kernel: each costs a descriptor or two.
@@ -57,10 +58,18 @@ struct State {
     /// Sessions whose lock file proved nothing, or whose death could not be written down, and until when that is not
     /// tried again: they are as good as unwatched.
     in_vain: BTreeMap<SessionId, Timestamp>,
-    /// Dead sessions after which is cleared up once more: a request that was still on its way when they died may have
-    /// been granted since.
-    again: BTreeMap<SessionId, Timestamp>,
+    /// Dead sessions after which is cleared up once more.
+    again: BTreeMap<SessionId, Again>,
     stopped: bool,
+}
+
+/// When is cleared up again after a dead session.
+#[derive(Clone, Copy, Debug)]
+struct Again {
+    /// The next time: the last, or soon, if the latest failed.
+    next: Timestamp,
+    /// The last time: a request that was still on its way when the session died may have been granted since.
+    last: Timestamp,
 }
 
 /// The task that watches a process through the kernel.
@@ -149,16 +158,18 @@ pub(super) async fn run(session: Arc<Session>) {
         let mut shown = std::pin::pin!(session.setup.shown.changed());
         shown.as_mut().enable();
         look_after_shown(&session);
-        let (anything, period, eligible_at) = session.observer.with(|state| {
+        let (anything, period, eligible_at, again_at) = session.observer.with(|state| {
             let now = session.env().now();
             let anything = !state.seen.to_read(now).is_empty() || !state.again.is_empty();
-            (anything, state.seen.period().unwrap_or(FIRST_PERIOD), state.seen.next_deadline())
+            let again_at = state.again.values().map(|again| again.next).min();
+            (anything, state.seen.period().unwrap_or(FIRST_PERIOD), state.seen.next_deadline(), again_at)
         });
         let wake = session.observer.wake.notified();
         if anything {
             let regular = last_read + period;
             // One read exactly when a session becomes eligible, so that a death costs little more than its ttl.
             let next = eligible_at.filter(|at| *at > last_read).map_or(regular, |at| at.min(regular));
+            let next = again_at.map_or(next, |at| at.max(last_read + FIRST_PERIOD).min(next));
             tokio::select! {
                 biased;
                 () = wake => {}
@@ -215,21 +226,33 @@ fn expired_by_date(records: &BTreeMap<SessionId, SessionRecord>, now: WallTime) 
 }
 
 async fn clear_up_again(session: &Arc<Session>) -> Result<()> {
-    let now = session.env().now();
-    let due: Vec<SessionId> =
-        session.observer.with(|state| state.again.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect());
-    let mut failed = None;
+    let begun = session.env().now();
+    let due: Vec<SessionId> = session
+        .observer
+        .with(|state| state.again.iter().filter(|(_, again)| again.next <= begun).map(|(id, _)| *id).collect());
     for id in due {
-        match sweep(session, id).await {
-            Ok(()) => {
-                session.observer.with(|state| state.again.remove(&id));
+        // A store that does not answer would not answer about the others, and they must not keep those waiting who are to
+        // be observed: they are due still.
+        sweep(session, id).await.inspect_err(|_| sweep_soon(session, id))?;
+        session.observer.with(|state| {
+            if state.again.get(&id).is_some_and(|again| again.last <= begun) {
+                state.again.remove(&id);
+            } else if let Some(again) = state.again.get_mut(&id) {
+                again.next = again.last;
             }
-            Err(error) => {
-                failed.get_or_insert(error);
-            }
-        }
+        });
     }
-    failed.map_or(Ok(()), Err)
+    Ok(())
+}
+
+/// It is not known whether all that a dead session had is free.
+fn sweep_soon(session: &Session, id: SessionId) {
+    let next = session.env().now() + FIRST_PERIOD;
+    session.observer.with(|state| {
+        if let Some(again) = state.again.get_mut(&id) {
+            again.next = next;
+        }
+    });
 }
 
 /// Reads all sessions of interest once, and buries those that turn out to be dead.
@@ -319,16 +342,19 @@ async fn clear_up(session: &Arc<Session>, id: SessionId) -> Result<()> {
         if let Some(watch) = state.watches.remove(&id).filter(|watch| !watch.buries) {
             watch.task.abort();
         }
-        let later = session.env().now() + session.timing().ttl;
+        let last = session.env().now() + session.timing().ttl;
         if !mutants::on(Mutant::ClearOnce) {
-            state.again.insert(id, later);
+            state.again.insert(id, Again { next: last, last });
         }
     });
     if let Some(directory) = &session.setup.run_directory {
         super::kernel_lock::remove_file_of_dead(directory, id);
     }
     failpoints::at(Point::DeadFileRemoved);
-    sweep(session, id).await
+    let swept = sweep(session, id).await.inspect_err(|_| sweep_soon(session, id));
+    // Whoever is to do it again may wait for nothing but news.
+    session.observer.wake.notify_one();
+    swept
 }
 
 /// Takes it out of every claim that can be changed. What is wrong with one claim keeps no other.

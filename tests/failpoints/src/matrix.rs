@@ -249,6 +249,8 @@ fn start(place: &Place, post: &Post, strike: Option<Strike>, errors: &std::path:
         };
         command.args([point.name(), &nth.to_string(), &delay]);
     }
+    // The end of what it says is told, which is to be why it ended.
+    command.env("RUST_BACKTRACE", "0");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(std::fs::File::create(errors)?);
     process::spawn(command, Signal::KILL)
 }

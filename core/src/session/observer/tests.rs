@@ -199,7 +199,7 @@ async fn a_queue_whose_head_was_declared_dead_and_left_goes_on() {
     client.lock("l").expect("valid").acquire_timeout(Duration::from_secs(5)).await.expect("nobody else lives");
 }
 
-/// Who is known to be dead is not read again: what is not done then has to be remembered.
+/// Who is known to be dead is not read again: what is not done then has to be remembered, and done soon.
 #[tokio::test]
 async fn several_that_are_found_dead_at_once_are_all_cleared_up_after() {
     let directory = Dir::new();
@@ -218,7 +218,7 @@ async fn several_that_are_found_dead_at_once_are_all_cleared_up_after() {
     }
     let env = Env::system(tokio::runtime::Handle::current());
     let mut options = Options::parse("memory:").expect("valid");
-    options.ttl = Some(Duration::from_secs(2));
+    options.ttl = Some(Duration::from_secs(600));
     let client = Client::with_store(store.clone(), options, env).await.expect("memory");
     store.claims_fail.store(true, SeqCst);
     want(&client.core().current_session(), dead.clone());
