@@ -209,14 +209,17 @@ async fn first_use(url: &str) -> Result<()> {
     client.close(PART).await
 }
 
+// Where one waits for what another is to give, that is given also when a look at the queue has failed: it would wait for
+// ever.
+
 async fn try_and_hand_over(beliefs: &Beliefs, a: &Client, b: &Client) -> Result<()> {
     let tried = beliefs.held("tried", a.lock("tried")?.try_acquire().await?);
     beliefs.release(tried).await?;
     let first = beliefs.lock(a, "handed").await?;
     let next = beliefs.lock(b, "handed");
     let hand_over = async {
-        until_queued(a, "handed").await?;
-        beliefs.release(first).await
+        let queued = until_queued(a, "handed").await;
+        queued.and(beliefs.release(first).await)
     };
     let (next, handed) = futures::join!(next, hand_over);
     beliefs.release(next?).await?;
@@ -250,9 +253,10 @@ async fn be_broken(beliefs: &Beliefs, a: &Client, b: &Client) -> Result<()> {
         held.lost().await;
         // It says that the hold was lost, which is so.
         let _ = beliefs.release(held.clone()).await;
+        Ok(())
     };
-    let (broken, ()) = futures::join!(breaking, giving_way);
-    broken
+    // Nothing is lost where the break has failed.
+    futures::try_join!(breaking, giving_way).map(drop)
 }
 
 async fn be_forced(beliefs: &Beliefs, a: &Client, b: &Client) -> Result<()> {
@@ -268,8 +272,8 @@ async fn lead(beliefs: &Beliefs, a: &Client, b: &Client) -> Result<()> {
     let term = beliefs.term("led", Arc::new(first.campaign("a").await?));
     let next = second.campaign("b");
     let hand_over = async {
-        until("nobody is a candidate", async || Ok(!first.candidates().await?.is_empty())).await?;
-        let handed = term.transfer_to(&b.session().id.to_string()).await;
+        let candidate = until("nobody is a candidate", async || Ok(!first.candidates().await?.is_empty())).await;
+        let handed = candidate.and(term.transfer_to(&b.session().id.to_string()).await);
         if handed.is_err() {
             // To whoever is next, then.
             term.resign().await?;
@@ -397,8 +401,8 @@ pub async fn start_reconciler(
 async fn borrow(beliefs: &Beliefs, a: &Client, victim: &mut Victim) -> Result<()> {
     let mine = beliefs.lock(a, LENT);
     let order = async {
-        until_queued(a, LENT).await?;
-        victim.ask_to_release().map_err(unavailable)
+        let queued = until_queued(a, LENT).await;
+        queued.and(victim.ask_to_release().map_err(unavailable))
     };
     let (mine, ordered) = futures::join!(mine, order);
     beliefs.release(mine?).await?;
@@ -411,12 +415,12 @@ async fn inherit(beliefs: &Beliefs, a: &Client, b: &Client, victim: Victim) -> R
     let term =
         async { Ok::<_, Error>(beliefs.term(ORPHAN_TERM, Arc::new(b.election(ORPHAN_TERM)?.campaign("b").await?))) };
     let blow = async {
-        until_queued(a, ORPHAN).await?;
+        let queued = until_queued(a, ORPHAN).await;
         // Else its death is found out by its silence, which is as good, but takes another way.
         let watched = async || Ok(a.stats().watched > 0);
         let watches = until("nobody watches the other process", watched).await;
-        victim.kill().map_err(unavailable)?;
-        watches
+        let killed = victim.kill().map_err(unavailable);
+        queued.and(watches).and(killed)
     };
     let (orphan, term, blow) = futures::join!(orphan, term, blow);
     beliefs.release(orphan?).await?;
