@@ -245,12 +245,13 @@ async fn clear_up_again(session: &Arc<Session>) -> Result<()> {
     Ok(())
 }
 
-/// It is not known whether all that a dead session had is free.
+/// It is not known whether all that a dead session had is free. The longer that goes on, the longer are the pauses.
 fn sweep_soon(session: &Session, id: SessionId) {
-    let next = session.env().now() + FIRST_PERIOD;
+    let (now, timing) = (session.env().now(), session.timing());
     session.observer.with(|state| {
         if let Some(again) = state.again.get_mut(&id) {
-            again.next = next;
+            let since_death = now.since(again.last - timing.ttl);
+            again.next = now + since_death.min(timing.renew_every).max(FIRST_PERIOD);
         }
     });
 }
