@@ -219,7 +219,8 @@ async fn try_and_hand_over(beliefs: &Beliefs, a: &Client, b: &Client) -> Result<
     let next = beliefs.lock(b, "handed");
     let hand_over = async {
         let queued = until_queued(a, "handed").await;
-        queued.and(beliefs.release(first).await)
+        let released = beliefs.release(first).await;
+        queued.and(released)
     };
     let (next, handed) = futures::join!(next, hand_over);
     beliefs.release(next?).await?;
@@ -273,13 +274,13 @@ async fn lead(beliefs: &Beliefs, a: &Client, b: &Client) -> Result<()> {
     let next = second.campaign("b");
     let hand_over = async {
         let candidate = until("nobody is a candidate", async || Ok(!first.candidates().await?.is_empty())).await;
-        let handed = candidate.and(term.transfer_to(&b.session().id.to_string()).await);
-        if handed.is_err() {
+        let transferred = term.transfer_to(&b.session().id.to_string()).await;
+        if transferred.is_err() {
             // To whoever is next, then.
             term.resign().await?;
         }
         beliefs.end(term.token());
-        handed
+        candidate.and(transferred)
     };
     let (next, handed) = futures::join!(next, hand_over);
     let next = beliefs.term("led", Arc::new(next?));
@@ -402,7 +403,8 @@ async fn borrow(beliefs: &Beliefs, a: &Client, victim: &mut Victim) -> Result<()
     let mine = beliefs.lock(a, LENT);
     let order = async {
         let queued = until_queued(a, LENT).await;
-        queued.and(victim.ask_to_release().map_err(unavailable))
+        let asked = victim.ask_to_release().map_err(unavailable);
+        queued.and(asked)
     };
     let (mine, ordered) = futures::join!(mine, order);
     beliefs.release(mine?).await?;
