@@ -237,6 +237,27 @@ fn a_short_form_without_an_answer_is_followed_by_the_whole_step() {
     });
 }
 
+/// The server answers the second sending with the document that it has kept from the first, whatever fields are asked for.
+#[test]
+fn an_acquire_that_the_driver_has_sent_twice_shows_the_claim() {
+    let Some((set, _turn)) = server() else { return };
+    run(async {
+        let store = open(&uri(set)).await;
+        let (key, holder, waiter) = (key("a"), entry(session(), 1), entry(session(), 1));
+        acquire(&store, &key, holder).await;
+        let steps_down = doc! { "failCommands": ["findAndModify"], "appName": "faulty", "errorLabels": ["RetryableWriteError"],
+        "writeConcernError": { "code": 91, "codeName": "ShutdownInProgress", "errmsg": "it is about to end" } };
+        fail(set, times(1), steps_down.clone());
+        let view = acquire(&store, &key, waiter).await;
+        assert_eq!((view.holder, view.waiting), (Some(holder), true), "{view:?}");
+        assert_eq!((view.head, view.queue_len), (vec![waiter], 1));
+        fail(set, times(1), steps_down);
+        let view = release(&store, &key, holder).await.unwrap();
+        assert_eq!((view.holder, view.queue_len), (Some(waiter), 0), "{view:?}");
+        store.close().await;
+    });
+}
+
 #[test]
 fn an_acquire_without_an_answer_and_its_cancel_are_one_session_of_the_driver() {
     let Some((set, _turn)) = server() else { return };

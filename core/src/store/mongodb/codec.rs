@@ -27,8 +27,14 @@ pub(super) fn claim(document: &Document) -> Result<ClaimRecord> {
     })
 }
 
-/// A claim from the answer to a write (see `pipeline::view_of`).
-pub(super) fn view(document: &Document) -> Result<ClaimView> {
+/// A claim from the answer to a write (see `pipeline::view_of`), as the entry sees it which that has added.
+///
+/// A write that the driver has sent twice, since a connection broke or a primary stepped down, and that was applied the
+/// first time, is answered with what the server has kept of it: the whole document, whatever fields were asked for.
+pub(super) fn view(document: &Document, added: Option<&Entry>) -> Result<ClaimView> {
+    if !document.contains_key("len") {
+        return Ok(claim(document)?.view(added));
+    }
     let fields = Fields::of("lock", document)?;
     Ok(ClaimView {
         holder: fields.entry("own")?,

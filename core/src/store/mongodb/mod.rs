@@ -229,7 +229,7 @@ impl Inner {
         failpoints::at(Point::MongoClaimWritten);
         // Whatever it found, the claim is no longer free with the token that was asked for.
         slot.unanswered = None;
-        let view = after.as_ref().map(codec::view).transpose();
+        let view = after.as_ref().map(|after| codec::view(after, added.as_ref())).transpose();
         match (unknown, &view) {
             // Given up a moment ago, or never held: whoever asked cannot be told which, and asks again.
             (Some(error), Ok(None)) if added.is_none() => return Err(error),
