@@ -234,11 +234,10 @@ async fn clear_up_again(session: &Arc<Session>) -> Result<()> {
         // A store that does not answer would not answer about the others, and they must not keep those waiting who are to
         // be observed: they are due still.
         sweep(session, id).await.inspect_err(|_| sweep_soon(session, id))?;
-        session.observer.with(|state| {
-            if state.again.get(&id).is_some_and(|again| again.last <= begun) {
+        session.observer.with(|state| match state.again.get_mut(&id) {
+            Some(again) if again.last > begun => again.next = again.last,
+            _ => {
                 state.again.remove(&id);
-            } else if let Some(again) = state.again.get_mut(&id) {
-                again.next = again.last;
             }
         });
     }
