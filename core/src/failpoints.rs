@@ -116,6 +116,7 @@ pub enum Point {
     MongoClaimWritten,
     MongoDocumentWritten,
     MongoManyWritten,
+    MongoTransactionNamed,
     MongoTombstoneWritten,
     MongoLockTouched,
     MongoCommit,
@@ -134,7 +135,7 @@ pub enum On {
 }
 
 /// Every point with its name, the stores on which it is passed, and where it is.
-pub const ALL: [(Point, &str, On, &str); 110] = {
+pub const ALL: [(Point, &str, On, &str); 111] = {
     use On::{Every, MongoDb, Sqlite};
     use Point as P;
     [
@@ -259,6 +260,7 @@ pub const ALL: [(Point, &str, On, &str); 110] = {
         (P::MongoClaimWritten, "mongo-claim-written", MongoDb, "the driver has the answer of a step on a claim"),
         (P::MongoDocumentWritten, "mongo-document-written", MongoDb, "the driver has the answer of a plain write"),
         (P::MongoManyWritten, "mongo-many-written", MongoDb, "the driver has the answer of a write to many"),
+        (P::MongoTransactionNamed, "mongo-transaction-named", MongoDb, "a record names a driver session, which is new"),
         (P::MongoTombstoneWritten, "mongo-tombstone-written", MongoDb, "a transaction has a fence, and no document"),
         (P::MongoLockTouched, "mongo-lock-touched", MongoDb, "a transaction has a lock's record, and nothing else"),
         (P::MongoCommit, "mongo-commit", MongoDb, "a transaction has done its work, and is not committed"),

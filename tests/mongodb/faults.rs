@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use coord_core::error::Code;
 use coord_core::protocol::claim::{ClaimKey, ClaimStep, ClaimView, Entry, Step};
 use coord_core::protocol::document::{Action, Fence, Key, TableName, Write};
-use coord_core::protocol::session::{Nonce, SessionStep};
+use coord_core::protocol::session::{KillProof, Nonce, SessionStep, Vitality};
 use coord_core::store::documents::{From, WatchOptions};
 use coord_core::store::mongodb::{MongoStore, testing};
 use coord_core::store::{ClaimQuery, Notice, Store};
@@ -499,6 +499,72 @@ fn a_transaction_that_was_given_up_is_never_committed() {
         }
         store.close().await;
     });
+}
+
+/// The server would keep it, and the lock in it, for a minute.
+#[test]
+fn a_transaction_of_the_dead_ends_with_their_session() {
+    let Some((set, _turn)) = server() else { return };
+    run(let_one_die_in_a_transaction(set, &set.uri(), &prefix()));
+}
+
+/// Somebody dies in the midst of a strict write: a successor has the lock and the document as soon as the session is dead.
+pub(crate) async fn let_one_die_in_a_transaction(set: &ReplicaSet, uri: &str, prefix: &str) {
+    // Requests are waited for one second.
+    let ttl = Duration::from_secs(3);
+    let dying = MongoStore::open(&format!("{uri}&appName=faulty"), prefix, 20, ttl, env()).await.unwrap();
+    let other = MongoStore::open(uri, prefix, 20, TTL, env()).await.unwrap();
+    let hasty = MongoStore::open(uri, prefix, 20, ttl, env()).await.unwrap();
+    let client = Client::with_uri_str(uri).await.unwrap();
+    let records = client.database("coord").collection::<Document>(&format!("{prefix}sessions"));
+    // By default it is a minute.
+    let keep = |seconds: i32| set.command(doc! { "setParameter": 1, "transactionLifetimeLimitSeconds": seconds });
+    keep(3_600).unwrap();
+    let table = TableName::parse("t").unwrap();
+    let write = async |store: &MongoStore, lock: &ClaimKey, holder: Entry, token| {
+        let fence = Some(Fence { lock: lock.clone(), holder, token, strict: true });
+        let write = Write { fence, ..Write::new(Key::from(1), Action::Put(doc! {})) };
+        store.documents().unwrap().write(&table, write).await
+    };
+    // A client opens another one after the first; what they write in is named in the record of each.
+    for (id, whole) in [(session(), true), (session(), true), (session(), false)] {
+        let opened = until("a session", async || dying.apply_session(id, open_step(1)).await.ok()).await.unwrap();
+        let (lock, holder) = (key(&id.to_string()), entry(id, 1));
+        let step = ClaimStep::Step(Step::acquire(holder, true, 256, Vec::new()));
+        let held = until("a lock", async || dying.apply_claim(lock.clone(), step.clone()).await.ok()).await.unwrap();
+        until("a strict write", async || write(&dying, &lock, holder, held.token).await.ok()).await;
+
+        let held_up = doc! {
+            "failCommands": ["find"], "appName": "faulty", "blockConnection": true, "blockTimeMS": 300_000,
+        };
+        let before = fail(set, "alwaysOn".into(), held_up);
+        let error = write(&dying, &lock, holder, held.token).await.unwrap_err();
+        assert_eq!(error.code(), Code::Unavailable, "{error}");
+        struck(set, before + 1);
+
+        let sweep = ClaimStep::Step(Step::sweep(id));
+        let swept = if whole {
+            let kill = SessionStep::Kill(KillProof::Observed(opened.nonce));
+            let killed = other.apply_session(id, kill).await.unwrap().expect("a record");
+            assert_eq!(killed.vitality, Vitality::Dead);
+            // A server waits for ten seconds until it refuses this.
+            other.apply_claim(lock.clone(), sweep).await.expect("the lock can be changed")
+        } else {
+            // Whoever buried the session has died before he did the rest.
+            let buried = doc! { "$set": { "st": "dead", "died": mongodb::bson::DateTime::now() } };
+            records.update_one(doc! { "_id": id.to_string() }, buried).await.unwrap();
+            until("the lock", async || hasty.apply_claim(lock.clone(), sweep.clone()).await.ok()).await
+        };
+        assert_eq!(swept.expect("it is there").holder, None);
+        let next = entry(session(), 1);
+        let token = acquire(&other, &lock, next).await.token;
+        write(&other, &lock, next, token).await.expect("the document can be written");
+        fail(set, "off".into(), doc! {});
+    }
+    keep(60).unwrap();
+    for store in [dying, other, hasty] {
+        store.close().await;
+    }
 }
 
 /// Readings see what was heard before, and what was read before, also from a primary that lags.

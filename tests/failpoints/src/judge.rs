@@ -19,7 +19,7 @@ use crate::check::Kept;
 use crate::place::{Kind, PATIENCE, Place, text};
 use crate::post::Post;
 use crate::said::Said;
-use crate::story::{self, ELECTIONS, FENCE, LOCKS, NOTES, SERVICES, WORK, outbox, start_reconciler};
+use crate::story::{self, ELECTIONS, LOCKS, NOTES, SERVICES, WORK, outbox, start_reconciler};
 use crate::until;
 
 /// What was found.
@@ -45,12 +45,6 @@ fn bound(kind: Kind) -> Duration {
 /// Within what time the keeper has cleared up what nobody waits for.
 fn kept_bound(kind: Kind) -> Duration {
     kind.ttl() * 5 + Duration::from_secs(10)
-}
-
-/// How long MongoDB keeps the transaction of a process that was killed in the midst of a fenced write, and with it what
-/// that has touched: the document, and the lock's record where the write was strict. It looks for such only now and then.
-fn open_transaction(kind: Kind) -> Duration {
-    if kind == Kind::MongoDb { Duration::from_secs(90) } else { Duration::ZERO }
 }
 
 /// Looks at everything. Begins anew where a busy server is in the way.
@@ -110,7 +104,7 @@ fn wrong(finds: &Mutex<Finds>, what: String) {
 /// Takes what the dead may have had. What is busy is no find.
 async fn take(client: &Client, kind: Kind, name: &str, term: bool, finds: &Mutex<Finds>) -> Result<()> {
     let begun = Instant::now();
-    let patience = bound(kind) + if name == FENCE { open_transaction(kind) } else { Duration::ZERO };
+    let patience = bound(kind);
     let taken = async {
         if term {
             let options = CampaignOptions { timeout: Some(patience), ..CampaignOptions::default() };
@@ -151,7 +145,7 @@ async fn reconciled(client: &Client, kind: Kind, finds: &Mutex<Finds>) -> Result
         let run = run.lock().unwrap_or_else(PoisonError::into_inner);
         keys.difference(&run).cloned().collect::<Vec<_>>()
     };
-    let in_time = until(kept_bound(kind) + open_transaction(kind), async || Ok(missing().is_empty())).await?;
+    let in_time = until(kept_bound(kind), async || Ok(missing().is_empty())).await?;
     if !in_time {
         wrong(finds, format!("keys were not run: {:?}", missing()));
     }

@@ -1,7 +1,9 @@
 //! `coord-failpoints sqlite|mongodb ROUNDS [SEED [LANES [POINT…]]]` kills and holds up a process at every point, so often
 //! each, and prints how often each was hit; `coord-failpoints quick SAMPLE [SEED]` plays the story once on each store, and
 //! as many blows as that, drawn by the seed. Fails on what must never be, and on a point that is never passed.
-//! `coord-failpoints points` lists them. To be built with the feature `failpoints`.
+//! `coord-failpoints points` lists them. To be built with the feature `failpoints`. `coord-failpoints mutants SAMPLE
+//! [SEED [NAME…]]` plays it on SQLite with each known-bad variant of the core until something tells, with as many blows as
+//! that at most; it needs the feature `mutants`, too.
 #![expect(clippy::print_stdout, reason = "this program's output")]
 
 use std::process::ExitCode;
@@ -16,6 +18,12 @@ use coord_failpoints::{story, victim};
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if let Ok(name) = std::env::var(matrix::MUTANT)
+        && let Err(message) = be_mutant(Some(&name))
+    {
+        eprintln!("coord-failpoints: {message}");
+        return ExitCode::from(2);
+    }
     let result = match words[..] {
         [victim::WORD, url, post] => be_victim(url, post),
         [matrix::WORD, url, fresh, post, ref strike @ ..] => be_story(url, fresh, post, strike),
@@ -27,11 +35,13 @@ fn main() -> ExitCode {
         }
         ["quick", sample] => quick(sample, "1"),
         ["quick", sample, seed] => quick(sample, seed),
+        ["mutants", sample] => mutants(sample, "1", &[]),
+        ["mutants", sample, seed, ref only @ ..] => mutants(sample, seed, only),
         [store, rounds] => campaign(store, rounds, "1", "3", &[]),
         [store, rounds, seed] => campaign(store, rounds, seed, "3", &[]),
         [store, rounds, seed, lanes, ref only @ ..] => campaign(store, rounds, seed, lanes, only),
         _ => {
-            Err("usage: coord-failpoints sqlite|mongodb ROUNDS [SEED [LANES [POINT…]]] | quick SAMPLE [SEED] | points"
+            Err("usage: coord-failpoints sqlite|mongodb ROUNDS [SEED [LANES [POINT…]]] | quick SAMPLE [SEED] | points\n       coord-failpoints mutants SAMPLE [SEED [NAME…]]"
                 .into())
         }
     };
@@ -98,6 +108,7 @@ fn campaign(store: &str, rounds: &str, seed: &str, lanes: &str, only: &[&str]) -
         lanes: number(lanes)?,
         only,
         sample: None,
+        mutant: None,
     };
     let found = play(&plan)?.ok_or("there is no mongod")?;
     println!("{:<24} {:>8} {:>7} {:>8}", "point", "passed", "killed", "held up");
@@ -111,11 +122,42 @@ fn quick(sample: &str, seed: &str) -> Result<bool, String> {
     let (sample, seed) = (number(sample)?, number(seed)?);
     let mut good = true;
     for kind in [Kind::Sqlite, Kind::MongoDb] {
-        let plan = Plan { kind, rounds: 1, only: Vec::new(), sample: Some(sample), seed, lanes: 3 };
+        let plan = Plan { kind, rounds: 1, only: Vec::new(), sample: Some(sample), seed, lanes: 3, mutant: None };
         match play(&plan)? {
             Some(found) => good &= report(&plan, &found),
             None => println!("{}: left out", kind.name()),
         }
+    }
+    Ok(good)
+}
+
+/// Everybody in this process is this variant from now on, or none.
+#[cfg(feature = "mutants")]
+fn be_mutant(name: Option<&str>) -> Result<(), String> {
+    if coord_core::mutants::set(name) { Ok(()) } else { Err(format!("there is no variant {name:?}")) }
+}
+
+#[cfg(not(feature = "mutants"))]
+fn be_mutant(_: Option<&str>) -> Result<(), String> {
+    Err("this program was built without the feature mutants".into())
+}
+
+/// Which variants of the core the matrix catches. Fails where one of [`CAUGHT`] was not.
+fn mutants(sample: &str, seed: &str, only: &[&str]) -> Result<bool, String> {
+    let (sample, seed) = (number(sample)?, number(seed)?);
+    let mut good = true;
+    println!("| variant | stories | s | caught by |\n|---|---|---|---|");
+    for (_, name, _) in coord_core::mutants::ALL.iter().filter(|(_, name, _)| only.is_empty() || only.contains(name)) {
+        be_mutant(Some(name))?;
+        let begun = Instant::now();
+        let sample = Some(sample);
+        let plan = Plan { kind: Kind::Sqlite, rounds: 1, only: Vec::new(), sample, seed, lanes: 3, mutant: Some(name) };
+        let found = matrix::play(&plan)?.unwrap_or_default();
+        be_mutant(None)?;
+        let by = found.violations.first();
+        good &= by.is_some();
+        let by: String = by.map_or("NOT CAUGHT", String::as_str).chars().take(140).collect();
+        println!("| {name} | {} | {:.0} | {by} |", found.stories, begun.elapsed().as_secs_f64());
     }
     Ok(good)
 }

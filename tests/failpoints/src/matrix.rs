@@ -23,6 +23,9 @@ use crate::strike::{Blow, Strike, points};
 /// What a story's program is given before its arguments.
 pub const WORD: &str = "story";
 
+/// The variable that names the known-bad variant of the core that a story's processes are.
+pub const MUTANT: &str = "COORD_FAILPOINTS_MUTANT";
+
 /// What to play.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -38,6 +41,8 @@ pub struct Plan {
     pub seed: u64,
     /// How many stories are played at a time.
     pub lanes: usize,
+    /// Which known-bad variant of the core everybody is, if one: then one violation is enough.
+    pub mutant: Option<&'static str>,
 }
 
 /// What has come of it.
@@ -71,7 +76,7 @@ struct Job {
 pub fn play(plan: &Plan) -> Result<Option<Findings>, String> {
     let findings = Mutex::new(Findings::default());
     let numbers = AtomicU64::new(0);
-    let stage = Stage { kind: plan.kind, numbers: &numbers, findings: &findings };
+    let stage = Stage { kind: plan.kind, mutant: plan.mutant, numbers: &numbers, findings: &findings };
     // First nothing happens to it, which shows that all points are there.
     let Some(played) = stage.try_play(None)? else { return Ok(None) };
     let usual = played.passed.clone();
@@ -99,7 +104,10 @@ pub fn play(plan: &Plan) -> Result<Option<Findings>, String> {
         jobs.truncate(sample);
     }
     let jobs = Mutex::new(jobs.into_iter());
-    let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let next = || {
+        let caught = plan.mutant.is_some() && !stage.lock().violations.is_empty();
+        jobs.lock().unwrap_or_else(PoisonError::into_inner).next().filter(|_| !caught)
+    };
     std::thread::scope(|scope| {
         for _ in 0..plan.lanes {
             scope.spawn(|| {
@@ -114,6 +122,7 @@ pub fn play(plan: &Plan) -> Result<Option<Findings>, String> {
 
 struct Stage<'a> {
     kind: Kind,
+    mutant: Option<&'static str>,
     numbers: &'a AtomicU64,
     findings: &'a Mutex<Findings>,
 }
@@ -172,7 +181,7 @@ impl Stage<'_> {
         place.make().await?;
         let post = Post::start().map_err(text)?;
         let errors = place.folder().join("errors");
-        let mut child = start(place, &post, strike, &errors).map_err(text)?;
+        let mut child = start(place, &post, strike, self.mutant, &errors).map_err(text)?;
         let (facts, beside) = watch_story(&mut child, place, strike).await?;
         let status = child.wait().map_err(text)?;
         let struck = facts.said.contains(&Said::Struck);
@@ -222,7 +231,7 @@ impl Stage<'_> {
     fn note(&self, strike: Option<Strike>, wrong: &[String], passed: &BTreeMap<String, u64>) {
         let mut findings = self.lock();
         findings.stories += 1;
-        if findings.stories.is_multiple_of(50) {
+        if findings.stories.is_multiple_of(50) && self.mutant.is_none() {
             println!("{}: {} stories", self.kind.name(), findings.stories);
         }
         for point in points(self.kind == Kind::MongoDb) {
@@ -233,13 +242,21 @@ impl Stage<'_> {
             |strike| format!("{} {} {:?}", strike.point.name(), strike.nth, strike.blow),
         );
         for violation in wrong {
-            println!("{} {at}: {violation}", self.kind.name());
+            if self.mutant.is_none() {
+                println!("{} {at}: {violation}", self.kind.name());
+            }
             findings.violations.push(format!("{at}: {violation}"));
         }
     }
 }
 
-fn start(place: &Place, post: &Post, strike: Option<Strike>, errors: &std::path::Path) -> std::io::Result<Child> {
+fn start(
+    place: &Place,
+    post: &Post,
+    strike: Option<Strike>,
+    mutant: Option<&str>,
+    errors: &std::path::Path,
+) -> std::io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args([WORD, &place.url(), &place.fresh_url(), &post.port().to_string()]);
     if let Some(Strike { point, nth, blow }) = strike {
@@ -248,6 +265,9 @@ fn start(place: &Place, post: &Post, strike: Option<Strike>, errors: &std::path:
             Blow::Delay(time) => time.as_millis().to_string(),
         };
         command.args([point.name(), &nth.to_string(), &delay]);
+    }
+    if let Some(mutant) = mutant {
+        command.env(MUTANT, mutant);
     }
     // The end of what it says is told, which is to be why it ended.
     command.env("RUST_BACKTRACE", "0");

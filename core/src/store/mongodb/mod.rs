@@ -4,7 +4,7 @@
 //!
 //! | collection | `_id` | fields | indexes |
 //! |---|---|---|---|
-//! | `<prefix>sessions` | session id | `st` live or dead, `n` nonce, `ttl` ms, `seen`, `died`, `clean`, `info`, `opened`, `prov` what it provides, `rv` its changes | `died` (removed after 24 h), `st` |
+//! | `<prefix>sessions` | session id | `st` live or dead, `n` nonce, `ttl` ms, `seen`, `died`, `clean`, `info`, `opened`, `prov` what it provides, `rv` its changes, `tx` driver sessions | `died` (removed after 24 h), `st` |
 //! | `<prefix>locks` | key of the claim | `own` holder, `q` waiters, `tok` token, `at` date of the grant, `val` value, `brk` and `brt` the holder asked to go and its token, `qt` the token of the last grant by the short form | `own`, `q`, `at` |
 //!
 //! Invariants:
@@ -13,7 +13,8 @@
 //! - reads are of what a majority has, from the primary; those of claims see every write that was acknowledged to
 //!   this store, what its notices told and what it has read, also after a failover;
 //! - no request is interrupted half way, and none is waited for longer than its limit (see `tasks`);
-//! - an acquire cannot be applied after its own cancel (see `lanes` and `quick`).
+//! - an acquire cannot be applied after its own cancel (see `lanes` and `quick`);
+//! - what a process that has died was about to write to a table ends with its session (see `transactions`).
 //!
 //! Deliberately absent: transactions (a hot document would suffer, and one document holds all that a step needs),
 //! server clocks that decide anything, `exp` in a session (it follows from `seen` and `ttl`).
@@ -38,6 +39,7 @@ use self::lanes::{Lanes, Slot};
 use self::pipeline::Write;
 use self::quick::Memory;
 use self::tasks::{Limits, Tasks};
+use self::transactions::{NAMED, Transactions};
 use super::changes::{Changes, Interest};
 use super::documents::Documents;
 use super::{Applied, Capabilities, ClaimQuery, Notices, SessionQuery, Store};
@@ -60,6 +62,7 @@ mod stream;
 mod tasks;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod transactions;
 
 /// One user of a replica set.
 pub struct MongoStore(Arc<Inner>);
@@ -83,6 +86,7 @@ struct Inner {
     tasks: Tasks,
     lanes: Lanes,
     memory: Memory,
+    transactions: Transactions,
     /// The highest operation time that the server has told us, as one number.
     seen: AtomicU64,
     closing: watch::Sender<bool>,
@@ -123,6 +127,7 @@ impl MongoStore {
             tasks,
             lanes: Lanes::default(),
             memory: Memory::default(),
+            transactions: Transactions::default(),
             seen: AtomicU64::new(0),
             closing: watch::Sender::new(false),
             primary: connection.primary,
@@ -156,7 +161,7 @@ impl Inner {
         (seen > 0).then_some(Timestamp { time: (seen >> 32) as u32, increment: seen as u32 })
     }
 
-    async fn step_session(&self, id: SessionId, step: SessionStep) -> Result<Option<SessionRecord>> {
+    async fn step_session(self: &Arc<Self>, id: SessionId, step: SessionStep) -> Result<Option<SessionRecord>> {
         let (collection, limit) = match step {
             SessionStep::Kill(_) | SessionStep::Provide { .. } | SessionStep::Withdraw { .. } => {
                 (&self.sessions, self.limits.operation)
@@ -164,8 +169,26 @@ impl Inner {
             SessionStep::Renew { .. } => (&self.own_session, self.limits.renewal),
             SessionStep::Open { .. } | SessionStep::Close => (&self.own_session, self.limits.operation),
         };
-        let request = write(collection.clone(), pipeline::session(id, &step), pipeline::session_fields(), limit, None);
-        let request = request.inspect(|_| failpoints::at(Point::MongoSessionWritten));
+        let mut fields = pipeline::session_fields();
+        let kill = matches!(step, SessionStep::Kill(_));
+        if kill {
+            fields.insert(NAMED, 1);
+        }
+        if matches!(step, SessionStep::Open { .. }) {
+            self.transactions.belong_to(id);
+        }
+        let this = Arc::clone(self);
+        let request = write(collection.clone(), pipeline::session(id, &step), fields, limit, None);
+        let request = async move {
+            let after = request.await;
+            failpoints::at(Point::MongoSessionWritten);
+            if let Some(dead) = after.as_ref().ok().and_then(Option::as_ref).filter(|_| kill)
+                && matches!(dead.get_str("st"), Ok("dead"))
+            {
+                this.end_transactions_of(dead).await;
+            }
+            after
+        };
         let after = self.tasks.run(limit, CHANGE_SESSION, request, &self.sessions.namespace().to_string()).await?;
         after.as_ref().map(codec::session).transpose()
     }
@@ -179,6 +202,8 @@ impl Inner {
             this.saw(slot.operation_time());
             if written.is_ok() {
                 this.lanes.leave(&step, &lane);
+            } else {
+                this.end_transactions_in_the_way_of(&step).await;
             }
             written
         };
@@ -340,6 +365,7 @@ impl Inner {
         let limit = self.limits.operation.min(connect::CONNECT_TIMEOUT);
         self.tasks.close(limit).await;
         self.lanes.clear();
+        self.transactions.clear();
         let clients = [self.own_session.client().clone(), self.locks.client().clone()];
         let (ended, both_ended) = tokio::sync::oneshot::channel::<()>();
         // The driver ends its sessions on a server that may not answer, and waits for connections that are in use. It

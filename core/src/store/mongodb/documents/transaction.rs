@@ -62,17 +62,33 @@ impl Table {
 
     async fn transact(&self, write: &Write, guard: Option<&Document>, until: Timestamp) -> Result<Written> {
         let explain = |error| faults::explain(&error, WRITE, &self.namespace());
-        let mut session = self.documents.client().start_session().await.map_err(explain)?;
+        let mut lent = self.inner.lend().await.map_err(explain)?;
+        let written = self.transact_in(&mut lent.driver, write, guard, until).await;
+        // Of others nobody knows whether they have ended.
+        if !matches!(&written, Err(error) if matches!(error.code(), Code::Unavailable | Code::OutcomeUnknown)) {
+            self.inner.give_back(lent);
+        }
+        written
+    }
+
+    async fn transact_in(
+        &self,
+        session: &mut ClientSession,
+        write: &Write,
+        guard: Option<&Document>,
+        until: Timestamp,
+    ) -> Result<Written> {
+        let explain = |error| faults::explain(&error, WRITE, &self.namespace());
         for attempt in 0_u32.. {
             let primaries = self.inner.next_primaries();
             if let Err(error) = session.start_transaction().read_concern(ReadConcern::snapshot()).await {
                 if attempt > 0 {
-                    self.void(&mut session).await;
+                    self.void(session).await;
                 }
                 return Err(explain(error));
             }
-            let stop = match self.attempt(write, guard, &mut session).await {
-                Ok((document, created)) => match self.commit(&mut session, until).await {
+            let stop = match self.attempt(write, guard, session).await {
+                Ok((document, created)) => match self.commit(session, until).await {
                     Ok(()) => {
                         failpoints::at(Point::MongoCommitted);
                         let document = visible(document);
@@ -106,7 +122,7 @@ impl Table {
             };
             // A transaction reads what only the primary has, and only its commit waits for a majority.
             if let Some(refusal) = refusal
-                && self.stands(&mut session, &primaries).await?
+                && self.stands(session, &primaries).await?
             {
                 return Err(refusal);
             }
@@ -117,7 +133,7 @@ impl Table {
             let pause = Duration::from_micros(500 << attempt.min(6));
             self.inner.env.sleep(self.inner.env.jittered(pause)).await;
         }
-        self.void(&mut session).await;
+        self.void(session).await;
         Err(Error::unavailable(format!("the document {} could not be written in time", write.key)))
     }
 
