@@ -84,11 +84,12 @@ faults: stage extension ## Kill, stop and cut off real processes in all language
 	  $(WITH_MONGODB) target/debug/coord-faults roster $$store $(if $(MINUTES),$(MINUTES),5) $(if $(SEED),$(SEED),1); \
 	done
 
+# What it cannot bear is another date of the primary: of all kinds of faults on MongoDB one in a few minutes.
 .PHONY: faults-naive
 faults-naive: ## The same with a protocol in which the store's date alone decides: it must be found out (MINUTES=n, SEED=n)
 	cargo build --quiet --locked -p coord-faults --features mutants
 	for store in $(if $(STORE),$(STORE),sqlite mongodb); do \
-	  COORD_FAULTS_WORKERS= tests/faults/run naive $$store $(if $(MINUTES),$(MINUTES),1) $(if $(SEED),$(SEED),1); \
+	  COORD_FAULTS_WORKERS= tests/faults/run naive $$store $(if $(MINUTES),$(MINUTES),5) $(if $(SEED),$(SEED),1); \
 	done
 
 .PHONY: table-campaign
@@ -108,6 +109,11 @@ failpoints: ## Kill a process, and hold one up, at each point between two steps 
 	for store in $(if $(STORE),$(STORE),sqlite mongodb); do \
 	  $(WITH_MONGODB) target/debug/coord-failpoints $$store $(if $(ROUNDS),$(ROUNDS),1) $(if $(SEED),$(SEED),$$RANDOM); \
 	done
+
+.PHONY: failpoints-mutants
+failpoints-mutants: ## Show that the above catches each known-bad variant of the core that leaves what the dead have left
+	cargo build --quiet --locked -p coord-failpoints --features failpoints,mutants
+	$(WITH_MONGODB) target/debug/coord-failpoints mutants
 
 .PHONY: simulate
 simulate: ## Play simulated histories of the real core (HOURS=n, FIRST=seed)

@@ -1,5 +1,5 @@
-//! Known-bad variants of this library, which the simulation must catch: a campaign that stays green with one of them
-//! has no power, and its green proves nothing.
+//! Known-bad variants of this library, which the simulation must catch, or the crash matrix: a campaign that stays green
+//! with one of them has no power, and its green proves nothing.
 //!
 //! Only with the feature `mutants`, which nothing but a campaign enables. Without it [`on`] is a constant, so each
 //! hook and what hangs on it vanish from the code.
@@ -52,9 +52,14 @@ pub enum Mutant {
     NoCallLimit,
     WithdrawalBelieved,
     GrantToTheLast,
+    UnbornStay,
+    ListenersStay,
+    TransactionsStay,
+    MailsStay,
+    MailDoubtForgotten,
 }
 
-/// Every mutant with its name and what it does wrong.
+/// Every mutant that is the simulation's, with its name and what it does wrong.
 pub const ALL: [(Mutant, &str, &str); 43] = {
     use Mutant as M;
     [
@@ -124,6 +129,22 @@ pub const ALL: [(Mutant, &str, &str); 43] = {
     ]
 };
 
+/// Every mutant that is the crash matrix's: what the dead have left stays, or is forgotten.
+pub const OF_CRASHES: [(Mutant, &str, &str); 5] = {
+    use Mutant as M;
+    [
+        (M::UnbornStay, "unborn-stay", "the lock file of a process stays that died before its session was opened"),
+        (
+            M::ListenersStay,
+            "listeners-stay",
+            "nobody finds out that a listener has died to whom there is nothing to tell",
+        ),
+        (M::TransactionsStay, "transactions-stay", "a transaction of the dead is left to the server"),
+        (M::MailsStay, "mails-stay", "the mails of a sender that died are nobody's"),
+        (M::MailDoubtForgotten, "mail-doubt-forgotten", "a mail is sent again as if the dead sender had not begun"),
+    ]
+};
+
 #[cfg(feature = "mutants")]
 static CURRENT: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
 
@@ -147,7 +168,10 @@ pub const fn on(_: Mutant) -> bool {
 pub fn set(name: Option<&str>) -> bool {
     let number = match name {
         None => Some(0),
-        Some(name) => ALL.iter().find(|(_, known, _)| *known == name).map(|(mutant, ..)| *mutant as u8),
+        Some(name) => {
+            let mut all = ALL.iter().chain(&OF_CRASHES);
+            all.find(|(_, known, _)| *known == name).map(|(mutant, ..)| *mutant as u8)
+        }
     };
     if let Some(number) = number {
         CURRENT.store(number, std::sync::atomic::Ordering::Relaxed);

@@ -31,6 +31,7 @@ use super::{Inner, Outbox, Part};
 use crate::driver::Watched;
 use crate::error::{Code, Error, HolderState, Result};
 use crate::failpoints::{self, Point};
+use crate::mutants::{self, Mutant};
 use crate::protocol::session::SessionId;
 use crate::session::Session;
 use crate::store::documents::{Event, WatchOptions};
@@ -389,7 +390,7 @@ impl Inner {
             }
         }
         for sender in senders {
-            if self.is_dead(session, &sender).await? {
+            if self.is_dead(session, &sender).await? && !mutants::on(Mutant::MailsStay) {
                 tracing::info!(session = sender, "taking over the mails of a sender that died");
                 self.take_over(&sender).await?;
             }
@@ -414,8 +415,9 @@ impl Inner {
         failpoints::at(Point::MailsGivenBack);
         let due = self.now().await?;
         let last = "its sender died, and may have sent it";
+        let maybe = !mutants::on(Mutant::MailDoubtForgotten);
         let doubt = |state: MailState| {
-            doc! { "$set": { "st": state.name(), "by": "", "sid": "", "maybe": true, "due": due, "last": last } }
+            doc! { "$set": { "st": state.name(), "by": "", "sid": "", "maybe": maybe, "due": due, "last": last } }
         };
         let in_doubt = doc! { "box": self.name.as_str(), "sid": sender, "st": SENDING };
         if self.options.on_doubt == OnDoubt::Send {

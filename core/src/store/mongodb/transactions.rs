@@ -17,6 +17,7 @@ use mongodb::bson::{Bson, Document, doc};
 
 use super::Inner;
 use crate::failpoints::{self, Point};
+use crate::mutants::{self, Mutant};
 use crate::protocol::claim::{ClaimStep, Step};
 use crate::protocol::session::SessionId;
 use crate::time::Timestamp;
@@ -103,7 +104,7 @@ impl Inner {
     pub(super) async fn end_transactions_of(&self, dead: &Document) {
         let named = dead.get_array(NAMED).map(Vec::as_slice).unwrap_or_default();
         let named: Vec<Document> = named.iter().filter(|id| is_name(id)).map(|id| doc! { "id": id }).collect();
-        if named.is_empty() {
+        if named.is_empty() || mutants::on(Mutant::TransactionsStay) {
             return;
         }
         let admin = self.locks.client().database("admin");

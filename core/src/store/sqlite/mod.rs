@@ -59,6 +59,7 @@ use crate::config::Durability;
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
 use crate::failpoints::{self, Point};
+use crate::mutants::{self, Mutant};
 use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep};
 use crate::protocol::session::{SessionId, SessionRecord, SessionStep, Vitality};
 
@@ -156,12 +157,16 @@ impl Open {
         }
         for id in unborn {
             // Its process died before the session was opened.
-            self.run.remove_remains(id);
+            if !mutants::on(Mutant::UnbornStay) {
+                self.run.remove_remains(id);
+            }
         }
         // Who listens to nothing any more is never told anything, and of some topics there may be no news for ever.
         let mut listeners = self.reader.read(true, |db| Ok(log::listeners(db)?)).await?;
         listeners.extend(self.run.ears());
-        self.log.tell(&listeners);
+        if !mutants::on(Mutant::ListenersStay) {
+            self.log.tell(&listeners);
+        }
         self.writer.run_later(Work::Purge);
         self.writer.run_later(Work::Trim);
         Ok(())
