@@ -203,6 +203,8 @@ impl Inner {
             if written.is_ok() {
                 this.lanes.leave(&step, &lane);
             } else {
+                // Its cancel does not wait for this.
+                drop(slot);
                 this.end_transactions_in_the_way_of(&step).await;
             }
             written
