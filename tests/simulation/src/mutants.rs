@@ -9,7 +9,7 @@ use coord_core::mutants::{ALL, set};
 use crate::{Mode, run};
 
 /// How long one mutant may go uncaught, where nothing else ends the search.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// How many seeds the quick campaign plays for each mutant, and for none.
 const QUICK_SEEDS: u64 = 160;
