@@ -1,8 +1,10 @@
 //! Claims, in schedules drawn by chance: a wait that is given up in the moment of its grant, a release that meets another
-//! one's grant. Whatever the order, a claim is somebody's who knows it, or nobody's; and nothing is left in a queue.
+//! one's grant, an operator who breaks a grant that may be no hold yet. Whatever the order, a claim is somebody's who
+//! knows it, or nobody's; and nothing is left in a queue.
 
 use std::sync::Arc;
 
+use coord_core::error::{Code, LossReason};
 use coord_core::protocol::claim::{ClaimKey, Priority};
 use shuttle::future::{block_on, spawn};
 
@@ -78,6 +80,44 @@ fn a_wait_that_is_given_up_in_the_moment_of_its_grant_leaves_nothing_behind() {
 fn a_wait_that_stays_in_the_queue_is_found() {
     let _planted = planted(Mutant::AbandonedWaitStays);
     shuttle::check_random(|| block_on(a_cancel_meets_a_grant()), schedules());
+}
+
+/// One is granted, and asked to go as soon as the store says so: it has no hold then, or one that it finds broken.
+async fn a_break_meets_a_grant() {
+    let server = Arc::new(Server::default());
+    let session = session(1, &server);
+    let taking = session.clone();
+    let take = spawn(async move { acquire(&taking, &key(), &want()).await });
+    let (token, holder) = loop {
+        if let Some(granted) = server.record().and_then(|record| Some((record.token, record.holder?))) {
+            break granted;
+        }
+        shuttle::future::yield_now().await;
+    };
+    session.claims().on_breaking(&session, &holder, token);
+    match take.await.expect("it ends") {
+        Ok(Outcome::Held(hold)) => {
+            assert_eq!(hold.loss(), Some(LossReason::Broken), "it is believed in");
+            hold.release().await.expect_err("it was lost");
+        }
+        Ok(Outcome::Refused(view)) => panic!("it was free: {view:?}"),
+        Err(error) => assert_eq!(error.code(), Code::Lost, "{error}"),
+    }
+    session.claims().emptied().await;
+    let record = server.record().expect("it was held");
+    assert!(record.holder.is_none() && record.waiters.is_empty(), "it is left behind: {record:?}");
+}
+
+#[test]
+fn a_grant_that_is_broken_before_it_is_a_hold_is_believed_in_by_nobody() {
+    shuttle::check_random(|| block_on(a_break_meets_a_grant()), schedules());
+}
+
+#[test]
+#[should_panic(expected = "it is believed in")]
+fn a_break_that_is_forgotten_before_the_hold_is_found() {
+    let _planted = planted(Mutant::EarlyBreakForgotten);
+    shuttle::check_random(|| block_on(a_break_meets_a_grant()), schedules());
 }
 
 /// Three take it in turn and give it back, each with its own session: no two at once, and everybody is served.

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use coord_core::failpoints::{ALL, Point};
-use coord_core::mutants::OF_CRASHES;
+use coord_core::mutants::{Mutant, OF_CRASHES};
 use coord_failpoints::matrix::{self, Findings, Plan};
 use coord_failpoints::place::Kind;
 use coord_failpoints::strike::{Blow, Strike, prepare};
@@ -141,26 +141,30 @@ fn be_mutant(_: Option<&str>) -> Result<(), String> {
     Err("this program was built without the feature mutants".into())
 }
 
-/// Where each variant of the core shows itself.
-const CAUGHT_AT: [(Kind, Point); OF_CRASHES.len()] = [
-    (Kind::Sqlite, Point::LockFileMade),
-    (Kind::Sqlite, Point::KeyFetched),
-    (Kind::MongoDb, Point::MongoLockTouched),
-    (Kind::Sqlite, Point::MailData),
-    (Kind::Sqlite, Point::MailRecord),
-];
+/// Where a variant of the core shows itself, if it is the crash matrix's.
+fn caught_at(variant: Mutant) -> Option<(Kind, Point)> {
+    Some(match variant {
+        Mutant::UnbornStay => (Kind::Sqlite, Point::LockFileMade),
+        Mutant::ListenersStay => (Kind::Sqlite, Point::KeyFetched),
+        Mutant::TransactionsStay => (Kind::MongoDb, Point::MongoLockTouched),
+        Mutant::MailsStay => (Kind::Sqlite, Point::MailData),
+        Mutant::MailDoubtForgotten => (Kind::Sqlite, Point::MailRecord),
+        _ => return None,
+    })
+}
 
 /// How often each is tried there.
 const TRIES: usize = 4;
 
 /// Whether the matrix catches each variant, and nothing without it.
 fn mutants(only: &[&str]) -> Result<bool, String> {
+    if let Some(unknown) = only.iter().find(|wanted| OF_CRASHES.iter().all(|(_, name, _)| name != *wanted)) {
+        return Err(format!("there is no variant '{unknown}' of the crash matrix"));
+    }
     let mut good = true;
     println!("| variant | what it does wrong | stories | s | caught by |\n|---|---|---|---|---|");
-    for ((_, name, what), (kind, point)) in OF_CRASHES.iter().zip(CAUGHT_AT) {
-        if !only.is_empty() && !only.contains(name) {
-            continue;
-        }
+    for (variant, name, what) in OF_CRASHES.iter().filter(|(_, name, _)| only.is_empty() || only.contains(name)) {
+        let (kind, point) = caught_at(*variant).ok_or_else(|| format!("nobody has said where {name} shows itself"))?;
         be_mutant(Some(name))?;
         let begun = Instant::now();
         let plan = |mutant| Plan { kind, rounds: TRIES, only: vec![point], sample: None, seed: 1, lanes: 3, mutant };

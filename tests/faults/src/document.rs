@@ -52,12 +52,17 @@ impl Object for DocumentObject {
             _ => None,
         }
     }
+
+    fn only_looked(&self, op: &DocumentOp) -> bool {
+        op.ask == Ask::Get || matches!(op.answer, Answer::Conflict | Answer::Exists | Answer::Nothing)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::history::Nanos;
+    use crate::linear::tests::any_order;
     use crate::linear::{Call, Verdict, check};
 
     fn call(ask: Ask, answer: Answer, begun: Nanos, ended: impl Into<Option<Nanos>>) -> Call<DocumentOp> {
@@ -124,5 +129,67 @@ mod tests {
         {
             assert!(matches!(verdict(calls), Verdict::NotLinear(_)), "{calls:?}");
         }
+    }
+
+    type Now = Option<(u64, u64)>;
+
+    /// What a document says and is then.
+    fn answer(now: Now, ask: &Ask) -> (Answer, Now) {
+        match (ask, now) {
+            (Ask::Get, Some((v, n))) => (is(v, n), now),
+            (Ask::Insert { v }, None) | (Ask::Put { v }, _) => (Answer::Done, Some((*v, 0))),
+            (Ask::Insert { .. }, Some(_)) => (Answer::Exists, now),
+            (_, None) => (Answer::Nothing, None),
+            (Ask::Update { v }, Some((_, n))) => (is(*v, n + 1), Some((*v, n + 1))),
+            (Ask::ReplaceIf { seen, v }, Some((there, _))) if there == *seen => (Answer::Done, Some((*v, 0))),
+            (Ask::DeleteIf { seen }, Some((there, n))) if there == *seen => (is(there, n), None),
+            (Ask::ReplaceIf { .. } | Ask::DeleteIf { .. }, Some(_)) => (Answer::Conflict, now),
+            (Ask::Delete, Some((v, n))) => (is(v, n), None),
+        }
+    }
+
+    /// As it is with locks, of reads that are as old as they may be, and of calls of which nobody knows.
+    #[test]
+    fn the_search_agrees_with_trying_every_order() {
+        let mut random = crate::random::Random::new(8);
+        let mut not_linear = 0;
+        for _ in 0..2_000 {
+            let (mut calls, mut now, mut last) = (Vec::new(), None, 0);
+            for at in 1..=8 {
+                let (t, v) = (at * 10, at);
+                let ask = match random.below(10) {
+                    0..4 => Ask::Get,
+                    4 => Ask::Insert { v },
+                    5 => Ask::Put { v },
+                    6 => Ask::Update { v },
+                    7 => Ask::ReplaceIf { seen: last, v },
+                    8 => Ask::DeleteIf { seen: last },
+                    _ => Ask::Delete,
+                };
+                let before = if ask == Ask::Get { 40 } else { 15 };
+                let begun = t - random.below(before).min(t as usize) as u64;
+                let unknown = ask != Ask::Get && random.chance(0.2);
+                let (answer, after) = answer(now, &ask);
+                if !(unknown && random.chance(0.5)) {
+                    now = after;
+                }
+                last = now.map_or(last, |(v, _)| v);
+                calls.push(if unknown {
+                    call(ask, Answer::Unknown, begun, None)
+                } else {
+                    call(ask, answer, begun, t + random.below(15) as u64)
+                });
+            }
+            if random.chance(0.5) {
+                let at = random.below(calls.len());
+                if calls[at].ended.is_some() {
+                    calls[at].op.answer = [Answer::Nothing, is(at as u64, 0), is(1, 0)][random.below(3)].clone();
+                }
+            }
+            let linear = verdict(&calls) == Verdict::Linear;
+            assert_eq!(linear, any_order(&DocumentObject, &calls), "{calls:?}");
+            not_linear += usize::from(!linear);
+        }
+        assert!((200..1_000).contains(&not_linear), "{not_linear} of 2000 were not linear");
     }
 }

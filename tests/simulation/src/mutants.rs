@@ -18,11 +18,13 @@ const QUICK_SEEDS: u64 = 160;
 const SLOW: [&str; 2] = ["clear-once", "early-break-forgotten"];
 
 /// Those that only one mode shows, or so rarely that nothing but its seeds is played.
-const OF_MODE: [(&str, Mode); 4] = [
+const OF_MODE: [(&str, Mode); 6] = [
     ("stale-provide", Mode::Providers),
     ("late-loss-forgets", Mode::Providers),
     ("not-reregistered", Mode::Providers),
     ("withdrawal-believed", Mode::Quiet),
+    ("early-break-forgotten", Mode::Quiet),
+    ("clear-once", Mode::Liveness),
 ];
 
 /// What has to catch those that are there to show that one rule can fail; any violation will do for the others.

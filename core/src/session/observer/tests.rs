@@ -199,6 +199,51 @@ async fn a_queue_whose_head_was_declared_dead_and_left_goes_on() {
     client.lock("l").expect("valid").acquire_timeout(Duration::from_secs(5)).await.expect("nobody else lives");
 }
 
+/// A session that holds a claim of its own, and was declared dead by somebody who did nothing else.
+async fn leave_dead(store: &dyn Store, id: SessionId, key: &ClaimKey) {
+    let (nonce, ttl) = (Nonce(7), Duration::from_secs(600));
+    let open = SessionStep::Open { nonce, ttl, info: SessionInfo::default() };
+    store.apply_session(id, open).await.expect("memory");
+    grant(store, id, key).await;
+    let kill = SessionStep::Kill(KillProof::Observed(Some(nonce)));
+    store.apply_session(id, kill).await.expect("memory");
+}
+
+async fn grant(store: &dyn Store, session: SessionId, key: &ClaimKey) {
+    let entry = Entry { session, attempt: 1, priority: Default::default() };
+    let step = ClaimStep::Step(Step::acquire(entry, true, 256, Vec::new()));
+    let view = store.apply_claim(key.clone(), step).await.expect("memory").expect("a view");
+    assert_eq!(view.holder, Some(entry));
+}
+
+impl Undying {
+    async fn freed(&self, key: &ClaimKey) {
+        let free = async {
+            while self.inner.claims(ClaimQuery::Keys(vec![key.clone()])).await.expect("memory")[0].holder.is_some() {
+                self.asked.notified().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, free).await.expect("it is free");
+    }
+}
+
+/// A request of the dead can be on its way for a while: it is applied when all that they had is free again.
+#[tokio::test]
+async fn what_the_dead_get_late_is_free_again_although_nobody_waits_for_it() {
+    let directory = Dir::new();
+    let store = Undying::new(&directory, false, SessionId::from_random(9));
+    let (dead, key) = (SessionId::from_random(1), ClaimKey::new("lock/default/default/l"));
+    leave_dead(&store.inner, dead, &key).await;
+    let mut options = Options::parse("memory:").expect("valid");
+    options.ttl = Some(Duration::from_secs(1));
+    let env = Env::system(tokio::runtime::Handle::current());
+    let client = Client::with_store(store.clone(), options, env).await.expect("memory");
+    want(&client.core().current_session(), [dead]);
+    store.freed(&key).await;
+    grant(&store.inner, dead, &key).await;
+    store.freed(&key).await;
+}
+
 /// Who is known to be dead is not read again: what is not done then has to be remembered, and done soon.
 #[tokio::test]
 async fn several_that_are_found_dead_at_once_are_all_cleared_up_after() {
@@ -207,14 +252,7 @@ async fn several_that_are_found_dead_at_once_are_all_cleared_up_after() {
     let dead: Vec<SessionId> = (1..=3).map(SessionId::from_random).collect();
     let key = |id: &SessionId| ClaimKey::new(format!("lock/default/default/{id}"));
     for id in &dead {
-        let (nonce, ttl) = (Nonce(7), Duration::from_secs(600));
-        let open = SessionStep::Open { nonce, ttl, info: SessionInfo::default() };
-        store.apply_session(*id, open).await.expect("memory");
-        let entry = Entry { session: *id, attempt: 1, priority: Default::default() };
-        let step = ClaimStep::Step(Step::acquire(entry, true, 256, Vec::new()));
-        store.apply_claim(key(id), step).await.expect("memory");
-        let kill = SessionStep::Kill(KillProof::Observed(Some(nonce)));
-        store.apply_session(*id, kill).await.expect("memory");
+        leave_dead(&store.inner, *id, &key(id)).await;
     }
     let env = Env::system(tokio::runtime::Handle::current());
     let mut options = Options::parse("memory:").expect("valid");
@@ -222,12 +260,7 @@ async fn several_that_are_found_dead_at_once_are_all_cleared_up_after() {
     let client = Client::with_store(store.clone(), options, env).await.expect("memory");
     store.claims_fail.store(true, SeqCst);
     want(&client.core().current_session(), dead.clone());
-    let free = async {
-        for id in &dead {
-            while store.inner.claims(ClaimQuery::Keys(vec![key(id)])).await.expect("memory")[0].holder.is_some() {
-                store.asked.notified().await;
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, free).await.expect("all of them are free");
+    for id in &dead {
+        store.freed(&key(id)).await;
+    }
 }

@@ -180,14 +180,12 @@ impl Inner {
         let this = Arc::clone(self);
         let request = write(collection.clone(), pipeline::session(id, &step), fields, limit, None);
         let request = async move {
-            let after = request.await;
+            let after = request.await?;
             failpoints::at(Point::MongoSessionWritten);
-            if let Some(dead) = after.as_ref().ok().and_then(Option::as_ref).filter(|_| kill)
-                && matches!(dead.get_str("st"), Ok("dead"))
-            {
+            if let Some(dead) = after.as_ref().filter(|after| kill && matches!(after.get_str("st"), Ok("dead"))) {
                 this.end_transactions_of(dead).await;
             }
-            after
+            Ok(after)
         };
         let after = self.tasks.run(limit, CHANGE_SESSION, request, &self.sessions.namespace().to_string()).await?;
         after.as_ref().map(codec::session).transpose()

@@ -40,7 +40,7 @@ struct State {
 /// A driver session for transactions.
 #[derive(Debug)]
 pub(super) struct Lent {
-    pub(super) driver: ClientSession,
+    pub(super) session: ClientSession,
     /// Whose record names it.
     named_by: Option<SessionId>,
     used: Timestamp,
@@ -48,9 +48,9 @@ pub(super) struct Lent {
 
 impl Transactions {
     /// This session's record is the one to name them in from now on.
-    pub(super) fn belong_to(&self, session: SessionId) {
+    pub(super) fn belong_to(&self, own: SessionId) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.own = Some(session);
+        state.own = Some(own);
         state.idle.clear();
     }
 
@@ -69,15 +69,15 @@ impl Transactions {
 
 impl Inner {
     /// A driver session for transactions, named in the record of this store's session if it has one.
-    pub(super) async fn lend(&self) -> mongodb::error::Result<Lent> {
+    pub(super) async fn lend_driver_session(&self) -> mongodb::error::Result<Lent> {
         let now = self.env.now();
         let own = match self.transactions.idle(now) {
             Ok(lent) => return Ok(lent),
             Err(own) => own,
         };
-        let driver = self.locks.client().start_session().await?;
+        let session = self.locks.client().start_session().await?;
         let mut named_by = None;
-        if let Some((own, id)) = own.zip(driver.id().get("id")) {
+        if let Some((own, id)) = own.zip(session.id().get("id")) {
             let filter = doc! { "_id": own.to_string(), "st": "live" };
             let name = doc! { "$push": { NAMED: { "$each": [id], "$slice": -MOST_NAMED } } };
             match self.sessions.update_one(filter, name).await {
@@ -87,7 +87,7 @@ impl Inner {
             }
             failpoints::at(Point::MongoTransactionNamed);
         }
-        Ok(Lent { driver, named_by, used: now })
+        Ok(Lent { session, named_by, used: now })
     }
 
     /// Takes one back in which nothing is open.

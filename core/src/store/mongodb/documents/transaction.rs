@@ -62,10 +62,11 @@ impl Table {
 
     async fn transact(&self, write: &Write, guard: Option<&Document>, until: Timestamp) -> Result<Written> {
         let explain = |error| faults::explain(&error, WRITE, &self.namespace());
-        let mut lent = self.inner.lend().await.map_err(explain)?;
-        let written = self.transact_in(&mut lent.driver, write, guard, until).await;
-        // Of others nobody knows whether they have ended.
-        if !matches!(&written, Err(error) if matches!(error.code(), Code::Unavailable | Code::OutcomeUnknown)) {
+        let mut lent = self.inner.lend_driver_session().await.map_err(explain)?;
+        let written = self.transact_in(&mut lent.session, write, guard, until).await;
+        let failed = |error: &Error| matches!(error.code(), Code::Unavailable | Code::OutcomeUnknown);
+        // After these something may be open in it still.
+        if !written.as_ref().is_err_and(failed) {
             self.inner.give_back(lent);
         }
         written
