@@ -13,7 +13,7 @@ use crate::config::{ClockKind, HostLiveness, Location, Options};
 use crate::driver::{Background, Runtime, Watched};
 use crate::election::Campaigns;
 use crate::env::{Env, Task};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, LossReason, Result};
 use crate::lock::Lock;
 use crate::name::Name;
 use crate::protocol::claim::ClaimKey;
@@ -476,6 +476,8 @@ async fn supervise(core: Arc<Core>, first: Arc<Session>) {
     let mut session = first;
     loop {
         session.over().await;
+        // Where a refusal told it, there are its watches and its lock file still. The reason stays what it is.
+        session.end(LossReason::Killed);
         for task in core.session_tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             task.abort();
         }

@@ -416,7 +416,7 @@ class Client(ClientBase):
         ...     print(kinds)
         ['snapshot_start', 'snapshot_end', 'first_up', 'joined']
         """
-        return Observer(self._native.observe(pattern, down_grace).wait())
+        return Observer(self._native.observe(pattern, down_grace).wait(), self)
 
     def owners(self) -> Owners:
         """The sessions that are alive, and what each holds and provides. A notebook shows the result as a table.
@@ -438,7 +438,7 @@ class Client(ClientBase):
         ...     [watch.next(timeout=30).kind.value for _ in range(3)]
         ['snapshot_start', 'joined', 'snapshot_end']
         """
-        return OwnerWatch(self._native.watch_owners().wait(), "owners")
+        return OwnerWatch(self._native.watch_owners().wait(), "owners", self)
 
     @overload
     def reconcile(
@@ -559,8 +559,9 @@ class Client(ClientBase):
         """The session's states from now on, each when it comes; ends when the client is closed.
 
         A session that was lost and replaced by a new one is a change, too. States that follow each other faster than
-        they are fetched are left out, but never the last.
+        they are fetched are left out, but never the last. Unlike other watches, this does not keep the client open.
         """
+        # The thread of a listener has it, and must not keep the client.
         return SessionWatch(self._native.changes(), "the session")
 
     def on_session_change(self, f: _Listener) -> _Listener:

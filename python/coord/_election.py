@@ -318,7 +318,7 @@ class Election(ElectionBase):
         here
         None
         """
-        return LeaderWatch(self._native.observe().wait(), f"the leader of {self._name!r}")
+        return LeaderWatch(self._native.observe().wait(), f"the leader of {self._name!r}", self._client)
 
     @overload
     def when_elected(

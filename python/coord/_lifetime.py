@@ -79,10 +79,13 @@ def snapshot(items: Iterable[_Item]) -> list[_Item]:
 
 
 def start_log() -> None:
-    """From now on the library's log is carried on. Before a client is connected, which is logged, too."""
+    """From now on the library's log is carried on. Before a client is connected, which is logged, too.
+
+    Not in a forked child, where nothing is logged, and a wait for the log ends at once.
+    """
     global _log_thread
     with _log_starting:
-        if _log_thread is not None or _exiting:
+        if _log_thread is not None or _exiting or _native.forked():
             return
         _native.log_start()
         thread = threading.Thread(target=_carry_log, name="coord-log", daemon=True)

@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import enum
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+import coord
 from coord import _native
 from coord._errors import Closed, CoordError, Forked
 from coord._lock import _qualified
 from coord._types import _html_table, _who
 from coord._watch import Watch, WatchBase
+
+if TYPE_CHECKING:
+    import coord._client
 
 
 @dataclass(frozen=True)
@@ -89,10 +94,10 @@ class ObserverEvent:
 class ObserverBase(WatchBase[ObserverEvent]):
     """The providers of some services: what needs no waiting."""
 
-    def __init__(self, native: _native.Observer) -> None:
+    def __init__(self, native: _native.Observer, client: coord._client.ClientBase) -> None:
         self._native = native
         self._pattern = native.pattern()
-        super().__init__(native.events(), self._pattern)
+        super().__init__(native.events(), self._pattern, client)
 
     @property
     def pattern(self) -> str:

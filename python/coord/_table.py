@@ -223,7 +223,7 @@ class Table(TableBase[_V]):
         On MongoDB some are fetched at a time. SQLite and memory read all of them first, as of one moment.
         """
         native = self._native.cursor(filter, sort_of(sort), skip, limit, projection_of(projection))
-        return Cursor(native.wait(), self._stored)
+        return Cursor(native.wait(), self._stored, self._client)
 
     def count(self, filter: Document | None = None) -> int:
         """How many documents match; None: all."""
@@ -237,7 +237,7 @@ class Table(TableBase[_V]):
             Unsupported: The store is another one.
             InvalidArgument: The pipeline is none, or writes.
         """
-        return Cursor(self._native.aggregate(pipeline).wait(), dict)
+        return Cursor(self._native.aggregate(pipeline).wait(), dict, self._client)
 
     def ensure_indexes(self, *indexes: Index) -> None:
         """Makes those indexes that are not there; the others stay.
@@ -304,7 +304,7 @@ class Table(TableBase[_V]):
         init_apply 1
         init_done None
         """
-        return TableWatch(self._native.watch(filter, from_position, previous), self._name, self._model)
+        return TableWatch(self._native.watch(filter, from_position, previous), self._name, self._model, self._client)
 
     def log(self, *, from_position: int | None = None, from_time: datetime | None = None) -> TableLog:
         """Reads the change log: who has changed what and when.
@@ -322,7 +322,7 @@ class Table(TableBase[_V]):
             InvalidArgument: The date has no time zone; or the position is still to come, in memory and on SQLite. On
                 MongoDB the log waits for it.
         """
-        return TableLog(self._log(from_position, from_time).wait(), f"the log of table {self._name!r}")
+        return TableLog(self._log(from_position, from_time).wait(), f"the log of table {self._name!r}", self._client)
 
 
 class CachedTable(CachedBase[_V], Table[_V]):

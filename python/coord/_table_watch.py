@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+import coord
 from coord import _native
 from coord._errors import Closed, NotHeld
 from coord._lock import ProcessBound
@@ -19,6 +20,8 @@ from coord._work import _text
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    import coord._client
 else:
     # For whoever evaluates annotations.
     Self = Any
@@ -122,8 +125,8 @@ class Delivery(ProcessBound, Generic[_V]):
 class TableWatchBase(WatchBase[Delivery[_V]]):
     """A watch of a table: what needs no waiting."""
 
-    def __init__(self, native: _native.TableWatch, table: str, model: Model) -> None:
-        super().__init__(native.events(), f"table {table!r}")
+    def __init__(self, native: _native.TableWatch, table: str, model: Model, client: coord._client.ClientBase) -> None:
+        super().__init__(native.events(), f"table {table!r}", client)
         self._model = model
 
     def _take(self) -> tuple[Delivery[_V]] | None:
@@ -204,11 +207,12 @@ class TableLog(TableLogBase, Watch[LogEntry]):
 
 
 class CursorBase(ProcessBound, Generic[_T]):
-    """What a read finds: what needs no waiting."""
+    """What a read finds: what needs no waiting. It keeps its client open."""
 
-    def __init__(self, native: _native.Cursor, make: Callable[[Any], _T]) -> None:
+    def __init__(self, native: _native.Cursor, make: Callable[[Any], _T], client: coord._client.ClientBase) -> None:
         self._native = native
         self._make = make
+        self._client = client
         self._page: collections.deque[Any] = collections.deque()
         # One that finds itself again in a finalizer of an object that is being made goes on.
         self._turning = threading.RLock()

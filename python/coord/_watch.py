@@ -9,12 +9,15 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import coord
 from coord import _native
 from coord._errors import Closed
 from coord._lock import ProcessBound, _qualified
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    import coord._client
 else:
     # For whoever evaluates annotations.
     Self = Any
@@ -23,11 +26,15 @@ _T = TypeVar("_T")
 
 
 class WatchBase(ProcessBound, Generic[_T]):
-    """A watch: what needs no waiting."""
+    """A watch: what needs no waiting.
 
-    def __init__(self, feed: _native.Feed, of: str) -> None:
+    It keeps its client open, if it is given that. What a client or a provider tells of itself ends with it.
+    """
+
+    def __init__(self, feed: _native.Feed, of: str, client: coord._client.ClientBase | None = None) -> None:
         self._feed = feed
         self._of = of
+        self._client = client
 
     @property
     def closed(self) -> bool:

@@ -632,7 +632,7 @@ class Outbox(OutboxBase):
 
     def watch(self) -> OutboxWatch:
         """Every change of every mail, by whatever process; the first event is a gap."""
-        return OutboxWatch(self._native.watch(), f"outbox {self.name!r}")
+        return OutboxWatch(self._native.watch(), f"outbox {self.name!r}", self._client)
 
     def start(self, senders: int = 1) -> Senders:
         """Starts to send, up to so many mails at a time, from 1 to 32.

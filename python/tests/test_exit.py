@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import sqlite3
 import subprocess
 import threading
+import uuid
 import warnings
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support import PATIENCE, eventually, is_free, script, waiters
+from support import PATIENCE, aeventually, eventually, is_free, script, waiters
 
 import coord
 from coord import aio
@@ -276,6 +279,83 @@ def test_a_forgotten_client_warns_and_is_closed(url: str) -> None:
             del client
             gc.collect()
         eventually(lambda: is_free(watcher, "a"), "it is released")
+
+
+# Of a client and a table's name; of asyncio's client some are to be awaited.
+WATCHES: dict[str, Callable[[Any, str], Any]] = {
+    "observer": lambda client, table: client.observe("*"),
+    "owners": lambda client, table: client.watch_owners(),
+    "leader": lambda client, table: client.election("a").observe(),
+    "table": lambda client, table: client.table(table).watch(),
+    "log": lambda client, table: client.table(table).log(),
+    "outbox": lambda client, table: client.outbox("a", client.mailer(host="localhost")).watch(),
+}
+
+
+def is_there(other: coord.Client) -> bool:
+    """Whether the client that is to be forgotten has a session."""
+    return "forgotten" in [owner.name for owner in other.owners()]
+
+
+@pytest.mark.parametrize("watch_of", WATCHES.values(), ids=WATCHES)
+def test_a_watch_keeps_its_client_open(
+    client: coord.Client, url: str, watch_of: Callable[[coord.Client, str], coord.Watch[object]]
+) -> None:
+    table = client.table(f"t{uuid.uuid4().hex}")
+    watch = watch_of(coord.connect(url, name="forgotten"), table.name)
+    gc.collect()
+    table.insert("a", {})
+    watch.next(PATIENCE)
+    assert is_there(client)
+    with pytest.warns(ResourceWarning, match="name=forgotten .* was never closed"):
+        del watch
+        gc.collect()
+    eventually(lambda: not is_there(client), "it is closed")
+    table.drop()
+
+
+@pytest.mark.parametrize("watch_of", WATCHES.values(), ids=WATCHES)
+async def test_asyncio_s_watch_keeps_its_client_open_too(
+    client: coord.Client, url: str, watch_of: Callable[[aio.Client, str], Any]
+) -> None:
+    table = client.table(f"t{uuid.uuid4().hex}")
+    watch = watch_of(await aio.connect(url, name="forgotten"), table.name)
+    if inspect.isawaitable(watch):
+        watch = await watch
+    gc.collect()
+    table.insert("a", {})
+    await watch.next(PATIENCE)
+    assert is_there(client)
+    with pytest.warns(ResourceWarning, match="name=forgotten .* was never closed"):
+        del watch
+        gc.collect()
+    await aeventually(lambda: not is_there(client), "it is closed")
+    table.drop()
+
+
+async def test_a_cursor_keeps_its_client_open(client: coord.Client, url: str) -> None:
+    """While it reads on: more documents than cross at once."""
+    table = client.table(f"t{uuid.uuid4().hex}")
+    for n in range(200):
+        table.insert(n, {})
+
+    def forgetful() -> coord.Cursor[Any]:
+        mine = coord.connect(url, name="forgotten").table(table.name)
+        return mine.aggregate([]) if client.location.startswith("mongodb") else mine.cursor()
+
+    async def forgetful_too() -> aio.Cursor[Any]:
+        mine = (await aio.connect(url, name="forgotten")).table(table.name)
+        return await (mine.aggregate([]) if client.location.startswith("mongodb") else mine.cursor())
+
+    cursor, other = forgetful(), await forgetful_too()
+    gc.collect()
+    assert len(list(cursor)) == len([found async for found in other]) == 200
+    assert is_there(client)
+    with pytest.warns(ResourceWarning, match="name=forgotten .* was never closed"):
+        del cursor, other
+        gc.collect()
+    await aeventually(lambda: not is_there(client), "they are closed")
+    table.drop()
 
 
 async def test_asyncio_s_forgotten_hold_warns_too(url: str) -> None:

@@ -241,6 +241,56 @@ def test_a_fork_beside_busy_threads(shared_url: str) -> None:
         assert process.end().split() == ["done"]
 
 
+@pytest.mark.parametrize("before", ['coord.connect("memory:")', 'coord.mailer(host="localhost")'])
+def test_a_refused_child_has_no_thread_for_the_log(before: str) -> None:
+    """There is no log in it: the thread would find that out again and again."""
+    text = f"""
+    kept = {before}
+    calls = (
+        lambda: coord.connect("memory:"),
+        lambda: asyncio.run(coord.aio.connect("memory:")),
+        lambda: coord.mailer(host="localhost"),
+        lambda: coord.aio.mail.mailer(host="localhost"),
+    )
+    child = os.fork()
+    if not child:
+        refused = 0
+        for call in calls:
+            try:
+                call()
+            except coord.Forked:
+                refused += 1
+        say(refused, *(thread.name for thread in threading.enumerate()))
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    """
+    with script(text, options=("-W", "ignore")) as process:
+        assert process.end().split() == ["4", "MainThread"]
+
+
+@pytest.mark.parametrize("before", ["os.getpid()", "coord.connect('nonsense:')"], ids=["nothing", "a mistake"])
+def test_a_child_that_may_connect_has_a_log_of_its_own(before: str) -> None:
+    text = f"""
+    import contextlib, logging
+    with contextlib.suppress(coord.InvalidArgument):
+        {before}
+    child = os.fork()
+    if not child:
+        opened = []
+        logger = logging.getLogger("coord")
+        logger.setLevel(logging.DEBUG)
+        handler = logging.Handler()
+        handler.emit = lambda record: opened.append(record) if "session opened" in record.getMessage() else None
+        logger.addHandler(handler)
+        coord.connect("memory:").close()
+        until(lambda: opened)
+        os._exit(0)
+    say(os.waitpid(child, 0)[1])
+    """
+    with script(text, options=("-W", "ignore")) as process:
+        assert process.end().split() == ["0"]
+
+
 def test_forked_is_what_the_native_module_says() -> None:
     assert not coord._native.forked()
     assert os.getpid() > 0

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use coord_core::error::Code;
 use coord_core::protocol::claim::{ClaimKey, ClaimStep, ClaimView, Entry, Step};
-use coord_core::protocol::document::{Action, Fence, Key, TableName, Write};
-use coord_core::protocol::session::{KillProof, Nonce, SessionStep, Vitality};
-use coord_core::store::documents::{From, WatchOptions};
+use coord_core::protocol::document::{Action, Condition, Fence, Filter, Key, TableName, Update, Write};
+use coord_core::protocol::session::{KillProof, Nonce, SessionId, SessionStep, Vitality};
+use coord_core::store::documents::{From, ManyAction, ManyWritten, WatchOptions, WriteMany};
 use coord_core::store::mongodb::{MongoStore, testing};
 use coord_core::store::{ClaimQuery, Notice, Store};
 use coord_tests::servers::ReplicaSet;
@@ -526,9 +526,18 @@ pub(crate) async fn let_one_die_in_a_transaction(set: &ReplicaSet, uri: &str, pr
         let write = Write { fence, ..Write::new(Key::from(1), Action::Put(doc! {})) };
         store.documents().unwrap().write(&table, write).await
     };
-    // A client opens another one after the first; what they write in is named in the record of each.
-    for (id, whole) in [(session(), true), (session(), true), (session(), false)] {
-        let opened = until("a session", async || dying.apply_session(id, open_step(1)).await.ok()).await.unwrap();
+    // What a process writes in is named in the record of the session that holds, whichever it has opened since.
+    for (whole, sibling) in [(true, None), (true, Some(Vitality::Live)), (true, Some(Vitality::Dead)), (false, None)] {
+        let id = session();
+        let open = async |id| until("a session", async || dying.apply_session(id, open_step(1)).await.ok()).await;
+        let opened = open(id).await.unwrap();
+        if let Some(vitality) = sibling {
+            let sibling = session();
+            open(sibling).await;
+            if vitality == Vitality::Dead {
+                until("its end", async || dying.apply_session(sibling, SessionStep::Close).await.ok()).await;
+            }
+        }
         let (lock, holder) = (key(&id.to_string()), entry(id, 1));
         let step = ClaimStep::Step(Step::acquire(holder, true, 256, Vec::new()));
         let held = until("a lock", async || dying.apply_claim(lock.clone(), step.clone()).await.ok()).await.unwrap();
@@ -565,6 +574,151 @@ pub(crate) async fn let_one_die_in_a_transaction(set: &ReplicaSet, uri: &str, pr
     for store in [dying, other, hasty] {
         store.close().await;
     }
+}
+
+/// A driver session is named once, and used again, for as long as the session whose record names it is open here.
+#[test]
+fn each_hold_is_written_under_in_what_the_record_of_its_session_names() {
+    let Some((set, _turn)) = server() else { return };
+    run(async {
+        let prefix = prefix();
+        let store = MongoStore::open(&uri(set), &prefix, 20, TTL, env()).await.unwrap();
+        let (documents, table) = (store.documents().unwrap(), TableName::parse("t").unwrap());
+        let client = Client::with_uri_str(set.uri()).await.unwrap();
+        let records = client.database("coord").collection::<Document>(&format!("{prefix}sessions"));
+        let named = async |id: SessionId| {
+            let record = records.find_one(doc! { "_id": id.to_string() }).await.unwrap().unwrap();
+            record.get_array("tx").map_or(0, Vec::len)
+        };
+        let write = async |fence: Option<Fence>| {
+            let put = Write { fence, ..Write::new(Key::from(1), Action::Put(doc! {})) };
+            documents.write(&table, put).await.unwrap()
+        };
+        // Under no hold, and in a transaction for what it must look at.
+        let replace = async || {
+            let condition = Condition::Revision(write(None).await.revision.unwrap());
+            let replace = Write { condition, ..Write::new(Key::from(1), Action::Replace(doc! { "n": 1 })) };
+            documents.write(&table, replace).await.unwrap();
+        };
+        let mut holds = Vec::new();
+        for _ in 0..3 {
+            let id = opened(&store).await.id;
+            let (lock, holder) = (key(&id.to_string()), entry(id, 1));
+            let token = acquire(&store, &lock, holder).await.token;
+            holds.push(Fence { lock, holder, token, strict: true });
+        }
+        let [quiet, first, second] = [0, 1, 2].map(|index: usize| holds[index].holder.session);
+        for fence in [&holds[1], &holds[2], &holds[1], &holds[2]] {
+            write(Some(fence.clone())).await;
+        }
+        assert_eq!((named(quiet).await, named(first).await, named(second).await), (0, 1, 1));
+
+        for closed in [first, second] {
+            store.apply_session(closed, SessionStep::Close).await.unwrap().expect("a record");
+        }
+        // One that was never open: the server refuses it.
+        fail(set, times(1), doc! { "failCommands": ["findAndModify"], "appName": "faulty", "errorCode": 13 });
+        store.apply_session(session(), open_step(1)).await.unwrap_err();
+        replace().await;
+        assert_eq!(named(quiet).await, 1, "any session will do that is open");
+        write(Some(holds[0].clone())).await;
+        replace().await;
+        assert_eq!(named(quiet).await, 1, "and it is used again");
+
+        // It is lost, and its hold is not ended yet.
+        let kill = SessionStep::Kill(KillProof::Observed(Some(Nonce(1))));
+        let other = MongoStore::open(&set.uri(), &prefix, 20, TTL, env()).await.unwrap();
+        other.apply_session(quiet, kill).await.unwrap().expect("a record");
+        let renew = SessionStep::Renew { accept: vec![Nonce(1)], nonce: Nonce(2) };
+        assert_eq!(store.apply_session(quiet, renew).await.unwrap(), None);
+        let next = opened(&store).await.id;
+        write(Some(holds[0].clone())).await;
+        replace().await;
+        assert_eq!((named(quiet).await, named(next).await), (1, 1));
+        for store in [store, other] {
+            store.close().await;
+        }
+    });
+}
+
+/// Writes to many under a hold.
+async fn count_up(store: &MongoStore, filter: Document, fence: &Fence) -> ManyWritten {
+    let update = Update::parse(doc! { "$inc": { "written": 1 } }).unwrap();
+    let (filter, action) = (Filter::parse(filter).unwrap(), ManyAction::Update(update));
+    let many = WriteMany { filter, action, fence: Some(fence.clone()), source: None };
+    store.documents().unwrap().write_many(&TableName::parse("t").unwrap(), many).await.unwrap()
+}
+
+/// What is written under the same hold meanwhile makes a document known that was listed as new.
+#[test]
+fn an_update_of_many_comes_to_each_once() {
+    let Some((set, _turn)) = server() else { return };
+    run(async {
+        // Names of a few bytes, and too many bytes of names for one command.
+        for large in [0, 34] {
+            let prefix = prefix();
+            let store = Arc::new(MongoStore::open(&uri(set), &prefix, 20, TTL, env()).await.unwrap());
+            let other = MongoStore::open(&set.uri(), &prefix, 20, TTL, env()).await.unwrap();
+            let client = Client::with_uri_str(set.uri()).await.unwrap();
+            let plain = client.database("coord").collection::<Document>(&format!("{prefix}t_t"));
+            let (lock, holder) = (key("a"), entry(session(), 1));
+            let token = acquire(&other, &lock, holder).await.token;
+            let fence = Fence { lock, holder, token, strict: false };
+            plain.insert_many([doc! { "_id": "known" }, doc! { "_id": "new" }]).await.unwrap();
+            for n in 0..large {
+                plain.insert_one(doc! { "_id": format!("{n}{}", "x".repeat(1 << 19)) }).await.unwrap();
+            }
+            assert_eq!(count_up(&other, doc! { "_id": "known" }, &fence).await.count, 1);
+
+            let slow = doc! { "failCommands": ["update"], "appName": "faulty", "blockConnection": true,
+            "blockTimeMS": 1_000 };
+            let before = fail(set, times(1), slow);
+            let all = tokio::spawn({
+                let (store, fence) = (Arc::clone(&store), fence.clone());
+                async move { count_up(&store, doc! {}, &fence).await }
+            });
+            struck(set, before + 1);
+            assert_eq!(count_up(&other, doc! { "_id": "new" }, &fence).await.count, 1);
+            assert_eq!(all.await.unwrap().count, 2 + large);
+            let twice = plain.count_documents(doc! { "_id": { "$in": ["known", "new"] }, "written": 2 }).await.unwrap();
+            let once = plain.count_documents(doc! { "written": 1 }).await.unwrap();
+            assert_eq!((twice, once), (2, large), "of two updates, and of one");
+            store.close().await;
+            other.close().await;
+        }
+    });
+}
+
+/// A server shows a document again that somebody moves ahead of its reading, in the index that this goes along.
+#[test]
+fn a_document_that_is_listed_twice_is_written_once() {
+    let Some((set, _turn)) = server() else { return };
+    run(async {
+        let prefix = prefix();
+        let store = Arc::new(MongoStore::open(&uri(set), &prefix, 20, TTL, env()).await.unwrap());
+        let client = Client::with_uri_str(set.uri()).await.unwrap();
+        let plain = client.database("coord").collection::<Document>(&format!("{prefix}t_t"));
+        let by_n = mongodb::IndexModel::builder().keys(doc! { "n": 1 }).build();
+        plain.create_index(by_n).await.unwrap();
+        // More than the first batch has.
+        plain.insert_many((0..110_i64).map(|n| doc! { "_id": n, "n": n })).await.unwrap();
+        let (lock, holder) = (key("a"), entry(session(), 1));
+        let token = acquire(&store, &lock, holder).await.token;
+        let fence = Fence { lock, holder, token, strict: false };
+
+        let slow =
+            doc! { "failCommands": ["getMore"], "appName": "faulty", "blockConnection": true, "blockTimeMS": 1_000 };
+        let before = fail(set, times(1), slow);
+        let all = tokio::spawn({
+            let store = Arc::clone(&store);
+            async move { count_up(&store, doc! { "n": { "$gte": 0 } }, &fence).await }
+        });
+        struck(set, before + 1);
+        plain.update_one(doc! { "_id": 0 }, doc! { "$set": { "n": 1_000 } }).await.unwrap();
+        assert_eq!(all.await.unwrap().count, 110);
+        assert_eq!(plain.count_documents(doc! { "written": 1 }).await.unwrap(), 110);
+        store.close().await;
+    });
 }
 
 /// Readings see what was heard before, and what was read before, also from a primary that lags.

@@ -203,7 +203,7 @@ impl Mongod {
                 &format!("127.0.0.1{bound}"),
                 "--nounixsocket",
                 "--wiredTigerCacheSizeGB",
-                "0.25",
+                "0.5",
                 "--quiet",
             ])
             .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])

@@ -18,7 +18,7 @@ use crate::store::Store;
 /// Acquires a claim for this session, or finds out that it cannot be had. Waits for as long as `want` says and the
 /// session lives; dropping the future withdraws the attempt in the background.
 pub(crate) async fn acquire(session: &Arc<Session>, key: &ClaimKey, want: &Want) -> Result<Outcome> {
-    let (registered, mut granted) = session.claims().register(session, key, want);
+    let (registered, mut granted) = session.claims().register(session, key, want)?;
     // Whoever waited when the session was lost has been told; from now on this attempt would be.
     if let SessionState::Lost(reason) = session.state() {
         registered.forget();
@@ -111,6 +111,7 @@ fn deliver(registered: Registered, token: Result<Result<i64>, oneshot::error::Re
     };
     match registered.into_hold(token?) {
         Ok(hold) => Ok(Outcome::Held(hold)),
+        Err(LossReason::Closed) => Err(Error::closed("the client")),
         // Suspended, or broken by an operator, in the very moment of the grant; the attempt is withdrawn, and the caller
         // may try anew.
         Err(reason) => Err(Error::lost("the grant", reason)),
@@ -136,7 +137,10 @@ impl Registered {
     fn into_hold(mut self, token: i64) -> Result<Hold, LossReason> {
         let session = &self.session;
         let mut table = session.claims().lock();
-        // In the table's lock: a suspension either is seen here, or finds the hold in the table.
+        // In the table's lock: a close or a suspension either is seen here, or finds the hold in the table.
+        if table.closed {
+            return Err(LossReason::Closed);
+        }
         let epoch = match session.live_epoch() {
             None if mutants::on(Mutant::NoCheckAfterGrant) => 0,
             epoch => epoch.ok_or(LossReason::Expired)?,
@@ -156,14 +160,19 @@ impl Registered {
 }
 
 impl Claims {
+    /// # Errors
+    /// `Closed` once the client is: what is asked for after that would come into the store when the session has gone.
     fn register(
         &self,
         session: &Arc<Session>,
         key: &ClaimKey,
         want: &Want,
-    ) -> (Registered, oneshot::Receiver<Result<i64>>) {
+    ) -> Result<(Registered, oneshot::Receiver<Result<i64>>)> {
         let (granted, receiver) = oneshot::channel();
         let mut table = self.lock();
+        if table.closed {
+            return Err(Error::closed("the client"));
+        }
         let attempt = table.next_attempt;
         table.next_attempt += 1;
         let entry = Entry { session: session.id(), attempt, priority: want.priority };
@@ -172,7 +181,7 @@ impl Claims {
             attempt,
             Attempt { key: key.clone(), entry, phase, token: None, noticed: false, breaking: None, late: false },
         );
-        (Registered { session: session.clone(), key: key.clone(), entry, armed: true }, receiver)
+        Ok((Registered { session: session.clone(), key: key.clone(), entry, armed: true }, receiver))
     }
 }
 

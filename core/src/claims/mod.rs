@@ -61,6 +61,8 @@ pub(crate) struct Claims {
 struct Table {
     next_attempt: u64,
     attempts: BTreeMap<u64, Attempt>,
+    /// The client is closed: what is not here now never comes, and nothing becomes a hold any more.
+    closed: bool,
     /// Grants of attempts that have left the table before their notice came, by attempt: the notice is not news then.
     unnoticed: BTreeMap<u64, i64>,
 }
@@ -408,6 +410,7 @@ impl Claims {
 
     /// The client is closed: whoever waits fails, what is held is lost and given up.
     pub(crate) fn close(&self, session: &Arc<Session>) {
+        self.lock().closed = true;
         for hold in self.holds() {
             hold.end(session, LossReason::Closed);
         }

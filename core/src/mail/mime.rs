@@ -41,6 +41,18 @@ impl Message {
         Ok(())
     }
 
+    /// Whether it takes no time worth a thread to make the bytes: it has no files to read, and little to encode.
+    pub(super) fn is_light(&self) -> bool {
+        let attached = self.attachments.iter().map(|part| match &part.content {
+            Content::Bytes(bytes) => Some(bytes.len()),
+            Content::Path(_) => None,
+        });
+        let texts = [Some(&self.subject), self.text.as_ref(), self.html.as_ref()];
+        let texts = texts.into_iter().flatten().chain(self.headers.iter().map(|(_, value)| value));
+        let size = attached.chain(texts.map(|text| Some(text.len()))).sum::<Option<usize>>();
+        size.is_some_and(|size| size <= LIGHT)
+    }
+
     /// The message in bytes. Its files must have been read.
     ///
     /// # Errors
@@ -215,6 +227,9 @@ impl Attachment {
         ContentType::parse(&text).unwrap_or(ContentType::TEXT_PLAIN)
     }
 }
+
+/// So many bytes are encoded in about the time in which another thread begins.
+const LIGHT: usize = 64 << 10;
 
 const UNKNOWN_TYPE: &str = "application/octet-stream";
 

@@ -34,6 +34,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use futures::FutureExt;
+use tokio::sync::Semaphore;
 
 pub use address::{MAX_ADDRESS, MAX_MAILBOX_NAME, Mailbox};
 pub use message::{Address, Attachment, Message};
@@ -62,6 +63,8 @@ struct Shared {
     options: Arc<MailerOptions>,
     defaults: Defaults,
     pool: Arc<Pool>,
+    /// How many messages may be read and encoded at a time besides: as many as can be sent.
+    readers: Arc<Semaphore>,
 }
 
 impl Mailer {
@@ -87,7 +90,8 @@ impl Mailer {
     fn start(runtime: Option<Runtime>, env: Env, options: MailerOptions, defaults: Defaults) -> Self {
         let options = Arc::new(options);
         let pool = Pool::new(options.clone(), env.clone());
-        Self(Arc::new(Shared { runtime, env, options, defaults, pool }))
+        let readers = Arc::new(Semaphore::new(options.pool as usize));
+        Self(Arc::new(Shared { runtime, env, options, defaults, pool, readers }))
     }
 
     /// Connects, logs in, and asks the server whether it answers.

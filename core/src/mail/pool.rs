@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedSemaphorePermit, RwLock, Semaphore};
 
 use super::options::MailerOptions;
 use super::smtp::{self, Connection, Failure};
@@ -20,6 +20,8 @@ pub(super) struct Pool {
     options: Arc<MailerOptions>,
     env: Env,
     permits: Arc<Semaphore>,
+    /// Read by each message that was taken on and has not asked for a permit yet.
+    begun: Arc<RwLock<()>>,
     /// No more is begun; what has asked before is still served.
     closing: AtomicBool,
     /// Not dropped by itself: in a forked child the connections are the parent's.
@@ -37,15 +39,27 @@ struct Idle {
 /// The right to have one connection open.
 pub(super) struct Permit(#[allow(dead_code, reason = "given back when it is dropped")] OwnedSemaphorePermit);
 
+/// The right to ask for a permit, also while the pool is being closed.
+pub(super) struct Begun(#[allow(dead_code, reason = "given back when it is dropped")] OwnedRwLockReadGuard<()>);
+
 impl Pool {
     pub(super) fn new(options: Arc<MailerOptions>, env: Env) -> Arc<Self> {
         driver::connections_may_break();
         let permits = Arc::new(Semaphore::new(options.pool as usize));
-        Arc::new(Self { options, env, permits, closing: AtomicBool::new(false), idle: ManuallyDrop::default() })
+        let (begun, closing) = (Arc::default(), AtomicBool::new(false));
+        Arc::new(Self { options, env, permits, begun, closing, idle: ManuallyDrop::default() })
     }
 
     fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins with a message: the mailer is not closed before it has asked for a permit, and dropped what this returns.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub(super) fn begin(&self) -> Result<Begun> {
+        self.begun.clone().try_read_owned().map(Begun).map_err(|_| Error::closed("the mailer"))
     }
 
     /// Waits until one more connection may be open.
@@ -106,6 +120,7 @@ impl Pool {
     pub(super) async fn close(&self) {
         self.closing.store(true, SeqCst);
         let all = self.options.pool;
+        drop(self.begun.write().await);
         // Whoever has asked before is served first.
         let last = self.permits.acquire_many(all).await;
         self.permits.close();

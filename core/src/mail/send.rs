@@ -11,14 +11,14 @@ use tokio::sync::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::Mailer;
-use super::message::Message;
+use super::message::{Checked, Message};
 use super::mime::Wire;
 use super::report::{Recipient, Report, Status};
 use super::smtp::{Always, Failure, Fate, Gate, Ledger, Reply};
 use crate::driver::{self, CancelToken, Runtime};
 use crate::env::{Env, Task};
 use crate::error::{Code, Error, Result};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, WallTime};
 
 impl Mailer {
     /// Sends a message: the whole of it within the mailer's `timeout`, with what is temporary tried again in between.
@@ -62,39 +62,83 @@ impl Mailer {
         }
         let limit = limit.map_or(self.0.options.timeout, |limit| limit.min(self.0.options.timeout));
         let end = End::new(&self.0.env, limit, cancel);
-        let wire = self.prepare(message)?;
+        let mut begun = Some(self.0.pool.begin()?);
+        let draft = self.draft(&message)?;
+        let wire = tokio::select! {
+            biased;
+            wire = self.apart(message, |message| draft.wire(message)) => wire?,
+            why = end.comes(&self.0.env) => return Err(why),
+        };
         let mut ledger = Ledger::new(wire.recipients.len());
         let mut attempts = 0;
-        let outcome = self.attempt_all(&wire, &mut ledger, &mut attempts, &end).await;
+        let outcome = {
+            let mut sending = std::pin::pin!(self.attempt_all(&wire, &mut ledger, &mut attempts, &end));
+            std::future::poll_fn(|context| {
+                let polled = sending.as_mut().poll(context);
+                // Its first step has asked for a connection.
+                begun = None;
+                polled
+            })
+            .await
+        };
         report(&wire, &ledger, attempts, outcome)
     }
 
-    /// Checks a message, reads its files, and gives it what it needs: an id, and a date.
-    pub(super) fn prepare(&self, mut message: Message) -> Result<Wire> {
+    /// Checks a message that has no files to read, and gives it what it needs: an id, and a date.
+    pub(super) fn prepare(&self, message: Message) -> Result<Wire> {
+        self.draft(&message)?.wire(message)
+    }
+
+    /// Makes a message complete, so that it is the same whoever sends it, and when: with a sender, an id and a date, and
+    /// its files in it. Returns the id, and the message as JSON.
+    pub(super) async fn complete(&self, mut message: Message) -> Result<(String, String)> {
+        let draft = self.draft(&message)?;
+        let id = draft.message_id.clone();
+        message.from = Some(draft.checked.from.clone().into());
+        message.reply_to = draft.checked.reply_to.iter().cloned().map(Into::into).collect();
+        message.message_id = Some(id.clone());
+        message.date_ms = Some(draft.date.0);
+        let text = self.apart(message, |mut message| {
+            message.load_files(draft.max_size)?;
+            let text = message.to_json();
+            // As it will be sent, so that what is too large is said now.
+            draft.wire(message)?;
+            Ok(text)
+        });
+        Ok((id, text.await?))
+    }
+
+    /// Checks a message, but for its files.
+    fn draft(&self, message: &Message) -> Result<Draft> {
         let checked = message.check(&self.0.defaults)?;
-        message.load_files(self.0.options.max_size)?;
         let message_id = match &checked.message_id {
             Some(id) => id.clone(),
             None => self.new_message_id(checked.from.domain()),
         };
-        let date = message.date_ms.map_or_else(|| self.0.env.clock.wall(), crate::time::WallTime);
-        message.wire(checked, &message_id, date, self.0.options.max_size)
+        let date = message.date_ms.map_or_else(|| self.0.env.clock.wall(), WallTime);
+        Ok(Draft { checked, message_id, date, max_size: self.0.options.max_size })
     }
 
-    /// Makes a message complete, so that it is the same whoever sends it, and when: with a sender, an id and a date, and
-    /// its files in it. Returns the id.
-    pub(super) fn complete(&self, message: &mut Message) -> Result<String> {
-        let checked = message.check(&self.0.defaults)?;
-        message.load_files(self.0.options.max_size)?;
-        let id = checked.message_id.clone().unwrap_or_else(|| self.new_message_id(checked.from.domain()));
-        let date = message.date_ms.map_or_else(|| self.0.env.clock.wall(), crate::time::WallTime);
-        message.from = Some(checked.from.clone().into());
-        message.reply_to = checked.reply_to.iter().cloned().map(Into::into).collect();
-        message.message_id = Some(id.clone());
-        message.date_ms = Some(date.0);
-        // As it will be sent, so that what is too large is said now.
-        message.wire(checked, &id, date, self.0.options.max_size)?;
-        Ok(id)
+    /// Does what reads and encodes a message: on a thread for blocking work, since a file may be on a network that hangs,
+    /// and much takes long to encode; what is light, at once. Whoever drops the future does not wait for that thread, which
+    /// counts as busy until it is done: so what hangs leaves threads to others.
+    async fn apart<T: Send + 'static>(
+        &self,
+        message: Message,
+        work: impl FnOnce(Message) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        if message.is_light() {
+            return work(message);
+        }
+        let turn = self.0.readers.clone().acquire_owned().await.map_err(|_| Error::closed("the mailer"))?;
+        let working = self.0.env.tasks.runtime().spawn_blocking(move || {
+            let _turn = turn;
+            work(message)
+        });
+        working.await.unwrap_or_else(|failure| match failure.try_into_panic() {
+            Ok(payload) => std::panic::resume_unwind(payload),
+            Err(_) => Err(Error::closed("the runtime of this library")),
+        })
     }
 
     /// An id that nobody else makes.
@@ -236,6 +280,22 @@ impl Mailer {
     }
 }
 
+/// What a message is given before its files are read.
+struct Draft {
+    checked: Checked,
+    message_id: String,
+    date: WallTime,
+    max_size: usize,
+}
+
+impl Draft {
+    /// Reads the files, and makes the bytes. Blocks.
+    fn wire(self, mut message: Message) -> Result<Wire> {
+        message.load_files(self.max_size)?;
+        message.wire(self.checked, &self.message_id, self.date, self.max_size)
+    }
+}
+
 /// When a send is given up. It goes through the ledger, which knows what the server has by then: a future that is dropped
 /// could not say that.
 pub(super) struct End {
@@ -352,5 +412,161 @@ impl Fate {
         };
         let Reply { code, text } = self.reply().cloned().unwrap_or(Reply { code: 0, text: String::new() });
         Recipient { address: address.to_owned(), status, code, text, permanent }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::mpsc;
+
+    use futures::{FutureExt, poll};
+
+    use super::super::message::Attachment;
+    use super::super::options::MailerOptions;
+    use super::super::outbox::{EnqueueOptions, OutboxOptions};
+    use super::*;
+    use crate::client::Client;
+    use crate::config::Options;
+    use crate::store::memory::MemoryStore;
+
+    /// What is done by the only thread for blocking work hangs until this is dropped.
+    type Hangs = mpsc::Sender<()>;
+
+    /// Runs a test in a world where every read hangs, with a mailer whose server is not there.
+    fn where_reads_hang<F: Future<Output = ()>>(test: impl FnOnce(Mailer, Hangs) -> F) {
+        let builder = &mut tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_all().max_blocking_threads(1).build().unwrap();
+        let (hangs, told) = mpsc::channel();
+        runtime.spawn_blocking(move || {
+            let _ = told.recv();
+        });
+        let url = "smtp://127.0.0.1:1?tls=none&sender=a@example.org&retries=0&pool=1";
+        let options = MailerOptions::parse(url).unwrap();
+        let defaults = options.defaults().unwrap();
+        let mailer = Mailer::start(None, Env::system(runtime.handle().clone()), options, defaults);
+        runtime.block_on(async { tokio::time::timeout(Duration::from_secs(30), test(mailer, hangs)).await.unwrap() });
+    }
+
+    /// A file that is not there yet: who reads it too early finds none.
+    struct Late(PathBuf);
+
+    impl Late {
+        fn new(name: &str) -> Self {
+            Self(std::env::temp_dir().join(format!("coord-{}-{name}", std::process::id())))
+        }
+
+        fn comes(&self) {
+            std::fs::write(&self.0, "content").unwrap();
+        }
+    }
+
+    impl Drop for Late {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    fn hello() -> Message {
+        Message::new().to("b@example.org").subject("Hello").text("Hello.")
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_now_keeps_no_thread_and_no_send_that_is_given_up() {
+        where_reads_hang(|mailer, hangs| async move {
+            let file = Late::new("sent");
+            let message = hello().attach(Attachment::path(&file.0));
+            let mut sending = std::pin::pin!(mailer.send(&message));
+            assert!(poll!(&mut sending).is_pending());
+            let error = mailer.send_within(&message, Some(Duration::ZERO), None).await.unwrap_err();
+            assert_eq!(error.code(), Code::Timeout, "{error}");
+            let cancel = CancelToken::new();
+            let mut cancelled = std::pin::pin!(mailer.send_within(&message, None, Some(&cancel)));
+            assert!(poll!(&mut cancelled).is_pending());
+            cancel.fire();
+            assert_eq!(cancelled.await.unwrap_err().code(), Code::Cancelled);
+            file.comes();
+            drop(hangs);
+            let error = sending.await.unwrap_err();
+            assert_eq!(
+                error.code(),
+                Code::Unavailable,
+                "the file is read now, and only the server is not there: {error}"
+            );
+        });
+    }
+
+    #[test]
+    fn a_file_is_read_for_an_outbox_on_a_thread_for_that() {
+        where_reads_hang(|mailer, hangs| async move {
+            let env = mailer.0.env.clone();
+            let store = Arc::new(MemoryStore::open("", env.clone()));
+            let client = Client::with_store(store, Options::parse("memory:").unwrap(), env).await.unwrap();
+            let outbox = client.outbox("letters", &mailer, OutboxOptions::default()).unwrap();
+            let file = Late::new("enqueued");
+            let message = hello().attach(Attachment::path(&file.0));
+            let mut putting = std::pin::pin!(outbox.enqueue(&message, EnqueueOptions::default()));
+            assert!(poll!(&mut putting).is_pending());
+            file.comes();
+            drop(hangs);
+            assert!(putting.await.unwrap().new);
+        });
+    }
+
+    #[test]
+    fn what_is_light_is_sent_at_once_and_what_is_not_waits_for_a_thread() {
+        where_reads_hang(|mailer, hangs| async move {
+            let light = hello().attach(Attachment::bytes("a", vec![0; 60 << 10]));
+            assert_eq!(mailer.send(&light).await.unwrap_err().code(), Code::Unavailable);
+            let message = hello().attach(Attachment::bytes("a", vec![0; 64 << 10]));
+            let mut sending = std::pin::pin!(mailer.send(&message));
+            assert!(poll!(&mut sending).is_pending());
+            assert_eq!(mailer.0.readers.available_permits(), 0, "it is encoded elsewhere");
+            drop(hangs);
+            assert_eq!(sending.await.unwrap_err().code(), Code::Unavailable);
+        });
+    }
+
+    #[test]
+    fn reads_that_were_given_up_take_no_more_threads() {
+        where_reads_hang(|mailer, hangs| async move {
+            let message = hello().attach(Attachment::path("/nowhere"));
+            for _ in 0..3 {
+                let error = mailer.send_within(&message, Some(Duration::ZERO), None).await.unwrap_err();
+                assert_eq!(error.code(), Code::Timeout, "{error}");
+            }
+            assert_eq!(mailer.0.readers.available_permits(), 0, "the one that hangs has the only one");
+            drop(hangs);
+            assert_eq!(mailer.send(&message).await.unwrap_err().code(), Code::InvalidArgument, "it was read");
+        });
+    }
+
+    #[test]
+    fn a_message_whose_file_is_being_read_is_sent_before_its_mailer_is_closed() {
+        where_reads_hang(|mailer, hangs| async move {
+            let file = Late::new("closing");
+            let message = hello().attach(Attachment::path(&file.0));
+            let mut sending = std::pin::pin!(mailer.send(&message));
+            assert!(poll!(&mut sending).is_pending());
+            let mut closing = std::pin::pin!(mailer.close());
+            assert!(poll!(&mut closing).is_pending());
+            assert_eq!(mailer.send(&hello()).await.unwrap_err().code(), Code::Closed);
+            file.comes();
+            drop(hangs);
+            let (sent, closed) = tokio::join!(sending, closing);
+            assert_eq!(sent.unwrap_err().code(), Code::Unavailable, "it was tried");
+            closed.unwrap();
+        });
+    }
+
+    #[test]
+    fn a_panic_on_a_thread_for_that_is_told() {
+        where_reads_hang(|mailer, hangs| async move {
+            drop(hangs);
+            let message = hello().attach(Attachment::path("/nowhere"));
+            let planted = mailer.apart(message, |_| -> Result<()> { panic!("planted") });
+            let payload = std::panic::AssertUnwindSafe(planted).catch_unwind().await.unwrap_err();
+            assert_eq!(payload.downcast_ref(), Some(&"planted"));
+        });
     }
 }

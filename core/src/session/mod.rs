@@ -165,12 +165,15 @@ impl Session {
     /// # Errors
     /// Those of the store; the session then dies as if its process had.
     pub(crate) async fn close(&self) -> Result<()> {
+        // Here first: as soon as the store has heard of it, others may be granted what was held.
+        self.update(|view, _| view.end(LossReason::Closed));
         let closed = self.store().apply_session(self.id, SessionStep::Close).await;
         self.end(LossReason::Closed);
         closed.map(|_| ())
     }
 
-    /// The session is over here, whatever the store knows. Its lock file goes, so that others need not wait.
+    /// The session is over here, whatever the store knows: for this reason, unless it was over before. Its lock file goes,
+    /// so that others need not wait, and so do its watches of others.
     pub(crate) fn end(&self, reason: LossReason) {
         self.update(|view, _| view.end(reason));
         self.observer.stop();

@@ -296,24 +296,26 @@ async fn read(session: &Arc<Session>) -> Result<()> {
         }
         state.seen.eligible()
     });
-    // All of them, also when the store fails in the middle: they are known to be dead now, and are not read again.
+    // All of them, also when one of them cannot be read, or the store fails in the middle: those that have died are known
+    // to be dead now, and are not read again.
     let mut failed = None;
     for id in died {
         if let Err(error) = clear_up(session, id).await {
             failed.get_or_insert(error);
         }
     }
-    failed.map_or(Ok(()), Err)?;
     for (id, proof) in eligible {
         tracing::info!(session = %id, "no sign of life for longer than its ttl; declaring it dead");
-        bury(session, id, proof).await?;
+        if let Err(error) = bury(session, id, proof).await {
+            failed.get_or_insert(error);
+        }
     }
     for (id, record) in &records {
         if record.vitality == Vitality::Live && *id != session.id() {
             watch_process(session, *id, &record.info);
         }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// Declares a session dead, if the proof still holds in the store, and clears up after it. Says whether it is dead.

@@ -244,7 +244,7 @@ class Client(ClientBase):
             Unavailable: The store cannot be reached.
             Closed: The client is closed.
         """
-        return Observer(await bridge().run(self._native.observe(pattern, down_grace)))
+        return Observer(await bridge().run(self._native.observe(pattern, down_grace)), self)
 
     async def owners(self) -> Owners:
         """The sessions that are alive, and what each holds and provides. A notebook shows the result as a table."""
@@ -255,7 +255,7 @@ class Client(ClientBase):
 
         In its events `holds` is what the session held when the watch read it: nothing, for one that has just joined.
         """
-        return OwnerWatch(await bridge().run(self._native.watch_owners()), "owners")
+        return OwnerWatch(await bridge().run(self._native.watch_owners()), "owners", self)
 
     async def reconcile(
         self,
@@ -330,8 +330,9 @@ class Client(ClientBase):
         """The session's states from now on, each when it comes; ends when the client is closed.
 
         A session that was lost and replaced by a new one is a change, too. States that follow each other faster than
-        they are fetched are left out, but never the last.
+        they are fetched are left out, but never the last. Unlike other watches, this does not keep the client open.
         """
+        # The task of a listener has it, and must not keep the client.
         return SessionWatch(self._native.changes(), "the session")
 
     def on_session_change(self, f: _Listener) -> _Listener:

@@ -169,7 +169,7 @@ class Election(ElectionBase):
 
     async def observe(self) -> LeaderWatch:
         """Watches who leads."""
-        return LeaderWatch(await bridge().run(self._native.observe()), f"the leader of {self._name!r}")
+        return LeaderWatch(await bridge().run(self._native.observe()), f"the leader of {self._name!r}", self._client)
 
     @overload
     def when_elected(

@@ -220,7 +220,7 @@ class Table(TableBase[_V]):
         On MongoDB some are fetched at a time. SQLite and memory read all of them first, as of one moment.
         """
         native = self._native.cursor(filter, sort_of(sort), skip, limit, projection_of(projection))
-        return Cursor(await bridge().run(native), self._stored)
+        return Cursor(await bridge().run(native), self._stored, self._client)
 
     async def count(self, filter: Document | None = None) -> int:
         """How many documents match; None: all."""
@@ -234,7 +234,7 @@ class Table(TableBase[_V]):
             Unsupported: The store is another one.
             InvalidArgument: The pipeline is none, or writes.
         """
-        return Cursor(await bridge().run(self._native.aggregate(pipeline)), dict)
+        return Cursor(await bridge().run(self._native.aggregate(pipeline)), dict, self._client)
 
     async def ensure_indexes(self, *indexes: Index) -> None:
         """Makes those indexes that are not there; the others stay.
@@ -290,7 +290,7 @@ class Table(TableBase[_V]):
             Unsupported: The store cannot watch, or not by this filter; raised by the first wait.
             Closed: The client is closed.
         """
-        return TableWatch(self._native.watch(filter, from_position, previous), self._name, self._model)
+        return TableWatch(self._native.watch(filter, from_position, previous), self._name, self._model, self._client)
 
     async def log(self, *, from_position: int | None = None, from_time: datetime | None = None) -> TableLog:
         """Reads the change log: who has changed what and when.
@@ -308,7 +308,9 @@ class Table(TableBase[_V]):
             InvalidArgument: The date has no time zone; or the position is still to come, in memory and on SQLite. On
                 MongoDB the log waits for it.
         """
-        return TableLog(await bridge().run(self._log(from_position, from_time)), f"the log of table {self._name!r}")
+        return TableLog(
+            await bridge().run(self._log(from_position, from_time)), f"the log of table {self._name!r}", self._client
+        )
 
 
 class CachedTable(CachedBase[_V], Table[_V]):

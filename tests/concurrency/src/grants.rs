@@ -1,6 +1,6 @@
 //! Claims, in schedules drawn by chance: a wait that is given up in the moment of its grant, a release that meets another
-//! one's grant, an operator who breaks a grant that may be no hold yet. Whatever the order, a claim is somebody's who
-//! knows it, or nobody's; and nothing is left in a queue.
+//! one's grant, an operator who breaks a grant that may be no hold yet, a client that is closed while it asks. Whatever the
+//! order, a claim is somebody's who knows it, or nobody's; and nothing is left in a queue.
 
 use std::sync::Arc;
 
@@ -148,4 +148,29 @@ async fn everybody_is_served() {
 #[test]
 fn releases_that_meet_grants_serve_everybody() {
     shuttle::check_random(|| block_on(everybody_is_served()), schedules());
+}
+
+/// A client is closed while it asks. When nothing is left in the table the session goes: nothing may come into the store
+/// after that, and what was granted before is believed in by nobody.
+async fn a_close_meets_an_acquire() {
+    let server = Arc::new(Server::default());
+    let session = session(1, &server);
+    let taking = session.clone();
+    let take = spawn(async move { acquire(&taking, &key(), &want()).await });
+    shuttle::future::yield_now().await;
+    session.claims().close(&session);
+    session.claims().emptied().await;
+    let left = server.record();
+    assert!(left.as_ref().is_none_or(|record| record.holder.is_none()), "it is left behind: {left:?}");
+    match take.await.expect("it ends") {
+        Ok(Outcome::Held(hold)) => assert_eq!(hold.loss(), Some(LossReason::Closed), "it is believed in"),
+        Ok(Outcome::Refused(view)) => panic!("it was free: {view:?}"),
+        Err(error) => assert_eq!(error.code(), Code::Closed, "{error}"),
+    }
+    assert_eq!(server.record(), left, "this came when the session had gone");
+}
+
+#[test]
+fn what_is_asked_for_while_the_client_closes_does_not_outlive_it() {
+    shuttle::check_random(|| block_on(a_close_meets_an_acquire()), schedules());
 }

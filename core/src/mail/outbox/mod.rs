@@ -448,7 +448,7 @@ impl Inner {
         self.core.setup().env.session_id().to_string()
     }
 
-    async fn enqueue(&self, mut message: Message, options: EnqueueOptions) -> Result<Enqueued> {
+    async fn enqueue(&self, message: Message, options: EnqueueOptions) -> Result<Enqueued> {
         let key = options.key.unwrap_or_else(|| self.stamp());
         if key.is_empty() || key.len() > MAX_MAIL_KEY {
             return Err(Error::invalid(format!("key: it has 1 to {MAX_MAIL_KEY} bytes")));
@@ -457,8 +457,7 @@ impl Inner {
         if options.expires_ms.is_some_and(|expires| expires <= options.not_before_ms.unwrap_or(now).max(now)) {
             return Err(Error::invalid("expires: it lies before the mail may be sent"));
         }
-        let message_id = self.mailer.complete(&mut message)?;
-        let text = message.to_json();
+        let (message_id, text) = self.mailer.complete(message).await?;
         if text.len() > MAX_MAIL {
             return Err(Error::invalid(format!(
                 "message: it has {} bytes with its attachments, and an outbox keeps at most {MAX_MAIL}",

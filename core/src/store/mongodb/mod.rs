@@ -47,7 +47,7 @@ use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::failpoints::{self, Point};
 use crate::protocol::claim::{ClaimKey, ClaimRecord, ClaimStep};
-use crate::protocol::session::{SessionId, SessionRecord, SessionStep};
+use crate::protocol::session::{SessionId, SessionRecord, SessionStep, Vitality};
 
 mod changes;
 mod codec;
@@ -174,8 +174,8 @@ impl Inner {
         if kill {
             fields.insert(NAMED, 1);
         }
-        if matches!(step, SessionStep::Open { .. }) {
-            self.transactions.belong_to(id);
+        if matches!(step, SessionStep::Close) {
+            self.transactions.ended(id);
         }
         let this = Arc::clone(self);
         let request = write(collection.clone(), pipeline::session(id, &step), fields, limit, None);
@@ -188,7 +188,14 @@ impl Inner {
             Ok(after)
         };
         let after = self.tasks.run(limit, CHANGE_SESSION, request, &self.sessions.namespace().to_string()).await?;
-        after.as_ref().map(codec::session).transpose()
+        let after = after.as_ref().map(codec::session).transpose()?;
+        let live = after.as_ref().is_some_and(|after| after.vitality == Vitality::Live);
+        match step {
+            SessionStep::Open { .. } if live => self.transactions.opened(id),
+            SessionStep::Renew { .. } | SessionStep::Kill(_) if !live => self.transactions.ended(id),
+            _ => {}
+        }
+        Ok(after)
     }
 
     async fn step_claim(self: &Arc<Self>, key: ClaimKey, step: ClaimStep) -> Result<Applied> {

@@ -2,12 +2,13 @@
 //!
 //! A server keeps the transaction of a process that it hears no more of, with every document that it has changed, for a
 //! minute or more (`transactionLifetimeLimitSeconds`): long after the session of that process is dead, nobody could have
-//! its lock. So the record of a session names the driver sessions that its process writes in, before it does, and
-//! whoever buries the session ends what is open there (`killSessions`, which each user may do with what is his own).
+//! its lock. So the record of a session names the driver sessions in which its process writes under its holds, before
+//! it does, and whoever buries the session ends what is open there (`killSessions`, which each user may do with what is
+//! his own). A write under no hold has only its document: the record of any session that dies with the process will do.
 //!
 //! Driver sessions are used again, so that they are seldom new and have to be named.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::TryStreamExt;
@@ -31,9 +32,9 @@ pub(super) struct Transactions(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// The session that was opened last.
-    own: Option<SessionId>,
-    /// Those that nobody uses, the latest last.
+    /// The sessions that are open here, the latest last. One whose loss was not heard of is among them still.
+    open: Vec<SessionId>,
+    /// Those that nobody uses and that an open session names, the latest last.
     idle: Vec<Lent>,
 }
 
@@ -47,41 +48,56 @@ pub(super) struct Lent {
 }
 
 impl Transactions {
-    /// This session's record is the one to name them in from now on.
-    pub(super) fn belong_to(&self, own: SessionId) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.own = Some(own);
-        state.idle.clear();
+    /// The store has said that this session is live: its record can name them.
+    pub(super) fn opened(&self, id: SessionId) {
+        let mut state = self.state();
+        state.open.retain(|open| *open != id);
+        state.open.push(id);
+    }
+
+    /// The session is closed, or lost: nothing is named in its record any more.
+    pub(super) fn ended(&self, id: SessionId) {
+        let mut state = self.state();
+        state.open.retain(|open| *open != id);
+        state.idle.retain(|lent| lent.named_by != Some(id));
     }
 
     /// Gives every driver session back to the driver.
     pub(super) fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).idle.clear();
+        self.state().idle.clear();
     }
 
-    /// One that can be used again, or whose record is to name a new one.
-    fn idle(&self, now: Timestamp) -> Result<Lent, Option<SessionId>> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// One to use again for a write under a hold of `holder`, or under none; else whose record is to name a new one.
+    fn idle(&self, holder: Option<SessionId>, now: Timestamp) -> Result<Lent, Option<SessionId>> {
+        let mut state = self.state();
         state.idle.retain(|lent| now.since(lent.used) < KEPT);
-        state.idle.pop().ok_or(state.own)
+        let namer = holder.or_else(|| state.open.last().copied());
+        let idle = state.idle.iter().rposition(|lent| lent.named_by == namer).ok_or(namer)?;
+        Ok(state.idle.remove(idle))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Inner {
-    /// A driver session for transactions, named in the record of this store's session if it has one.
-    pub(super) async fn lend_driver_session(&self) -> mongodb::error::Result<Lent> {
+    /// A driver session for a transaction under a hold of `holder`, named in the holder's record; under none, in that
+    /// of a session that is open here, if there is one.
+    pub(super) async fn lend_driver_session(&self, holder: Option<SessionId>) -> mongodb::error::Result<Lent> {
         let now = self.env.now();
-        let own = match self.transactions.idle(now) {
+        let namer = match self.transactions.idle(holder, now) {
             Ok(lent) => return Ok(lent),
-            Err(own) => own,
+            Err(namer) => namer,
         };
         let session = self.locks.client().start_session().await?;
         let mut named_by = None;
-        if let Some((own, id)) = own.zip(session.id().get("id")) {
-            let filter = doc! { "_id": own.to_string(), "st": "live" };
+        if let Some((namer, id)) = namer.zip(session.id().get("id")) {
+            let filter = doc! { "_id": namer.to_string(), "st": "live" };
             let name = doc! { "$push": { NAMED: { "$each": [id], "$slice": -MOST_NAMED } } };
             match self.sessions.update_one(filter, name).await {
-                Ok(named) => named_by = (named.matched_count > 0).then_some(own),
+                Ok(named) if named.matched_count == 0 => self.transactions.ended(namer),
+                Ok(_) => named_by = Some(namer),
                 // What is in its way is in the way of the transaction, or of nothing.
                 Err(error) => tracing::debug!(%error, "a driver session could not be named"),
             }
@@ -93,8 +109,8 @@ impl Inner {
     /// Takes one back in which nothing is open.
     pub(super) fn give_back(&self, lent: Lent) {
         let now = self.env.now();
-        let mut state = self.transactions.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if lent.named_by.is_some() && lent.named_by == state.own {
+        let mut state = self.transactions.state();
+        if lent.named_by.is_some_and(|namer| state.open.contains(&namer)) {
             state.idle.push(Lent { used: now, ..lent });
         }
     }

@@ -1,6 +1,8 @@
 //! Writes to many documents. What the server can do in one command it does; documents with fences of their own, or
 //! without the fence that is needed, one by one.
 
+use std::collections::BTreeSet;
+
 use bson::{Document, doc};
 use futures::TryStreamExt;
 
@@ -70,12 +72,19 @@ impl Table {
             return done.finished();
         }
         let field = format!("{FENCES}.{}", fence.key().as_str());
-        // First those that know the hold, else the others would be written twice.
-        let known = doc! { "$and": [filter.clone(), { &field: fence.token }] };
         let new = doc! { "$and": [filter.clone(), { &field: { "$not": { "$gte": fence.token } } }] };
-        let keys = self.keys(new).await?;
-        let by = self.written_by(many.source.as_deref());
-        let written = self.update_in_one(known, update, by, Some((field.clone(), fence.token.into()))).await?;
+        let mut keys = self.keys(new).await?;
+        // Somebody else may have written one of these under the same hold by now: the command is not to change it, too.
+        let others = doc! { "_id": { "$nin": keys.iter().map(|key| key.value().clone()).collect::<Vec<_>>() } };
+        let mut written = nothing();
+        if others.to_vec().is_ok_and(|names| names.len() <= MOST_NAMES) {
+            let known = doc! { "$and": [filter.clone(), { &field: fence.token }, others] };
+            let by = self.written_by(many.source.as_deref());
+            written = self.update_in_one(known, update, by, Some((field.clone(), fence.token.into()))).await?;
+        } else {
+            let not_newer = doc! { "$and": [filter.clone(), { &field: { "$not": { "$gt": fence.token } } }] };
+            keys = self.keys(not_newer).await?;
+        }
         let mut rest = self.each(keys, &filter, &action, many).await?;
         let newer = doc! { "$and": [filter, { &field: { "$gt": fence.token } }] };
         rest.left_out = self.count_matching(newer).await?.max(rest.left_out);
@@ -118,7 +127,7 @@ impl Table {
     }
 
     /// Writes each of these documents that still matches the guard.
-    async fn each(&self, keys: Vec<Key>, guard: &Document, action: &Action, many: &WriteMany) -> Result<OneByOne> {
+    async fn each(&self, keys: BTreeSet<Key>, guard: &Document, action: &Action, many: &WriteMany) -> Result<OneByOne> {
         let mut done = OneByOne::default();
         for key in keys {
             let write = Write {
@@ -144,7 +153,8 @@ impl Table {
         Ok(done)
     }
 
-    async fn keys(&self, filter: Document) -> Result<Vec<Key>> {
+    /// The documents that match, each once: a reading shows one again that was moved ahead of it in its index.
+    async fn keys(&self, filter: Document) -> Result<BTreeSet<Key>> {
         let documents = self.documents.clone();
         let request = async move {
             let found = documents.find(filter).projection(doc! { "_id": 1 }).max_time(QUERY_LIMIT).await?;
@@ -177,10 +187,17 @@ impl OneByOne {
 
 impl Default for OneByOne {
     fn default() -> Self {
-        Self { written: ManyWritten { count: 0, position: Position(0) }, left_out: 0, refusal: None }
+        Self { written: nothing(), left_out: 0, refusal: None }
     }
+}
+
+fn nothing() -> ManyWritten {
+    ManyWritten { count: 0, position: Position(0) }
 }
 
 fn added(left: ManyWritten, right: ManyWritten) -> ManyWritten {
     ManyWritten { count: left.count + right.count, position: left.position.max(right.position) }
 }
+
+/// How many bytes of names one command may have beside its filter and its update: with them it has at most 16 MiB.
+const MOST_NAMES: usize = 8 << 20;

@@ -62,7 +62,8 @@ impl Table {
 
     async fn transact(&self, write: &Write, guard: Option<&Document>, until: Timestamp) -> Result<Written> {
         let explain = |error| faults::explain(&error, WRITE, &self.namespace());
-        let mut lent = self.inner.lend_driver_session().await.map_err(explain)?;
+        let holder = write.fence.as_ref().map(|fence| fence.holder.session);
+        let mut lent = self.inner.lend_driver_session(holder).await.map_err(explain)?;
         let written = self.transact_in(&mut lent.session, write, guard, until).await;
         let failed = |error: &Error| matches!(error.code(), Code::Unavailable | Code::OutcomeUnknown);
         // After these something may be open in it still.
