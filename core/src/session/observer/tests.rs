@@ -264,3 +264,47 @@ async fn several_that_are_found_dead_at_once_are_all_cleared_up_after() {
         store.freed(&key(id)).await;
     }
 }
+
+#[tokio::test]
+async fn what_cannot_be_buried_keeps_no_other() {
+    let directory = Dir::new();
+    let (refused, other) = (SessionId::from_random(1), SessionId::from_random(2));
+    let store = Undying::new(&directory, false, refused);
+    let key = ClaimKey::new("lock/default/default/l");
+    let ttl = Duration::from_secs(1);
+    for id in [refused, other] {
+        let open = SessionStep::Open { nonce: Nonce(7), ttl, info: SessionInfo::default() };
+        store.inner.apply_session(id, open).await.expect("memory");
+    }
+    grant(&store.inner, other, &key).await;
+    let mut options = Options::parse("memory:").expect("valid");
+    options.ttl = Some(ttl);
+    let env = Env::system(tokio::runtime::Handle::current());
+    let client = Client::with_store(store.clone(), options, env).await.expect("memory");
+    want(&client.core().current_session(), [refused, other]);
+    store.freed(&key).await;
+    assert!(store.kills.load(SeqCst) > 0, "nobody tried to bury the first");
+}
+
+/// Whoever replaces a session lets go of what belongs to it.
+#[tokio::test]
+async fn a_session_that_is_refused_watches_nobody_any_more() {
+    let directory = Dir::new();
+    let store = Undying::new(&directory, true, SessionId::from_random(9));
+    let mut options = Options::parse("memory:").expect("valid");
+    options.ttl = Some(Duration::from_secs(1));
+    let env = Env::system(tokio::runtime::Handle::current());
+    let client = Client::with_store(store.clone(), options, env).await.expect("memory");
+    let lost = client.core().current_session();
+    let record = store.sessions(SessionQuery::Ids(vec![lost.id()])).await.expect("memory").remove(0);
+    let kill = SessionStep::Kill(KillProof::Observed(record.nonce));
+    store.apply_session(lost.id(), kill).await.expect("memory");
+    let replaced = async {
+        while client.core().current_session().id() == lost.id() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, replaced).await.expect("a renewal tells");
+    assert!(lost.observer.with(|state| state.stopped), "it watches others still");
+    assert!(lost.kernel_lock.lock().expect("nobody panics").is_none(), "its lock file is kept");
+}
