@@ -17,3 +17,4 @@ mod roster;
 mod steps;
 mod support;
 mod tables;
+mod transactions;

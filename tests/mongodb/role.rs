@@ -114,7 +114,7 @@ fn the_least_role_is_enough_and_nothing_of_it_is_too_much() {
         use_everything(&whole).await.expect("the role is enough");
         assert!(remove(&whole).await.iter().all(Result::is_ok), "the role is enough");
         let uri = whole.split("&coord.").next().unwrap_or_default();
-        super::faults::let_one_die_in_a_transaction(&set, uri, &prefix()).await;
+        super::transactions::let_one_die_in_a_transaction(&set, uri, &prefix()).await;
         for (left_out, url) in &without {
             let errors = match use_everything(url).await {
                 Err(error) => vec![error],

@@ -8,8 +8,7 @@ cd "$(dirname "$0")/../.."
 jobs=${COORD_TEST_JOBS:-3}
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
-# What runs in the background does not hear Ctrl-C: each suite is a group of processes, which is told.
-set -m
+# What runs in the background does not hear Ctrl-C: it is told, with all that it has begun.
 trap 'for group in $(jobs -p); do kill -- "-$group"; done 2>/dev/null; exit 130' INT TERM
 table= failed=()
 
@@ -34,6 +33,8 @@ shift
 
 # What is built stays as it is while several use it.
 export BUILT=1
+# Each suite is a group of processes. The first ones are not: they hear Ctrl-C themselves.
+set -m
 declare -A names begun
 running=0
 

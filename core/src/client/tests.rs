@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use super::*;
 use crate::error::LossReason;
 use crate::protocol::claim::{ClaimRecord, ClaimStep};
-use crate::protocol::session::{KillProof, SessionRecord, SessionStep};
+use crate::protocol::session::{KillProof, SessionRecord, SessionStep, Vitality};
 use crate::provider::{ProvideOptions, ProviderEvent};
 use crate::store::changes::{Changes, Interest};
 use crate::store::{Applied, Capabilities, ClaimQuery, Notices, SessionQuery, Store};
@@ -134,6 +134,26 @@ async fn a_session_that_ends_is_not_renewed() {
     client.close(PATIENCE).await.expect("nothing is held");
     assert_eq!(client.stats().losses, 0);
     assert_eq!(client.session().state, SessionState::Lost(LossReason::Closed));
+}
+
+/// Whoever hears of it from the store may be granted what this session held.
+#[tokio::test]
+async fn a_session_is_over_here_before_it_is_in_the_store() {
+    let store = Limited::new("closed-here-first", 1, PATIENCE);
+    let client = store.connect().await;
+    let session = client.core().current_session();
+    let dead = async {
+        let read = async || store.sessions(SessionQuery::Ids(vec![session.id()])).await.expect("memory").remove(0);
+        while read().await.vitality == Vitality::Live {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        closed = client.close(PATIENCE) => panic!("the answer comes late: {closed:?}"),
+        () = dead => {}
+    }
+    assert!(session.is_over());
 }
 
 #[tokio::test]

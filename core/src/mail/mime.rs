@@ -229,7 +229,7 @@ impl Attachment {
 }
 
 /// So many bytes are encoded in about the time in which another thread begins.
-const LIGHT: usize = 64 << 10;
+pub(super) const LIGHT: usize = 64 << 10;
 
 const UNKNOWN_TYPE: &str = "application/octet-stream";
 

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::Mailer;
 use super::message::{Checked, Message};
-use super::mime::Wire;
+use super::mime::{LIGHT, Wire};
 use super::report::{Recipient, Report, Status};
 use super::smtp::{Always, Failure, Fate, Gate, Ledger, Reply};
 use crate::driver::{self, CancelToken, Runtime};
@@ -63,10 +63,9 @@ impl Mailer {
         let limit = limit.map_or(self.0.options.timeout, |limit| limit.min(self.0.options.timeout));
         let end = End::new(&self.0.env, limit, cancel);
         let mut begun = Some(self.0.pool.begin()?);
-        let draft = self.draft(&message)?;
         let wire = tokio::select! {
             biased;
-            wire = self.apart(message, |message| draft.wire(message)) => wire?,
+            wire = self.encode(message) => wire?,
             why = end.comes(&self.0.env) => return Err(why),
         };
         let mut ledger = Ledger::new(wire.recipients.len());
@@ -84,9 +83,21 @@ impl Mailer {
         report(&wire, &ledger, attempts, outcome)
     }
 
-    /// Checks a message that has no files to read, and gives it what it needs: an id, and a date.
-    pub(super) fn prepare(&self, message: Message) -> Result<Wire> {
-        self.draft(&message)?.wire(message)
+    /// Checks a message, reads its files, and gives it what it needs: an id, and a date.
+    async fn encode(&self, message: Message) -> Result<Wire> {
+        let draft = self.draft(&message)?;
+        self.apart(message, |message| draft.wire(message)).await
+    }
+
+    /// The same of one that was made complete before, and waits for no files that others read.
+    pub(super) async fn encode_complete(&self, json: String) -> Result<Wire> {
+        if json.len() <= LIGHT {
+            let message = Message::from_json(&json)?;
+            return self.draft(&message)?.wire(message);
+        }
+        let message = self.on_a_thread(move || Message::from_json(&json)).await?;
+        let draft = self.draft(&message)?;
+        self.on_a_thread(move || draft.wire(message)).await
     }
 
     /// Makes a message complete, so that it is the same whoever sends it, and when: with a sender, an id and a date, and
@@ -131,10 +142,15 @@ impl Mailer {
             return work(message);
         }
         let turn = self.0.readers.clone().acquire_owned().await.map_err(|_| Error::closed("the mailer"))?;
-        let working = self.0.env.tasks.runtime().spawn_blocking(move || {
+        self.on_a_thread(move || {
             let _turn = turn;
             work(message)
-        });
+        })
+        .await
+    }
+
+    async fn on_a_thread<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        let working = self.0.env.tasks.runtime().spawn_blocking(work);
         working.await.unwrap_or_else(|failure| match failure.try_into_panic() {
             Ok(payload) => std::panic::resume_unwind(payload),
             Err(_) => Err(Error::closed("the runtime of this library")),

@@ -19,7 +19,6 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 
-use super::super::Message;
 use super::super::mime::Wire;
 use super::super::report::{Recipient, Status};
 use super::super::send::End;
@@ -252,14 +251,14 @@ impl Inner {
             Ok(_) => {}
             Err(error) => return Ok(Attempted::Later { due: None, why: error.message().to_owned() }),
         }
-        let text = record
+        let json = record
             .message
-            .as_deref()
+            .clone()
             .ok_or_else(|| Error::new(Code::CorruptState, "the mail's message is gone from the outbox"))?;
         if let Err(error) = self.mailer.check_open() {
             return Ok(Attempted::unsent(record, &error));
         }
-        let wire = self.mailer.prepare(Message::from_json(text)?)?;
+        let wire = self.mailer.encode_complete(json).await?;
         let mut ledger = Ledger::new(wire.recipients.len());
         settle(&mut ledger, &wire, record);
         let open = wire.recipients.iter().zip(&ledger.fates).filter(|(_, fate)| **fate == Fate::Open);
