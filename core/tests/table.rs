@@ -284,6 +284,9 @@ async fn a_cached_table_reads_its_own_writes_and_those_of_others() {
 
         let theirs = remote.put("x", doc! { "n": 9 }, plain()).await.unwrap();
         bounded(cached.wait_until(theirs.position)).await.unwrap();
+        // Places are the store's: one of another table is passed, too.
+        let elsewhere = other.table("u").unwrap().put("x", doc! {}, plain()).await.unwrap();
+        bounded(cached.wait_until(elsewhere.position)).await.unwrap();
         assert_eq!(cached.get("x").unwrap().document, cached.get_fresh("x").await.unwrap().document);
         let all: usize = remote.find((), FindOptions::default()).await.unwrap().len();
         assert_eq!(cached.count(()).unwrap(), all as u64);

@@ -50,7 +50,7 @@ struct Follower {
     subscription: Subscription,
     interest: Interest,
     mirror: Mirror,
-    /// The last row that was taken in.
+    /// Up to which row all is taken in.
     seq: i64,
     /// Changes after it are missing in the log: the records have to be read.
     missed: bool,
@@ -98,16 +98,16 @@ impl Follower {
             return self.begin().await;
         }
         match self.subscription.next(self.seq).await? {
-            Read::Rows(rows) => {
+            Read::Rows { rows, upto, .. } => {
                 if std::mem::take(&mut self.interrupted) {
                     self.ready.push_back(Change::Snapshot(self.mirror.snapshot(&self.interest)));
                 }
                 for row in rows {
-                    self.seq = row.seq;
                     if let Some(change) = self.understand(&row) {
                         self.push(change);
                     }
                 }
+                self.seq = upto;
                 Ok(())
             }
             Read::Gone => {

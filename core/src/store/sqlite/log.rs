@@ -50,7 +50,7 @@ const KEPT: Duration = Duration::from_secs(3_600);
 const MOST_ROWS: i64 = 1_000_000;
 
 /// As many rows are removed, and read, at a time.
-const PART: i64 = 512;
+const PART: usize = 512;
 
 /// With as many bytes of bodies reading stops before that.
 const MOST_BYTES: usize = 8 * 1024 * 1024;
@@ -97,8 +97,8 @@ pub(super) struct Row {
 /// What a look at the log has found.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Read {
-    /// The next rows, in order; some may be left.
-    Rows(Vec<Row>),
+    /// The next rows, in order; up to which number there are no others of these topics; and whether some are left.
+    Rows { rows: Vec<Row>, upto: i64, more: bool },
     /// Rows that would have come next have been removed, or were not written.
     Gone,
 }
@@ -130,12 +130,13 @@ pub(super) fn read_after(db: &Connection, seq: i64, topics: &[Topic]) -> std::re
     names.dedup();
     let places = vec!["?"; names.len()].join(", ");
     let mut statement = db.prepare_cached(&format!(
-        "SELECT seq, topic, key, body, source, at FROM log WHERE topic IN ({places}) AND seq > ? ORDER BY seq LIMIT {PART}"
+        "SELECT seq, topic, key, body, source, at FROM log WHERE topic IN ({places}) AND seq > ? ORDER BY seq LIMIT {PART} + 1"
     ))?;
     let arguments = names.into_iter().map(|name| Value::from(name.to_owned())).chain([Value::from(seq)]);
     let mut rows = statement.query(params_from_iter(arguments))?;
     let (mut found, mut size) = (Vec::new(), 0);
-    while size < MOST_BYTES
+    while found.len() < PART
+        && size < MOST_BYTES
         && let Some(row) = rows.next()?
     {
         let row = Row {
@@ -149,7 +150,10 @@ pub(super) fn read_after(db: &Connection, seq: i64, topics: &[Topic]) -> std::re
         size += row.body.len();
         found.push(row);
     }
-    Ok(Read::Rows(found))
+    let more = rows.next()?.is_some();
+    // With nothing left, what other topics have is passed, too, and may be removed.
+    let upto = if more { found.last().map_or(seq, |row| row.seq) } else { places::last(db)?.max(seq) };
+    Ok(Read::Rows { rows: found, upto, more })
 }
 
 /// Removes old rows, some at a time. Whether more may be left.
@@ -166,7 +170,7 @@ pub(super) fn trim(db: &Connection, now: WallTime) -> std::result::Result<bool, 
     let removed = db.prepare_cached("DELETE FROM log WHERE seq <= ?1")?.execute([old])?;
     db.prepare_cached("UPDATE meta SET trimmed = max(trimmed, ?1) WHERE id = 1")?.execute([old])?;
     db.prepare_cached("DELETE FROM lost WHERE upto <= ?1")?.execute([old])?;
-    Ok(removed as i64 == PART)
+    Ok(removed == PART)
 }
 
 /// Adds what somebody listens to, under a name that is new or still among the listeners. False, and nothing is done, if
@@ -353,7 +357,7 @@ impl Log {
             let (number, id, wake) = (state.next, state.id, Arc::new(Notify::new()));
             state.next += 1;
             state.subscriptions.insert(number, Subscribed { id, topics: topics.clone(), wake: wake.clone() });
-            Subscription { log: self.clone(), number, id, topics, wake }
+            Subscription { log: self.clone(), number, id, topics, wake, at_end: false }
         };
         subscription.listen().await?;
         Ok(subscription)
@@ -538,19 +542,27 @@ pub(super) struct Subscription {
     id: SessionId,
     topics: Vec<Topic>,
     wake: Arc<Notify>,
+    /// The last look has found all that there was: the next one has time until something is told.
+    at_end: bool,
 }
 
 impl Subscription {
-    /// The next rows after this number; waits until there are some.
+    /// The next rows after this number. Waits until there may be some, which need not be so: each look is told, with how
+    /// far it went.
     ///
     /// # Errors
     /// `Closed` when the store is; `Lost` while another file, or none, is in the place of the one that is read; those of
     /// reading.
     pub(super) async fn next(&mut self, seq: i64) -> Result<Read> {
+        if std::mem::take(&mut self.at_end) {
+            self.wait().await;
+        }
         loop {
             match self.read_after(seq).await? {
-                Some(Read::Rows(rows)) if rows.is_empty() => self.wait().await,
-                Some(found) => return Ok(found),
+                Some(found) => {
+                    self.at_end = matches!(found, Read::Rows { more: false, .. });
+                    return Ok(found);
+                }
                 None => {
                     self.listen().await?;
                     if !self.topics.iter().all(Topic::is_always_logged) {

@@ -199,26 +199,30 @@ impl Shown {
     }
 }
 
-/// Removes records of sessions that died more than a day ago and that no claim mentions any more.
+/// Removes records of sessions that died more than a day ago and that no claim mentions any more. Whether more may be left.
 ///
 /// Not by the date alone, which may have been set forward a moment ago: whoever has seen that a session is dead
 /// relies on it, and a session without a record could be opened once more by a message that was late.
-pub(super) fn purge(db: &Connection, at: Moment<'_>) -> Result<(), Fault> {
+pub(super) fn purge(db: &Connection, at: Moment<'_>) -> Result<bool, Fault> {
     // In parts, since others want to write too.
-    db.prepare_cached(
-        "DELETE FROM sess WHERE id IN (
+    let removed = db
+        .prepare_cached(&format!(
+            "DELETE FROM sess WHERE id IN (
              SELECT id FROM sess AS s WHERE died < ?1 AND (died_boot != ?2 OR died_up < ?3)
              AND NOT EXISTS (SELECT 1 FROM lock WHERE own >= s.id || '/' AND own < s.id || '0')
              AND NOT EXISTS (SELECT 1 FROM q WHERE who >= s.id || '/' AND who < s.id || '0')
-             LIMIT 1000)",
-    )?
-    .execute(params![
-        at.wall.0.saturating_sub(1_000 * KEEP_DEAD),
-        at.boot,
-        at.seconds().saturating_sub(KEEP_DEAD)
-    ])?;
-    Ok(())
+             LIMIT {PART})"
+        ))?
+        .execute(params![
+            at.wall.0.saturating_sub(1_000 * KEEP_DEAD),
+            at.boot,
+            at.seconds().saturating_sub(KEEP_DEAD)
+        ])?;
+    Ok(removed == PART)
 }
+
+/// As many tombstones are removed at a time.
+const PART: usize = 1_000;
 
 /// How long a tombstone is kept, in seconds: a day.
 const KEEP_DEAD: i64 = 86_400;

@@ -21,6 +21,7 @@ cases![
     what_was_before_is_shown_where_it_is_kept,
     who_watches_hears_of_the_end_of_a_table,
     many_changes_are_all_told,
+    a_watch_comes_to_the_places_of_other_tables,
 ];
 
 async fn next(changes: &mut Changes) -> Event {
@@ -226,5 +227,27 @@ async fn many_changes_are_all_told(bench: &Bench) {
         }
     }
     assert!(told.values().all(|changed| changed == &["seen".to_owned()]));
+    tables.drop_table().await;
+}
+
+/// Else the place that a quiet reader keeps would be removed with what was written elsewhere.
+async fn a_watch_comes_to_the_places_of_other_tables(bench: &Bench) {
+    let (tables, other) = (tables!(bench, "quiet"), tables!(bench, "busy"));
+    let own = tables.insert("a", doc! {}).await.position;
+    let (mut changes, _) = begin(tables.second, &tables.name).await;
+    let there = other.insert("b", doc! {}).await.position;
+    assert!(there > own);
+    let reached = loop {
+        match next(&mut changes).await {
+            Event::Progress(place) if place >= there => break place,
+            Event::Progress(_) => {}
+            event => panic!("{event:?} of a table that nobody has changed"),
+        }
+    };
+    let options = WatchOptions { from: From::After(reached), previous: false };
+    let mut changes = unwrap("watch", tables.second.watch(&tables.name, options).await);
+    tables.insert("c", doc! {}).await;
+    assert_eq!(change(&mut changes).await.key, Key::new("c").expect("a key"));
+    other.drop_table().await;
     tables.drop_table().await;
 }

@@ -24,7 +24,7 @@ struct Watch {
     reader: Arc<Reader>,
     subscription: Subscription,
     previous: bool,
-    /// The last row that was taken in.
+    /// Up to which row all is taken in.
     seq: i64,
     ready: VecDeque<Event>,
     interrupted: bool,
@@ -106,7 +106,7 @@ impl Watch {
 
     async fn read_more(&mut self) -> Result<()> {
         match self.subscription.next(self.seq).await? {
-            Read::Rows(rows) => {
+            Read::Rows { rows, upto, .. } => {
                 for row in rows {
                     let event = match decode_change(&row) {
                         None => Event::Gap(Position(row.seq.cast_unsigned())),
@@ -118,6 +118,11 @@ impl Watch {
                     };
                     self.seq = row.seq;
                     self.ready.push_back(event);
+                }
+                // So that who keeps the place need not fear for what is removed of other topics meanwhile.
+                if upto > self.seq {
+                    self.ready.push_back(Event::Progress(Position(upto.cast_unsigned())));
+                    self.seq = upto;
                 }
             }
             Read::Gone => {

@@ -6,10 +6,11 @@ use futures::{FutureExt, TryStreamExt};
 use super::*;
 use crate::error::Code;
 use crate::protocol::document::{Action, Filter, Key, Position, TableName, Update, Write};
-use crate::store::changes::Interest;
+use crate::store::changes::{Change, Interest};
 use crate::store::documents::{Documents, Event, From, Index, ManyAction, Operation, Query, WatchOptions, WriteMany};
 use crate::store::sqlite::documents::work::{DocumentDone, DocumentWork, Filled};
-use crate::store::sqlite::{Done, Work};
+use crate::store::sqlite::{Done, Work, places};
+use crate::time::{ManualClock, Timestamp, WallTime};
 
 fn table() -> TableName {
     TableName::parse("t").unwrap()
@@ -88,7 +89,55 @@ async fn a_place_that_was_trimmed_is_told_so() {
         db.execute_batch("UPDATE meta SET trimmed = (SELECT max(seq) FROM log); DELETE FROM log").unwrap();
     });
     assert_eq!(watch(From::After(position)).await.map(drop).unwrap_err().code(), Code::Compacted);
-    assert_eq!(watch(From::Time(crate::time::WallTime(0))).await.map(drop).unwrap_err().code(), Code::Compacted);
+    assert_eq!(watch(From::Time(WallTime(0))).await.map(drop).unwrap_err().code(), Code::Compacted);
+    store.close().await;
+}
+
+/// All rows are in one log: those of others are removed behind who has read all of his.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_removed_of_other_tables_is_no_gap() {
+    const HOUR: i64 = 3_600_000;
+    let scratch = Scratch::new();
+    let clock = Arc::new(ManualClock::new(Timestamp::ZERO, WallTime(1_750_000_000_000)));
+    let env = Env { clock: clock.clone(), ..env() };
+    let store = SqliteStore::open(&scratch.path("t.db"), Durability::Normal, env).await.unwrap();
+    let other = TableName::parse("other").unwrap();
+    let mut changes = store.watch(&table(), WatchOptions::default()).await.unwrap();
+    assert!(matches!(next(&mut changes).await, Event::Gap(_)));
+    let interest = Interest { claims: vec!["lock/".into()], sessions: false };
+    let mut claims = store.changes(interest).await.unwrap();
+    assert!(matches!(claims.next().await, Some(Change::Snapshot(_))));
+    let mut place = Position(0);
+    for round in 1..=3 {
+        for n in 0..10 {
+            place = store.write(&other, insert(round * 10 + n)).await.unwrap().position;
+        }
+        // Nobody is told of what he does not follow: he looks each second.
+        let second = async || clock.advance(Duration::from_secs(1));
+        let (event, ()) = futures::join!(next(&mut changes), second());
+        assert_eq!(event, Event::Progress(place));
+        let (heard, ()) = futures::join!(tokio::time::timeout(Duration::from_millis(300), claims.next()), second());
+        assert!(heard.is_err(), "{heard:?}");
+        clock.set_wall(WallTime(1_750_000_000_000 + 2 * round * HOUR));
+        store.write(&other, insert(round)).await.unwrap();
+        store.inner().unwrap().writer.run(Work::Trim).await.unwrap();
+        let trimmed = store.inner().unwrap().writer.with_connection(|db| places::trimmed(db).unwrap());
+        assert_eq!(trimmed.cast_unsigned(), place.0);
+    }
+    store.write(&table(), insert(1)).await.unwrap();
+    loop {
+        match next(&mut changes).await {
+            Event::Progress(_) => {}
+            Event::Change(change) => break assert_eq!(change.key, Key::from(1)),
+            Event::Gap(place) => panic!("a gap at {place}"),
+        }
+    }
+    acquire(&store, "x", entry(1, 1)).await;
+    assert!(matches!(soon(claims.next()).await, Some(Change::Claim(_))));
+    // A place that was reached without a change of its own is one to go on from.
+    let options = WatchOptions { from: From::After(place), previous: false };
+    let mut changes = store.watch(&table(), options).await.unwrap();
+    assert!(matches!(next(&mut changes).await, Event::Change(change) if change.key == Key::from(1)));
     store.close().await;
 }
 
@@ -151,7 +200,7 @@ async fn a_date_is_searched_for_beside_coordination() {
         reader.read(false, read).await
     });
     begun.await.unwrap();
-    let from = From::Time(crate::time::WallTime(0));
+    let from = From::Time(WallTime(0));
     let mut changes = soon(store.watch(&table(), WatchOptions { from, previous: false })).await.unwrap();
     drop(go_on);
     assert!(matches!(next(&mut changes).await, Event::Change(change) if change.key == Key::from(1)));

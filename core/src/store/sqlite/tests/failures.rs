@@ -113,6 +113,7 @@ fn nothing_is_acknowledged_or_told_from_a_file_that_was_moved_away() {
         assert_eq!(soon(changes.next()).await, Some(Change::Interrupted));
 
         std::fs::rename(scratch.path("away"), scratch.db()).unwrap();
+        assert!(matches!(soon(changes.next()).await, Some(Change::Snapshot(_))), "also where nothing changes");
         put(3).await.unwrap();
         assert_eq!(find().await.unwrap().len(), 3, "what it was given back has all that was written into it");
         acquire(&store, "x", entry(1, 1)).await;

@@ -287,6 +287,36 @@ fn old_tombstones_go_when_nothing_mentions_them() {
 }
 
 #[test]
+fn tombstones_go_in_parts_until_none_is_left() {
+    runtime().block_on(async {
+        let scratch = Scratch::new();
+        let clock = Arc::new(ManualClock::new(Timestamp::ZERO, WallTime(1_750_000_000_000)));
+        let env = Env { clock: clock.clone(), ..env() };
+        let store = SqliteStore::open(&scratch.db(), Durability::Normal, env).await.unwrap();
+        for number in 1..=2_500 {
+            open_session(&store, number).await;
+            store.apply_session(id(number), SessionStep::Close).await.unwrap();
+        }
+        clock.set_wall(WallTime(1_760_000_000_000));
+        clock.advance(Duration::from_secs(90_000));
+        let writer = store.inner().unwrap().writer.clone();
+        let left = || {
+            writer.with_connection(|db| {
+                db.query_row("SELECT count(*) FROM sess", [], |row| row.get::<_, i64>(0)).unwrap()
+            })
+        };
+        writer.run(super::super::Work::Purge).await.unwrap();
+        soon(async {
+            while left() > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        store.close().await;
+    });
+}
+
+#[test]
 fn a_closed_store_says_so_and_its_streams_end() {
     runtime().block_on(async {
         let scratch = Scratch::new();

@@ -26,13 +26,13 @@ pub(super) struct Finished {
     pub(super) ceiling_is_near: bool,
     /// Who is to look at the log.
     pub(super) listeners: Vec<SessionId>,
-    /// Old rows of the log may be left.
-    pub(super) trim_again: bool,
+    /// This was a part of it: it is to be done once more.
+    pub(super) again: Option<Work>,
 }
 
 impl Finished {
     fn new(done: Done) -> Self {
-        Self { done, notice: None, died: None, ceiling_is_near: false, listeners: Vec::new(), trim_again: false }
+        Self { done, notice: None, died: None, ceiling_is_near: false, listeners: Vec::new(), again: None }
     }
 }
 
@@ -116,6 +116,7 @@ impl Engine {
     fn perform(&mut self, work: &Work, wall: WallTime, now: Timestamp, env: &Env) -> Result<Finished, Fault> {
         let at = Moment { wall, now, boot: &self.boot };
         let nothing = || Finished::new(Done::Nothing);
+        let part = |more: bool| Finished { again: more.then(|| work.clone()), ..nothing() };
         match work {
             Work::Session(id, step) => {
                 let stepped = sessions::apply(&self.db, *id, step, at)?;
@@ -140,12 +141,12 @@ impl Engine {
                 Ok(finished)
             }
             Work::RaiseCeiling(token) => self.raise_ceiling(*token, wall).map(|()| nothing()),
-            Work::Purge => sessions::purge(&self.db, at).map(|()| nothing()),
+            Work::Purge => Ok(part(sessions::purge(&self.db, at)?)),
             Work::Listen { id, topics, is_new } => {
                 Ok(Finished::new(Done::Listens(log::listen(&self.db, *id, topics, *is_new)?)))
             }
             Work::Unlisten(id, topics) => log::unlisten(&self.db, *id, topics.as_deref()).map(|()| nothing()),
-            Work::Trim => Ok(Finished { trim_again: log::trim(&self.db, wall)?, ..nothing() }),
+            Work::Trim => Ok(part(log::trim(&self.db, wall)?)),
             Work::Document(work) => {
                 let performed = work::perform(&self.db, work, wall, env)?;
                 let mut finished = Finished::new(Done::Document(performed.done));

@@ -316,8 +316,8 @@ impl Writer {
         if !finished.listeners.is_empty() {
             self.around.log.tell(&finished.listeners);
         }
-        if finished.trim_again {
-            self.run_later(Work::Trim);
+        if let Some(work) = finished.again {
+            self.run_later(work);
         }
         if matches!(finished.done, Done::Document(DocumentDone::Swept(true))) {
             self.run_later(Work::Document(DocumentWork::Sweep));
