@@ -54,7 +54,8 @@ pub struct ProviderInfo {
 ///
 /// The first events are a bracket: `SnapshotStart`, `FirstUp` and `Joined` for what is there, `SnapshotEnd`. After an
 /// interruption there is another one, with the difference between what was known and what is true now. Outside of a
-/// bracket events are single changes, in the order in which the store made them.
+/// bracket events are single changes, in the order in which the store made them. One who is slow by thousands of events gets
+/// such a bracket in their place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ObserverEvent {
     /// What follows, up to `SnapshotEnd`, leads from what was known to what is true now.
@@ -82,7 +83,7 @@ pub struct Observer {
     client: Client,
     watched: Arc<Watched>,
     /// Dropped with the last clone.
-    _attached: Arc<Attached>,
+    attached: Arc<Attached>,
 }
 
 /// What the hub keeps up to date.
@@ -136,7 +137,7 @@ impl Client {
                 Ok(attached)
             })
             .await?;
-        Ok(Observer { client: self.clone(), watched, _attached: Arc::new(attached) })
+        Ok(Observer { client: self.clone(), watched, attached: Arc::new(attached) })
     }
 }
 
@@ -200,8 +201,8 @@ impl Observer {
     }
 
     /// The next event; waits for it. Dropping the future loses none. Of a service with more than 128 that nobody has
-    /// taken, what leads to what is true when it is taken comes instead: never two `FirstUp` or two `LastDown` of one
-    /// service in a row.
+    /// taken, what leads to what is true when it is taken comes instead; of all services, where more than 4,096 wait (more
+    /// where thousands of services are there), as a bracket. Never two `FirstUp` or two `LastDown` of one service in a row.
     ///
     /// # Errors
     /// `Closed` after [`Observer::close`] or when the client is closed; `Forked`.
@@ -225,6 +226,7 @@ impl Observer {
     pub fn close(&self) {
         if Runtime::is_ours() {
             self.watched.take_in(None);
+            self.attached.detach();
         }
     }
 
@@ -280,10 +282,16 @@ impl Watched {
     fn take_in(&self, change: Option<&Change>) {
         let now = self.env.now();
         let mut state = self.state();
+        if state.closed {
+            // What was on its way when it was closed.
+            return;
+        }
         let State { roster, feed, .. } = &mut *state;
         match change {
             None => {
                 self.showing.set(Sessions::new());
+                // Clones may live on for long.
+                (*roster, *feed) = (Roster::new(self.pattern.clone()), Feed::default());
                 (state.closed, state.synced) = (true, false);
             }
             Some(Change::Interrupted) => state.synced = false,
@@ -406,4 +414,33 @@ fn parse(client: &Client, text: &str) -> Result<Pattern> {
     check_part(namespace)?;
     check_part(scope)?;
     Ok(Pattern::Under(format!("{namespace}/{scope}/")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::connect;
+    use crate::provider::ProvideOptions;
+    use crate::store::changes::Snapshot;
+    use crate::store::{SessionQuery, Store};
+
+    #[tokio::test]
+    async fn a_closed_one_keeps_nothing() {
+        let client = connect("memory:").await.unwrap();
+        let _provider = client.provide("a", "", ProvideOptions::default()).await.unwrap();
+        let observer = client.observe("*", ObserveOptions::default()).await.unwrap();
+        observer.wait_available("a", None).await.unwrap();
+        let late = Change::Snapshot(Snapshot {
+            claims: Vec::new(),
+            sessions: client.core().setup().store.sessions(SessionQuery::Roster).await.unwrap(),
+        });
+        observer.close();
+        observer.watched.take_in(Some(&late));
+        {
+            let state = observer.watched.state();
+            assert_eq!(state.roster.sessions().count(), 0);
+            assert!(!state.feed.has_any() && !state.synced);
+        }
+        assert!(client.core().setup().shown.sessions(9).is_empty(), "and has nobody looked after");
+    }
 }

@@ -67,7 +67,7 @@ pub struct OwnerWatch {
     watched: Arc<Watched>,
     /// What sessions held when the watch began.
     holds: BTreeMap<SessionId, Vec<String>>,
-    _attached: Attached,
+    attached: Attached,
 }
 
 struct Watched {
@@ -133,7 +133,7 @@ impl Client {
                 Ok((holds, attached))
             })
             .await?;
-        Ok(OwnerWatch { client: self.clone(), watched, holds, _attached: attached })
+        Ok(OwnerWatch { client: self.clone(), watched, holds, attached })
     }
 }
 
@@ -202,6 +202,7 @@ impl OwnerWatch {
     pub fn close(&self) {
         if Runtime::is_ours() {
             self.watched.take_in(None);
+            self.attached.detach();
         }
     }
 
@@ -225,7 +226,12 @@ impl Watched {
     }
 
     fn take_in(&self, change: Option<&Change>) {
-        self.state().take_in(change);
+        let mut state = self.state();
+        if state.closed {
+            // What was on its way when it was closed.
+            return;
+        }
+        state.take_in(change);
         match change {
             None => self.showing.set(Sessions::new()),
             Some(Change::Snapshot(snapshot)) => {
@@ -238,6 +244,7 @@ impl Watched {
             Some(Change::Session(session)) => self.showing.remove(session.id),
             Some(Change::Interrupted | Change::Claim(_)) => {}
         }
+        drop(state);
         self.changed.notify_waiters();
     }
 
@@ -259,7 +266,7 @@ impl State {
 
     fn take_in(&mut self, change: Option<&Change>) {
         match change {
-            None => self.closed = true,
+            None => *self = Self { closed: true, ..Self::default() },
             Some(Change::Snapshot(snapshot)) => {
                 let sessions = snapshot.sessions.iter().map(|session| (session.id, Arc::new(session.clone())));
                 let before = std::mem::replace(&mut self.now, sessions.collect());

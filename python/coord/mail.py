@@ -435,7 +435,10 @@ def mailer(url: str = "smtp://", **options: float | str | Address) -> Mailer:
 
 def native_mailer(client: coord._client.ClientBase | None, url: str, options: Mapping[str, object]) -> _native.Mailer:
     """Makes a mailer of the native module."""
-    return _native.mailer(None if client is None else client._native, url, _options(options))
+    texts = _options(options)
+    if client is None:
+        _lifetime.start_log()
+    return _native.mailer(None if client is None else client._native, url, texts)
 
 
 def native_outbox(

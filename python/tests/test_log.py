@@ -73,3 +73,18 @@ held = client.lock("a").acquire()
         ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         states = [line for line in ran.stderr.splitlines() if line.startswith("session state")]
         assert "state=Lost(Closed)" in states[-1]
+
+
+def test_a_mailer_without_a_client_is_logged() -> None:
+    program = """
+import coord, logging
+from coord.mail import Message
+logging.basicConfig(format="%(name)s: %(message)s", level=logging.DEBUG)
+mailer = coord.mailer("smtp://127.0.0.1:1?tls=none", retries=1)
+try:
+    mailer.send(Message(sender="a@example.com", to=["b@example.com"], subject="s", text="t"))
+except coord.CoordError:
+    pass
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "a message is tried again" in ran.stderr

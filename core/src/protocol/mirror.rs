@@ -93,6 +93,8 @@ pub struct Sequence<K, V> {
     out: VecDeque<(Place, Event<K, V>)>,
     told: Place,
     heard: Place,
+    /// The latest place of what came beside a listing, or before it, and need not be told.
+    beside: Place,
     /// What is told of up to here was not told by the stream.
     known: Position,
 }
@@ -120,6 +122,7 @@ impl<K: Clone + Eq + Hash, V> Sequence<K, V> {
             out: VecDeque::new(),
             told: Place::whole(Position::default()),
             heard: Place::whole(Position::default()),
+            beside: Place::whole(Position::default()),
             known: Position::default(),
         }
     }
@@ -127,7 +130,8 @@ impl<K: Clone + Eq + Hash, V> Sequence<K, V> {
     /// From a place up to which everything is known.
     pub fn after(position: Position) -> Self {
         let place = Place::whole(position);
-        Self { state: State::Following, out: VecDeque::new(), told: place, heard: place, known: position }
+        let (told, heard, beside) = (place, place, place);
+        Self { state: State::Following, out: VecDeque::new(), told, heard, beside, known: position }
     }
 
     /// The next event, if one can be told.
@@ -177,6 +181,7 @@ impl<K: Clone + Eq + Hash, V> Sequence<K, V> {
             state => {
                 let useless = matches!(state, State::Listing { .. });
                 self.state = State::Wanted { since: at, kept: HashMap::new() };
+                self.beside = Place::whole(at);
                 useless
             }
         }
@@ -206,6 +211,7 @@ impl<K: Clone + Eq + Hash, V> Sequence<K, V> {
     /// The listing is at its end.
     pub fn on_listing_done(&mut self) {
         let State::Listing { at, kept } = &mut self.state else { return };
+        let beside = Some(self.beside).filter(|beside| beside.position > *at);
         let mut later: Vec<(Place, K, Changed<V>)> = std::mem::take(kept)
             .into_iter()
             .filter(|(_, (place, _))| place.position > *at)
@@ -221,6 +227,10 @@ impl<K: Clone + Eq + Hash, V> Sequence<K, V> {
         for (place, key, change) in later {
             self.come_to(place);
             self.out.push_back((self.heard, change.event(key)));
+        }
+        // The stream may say nothing more for long, and somebody may wait for this place.
+        if let Some(beside) = beside {
+            self.come_to(beside);
         }
     }
 
@@ -251,6 +261,8 @@ impl<K: Clone + Eq + Hash, V> Sequence<K, V> {
     pub fn on_place(&mut self, place: Place) {
         if matches!(self.state, State::Following) {
             self.come_to(place);
+        } else if place.position >= self.beside.position {
+            self.beside = place;
         }
     }
 

@@ -7,7 +7,7 @@
 //! - a key that fails waits twice as long each time, until it succeeds;
 //! - a key whose function said that it will never succeed is parked, and runs again only when it is added again;
 //! - a key that was cancelled with something still to be run is remembered as such until it is added again, so that
-//!   nobody takes it for done;
+//!   nobody takes it for done; so is a parked one, and both also while they are only planned for later;
 //! - an idle key takes no memory.
 //!
 //! The rules are those of Kubernetes' client-go work queue, with what its users miss (kubernetes/client-go#131:
@@ -68,6 +68,8 @@ struct Item<K> {
     key: K,
     /// How often in a row it has failed.
     failures: u32,
+    /// While it is delayed: something that was to be run before has not been run without an error.
+    owed: bool,
     place: Place,
 }
 
@@ -168,6 +170,8 @@ pub enum KeyState {
         due: Timestamp,
         /// How often in a row it has failed; 0 for a run that was planned.
         failures: u32,
+        /// Whether it is not done until then: it failed, or was parked or cancelled before it was planned.
+        owed: bool,
     },
     /// Running.
     Running {
@@ -267,12 +271,9 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
                 self.place(slot, due, now);
                 true
             }
-            Place::Parked { .. } => {
-                self.parked -= 1;
-                self.place(slot, due, now);
-                true
-            }
-            Place::Cancelled => {
+            Place::Parked { .. } | Place::Cancelled => {
+                self.lift(slot);
+                self.item_mut(slot).owed = true;
                 self.place(slot, due, now);
                 true
             }
@@ -291,8 +292,8 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
                 *again = Again::No;
                 *cancelled = true;
             }
-            // Planned after a success: whatever has changed has been run.
-            Place::Delayed(_) if item.failures == 0 => self.remove(slot),
+            // Whatever has changed has been run.
+            Place::Delayed(_) if !item.owed => self.remove(slot),
             _ => {
                 self.lift(slot);
                 let item = self.item_mut(slot);
@@ -356,6 +357,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
             Verdict::Returned if !cancelled => item.failures,
             _ => 0,
         };
+        item.owed = cancelled || !matches!(verdict, Verdict::Done | Verdict::RequeueAfter(_));
         let wanted = match verdict {
             // Neither is it known what was forgotten by the cancel, nor does the run's end count.
             _ if cancelled && again == Again::No && verdict != Verdict::Forgotten => {
@@ -459,13 +461,13 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
     /// Where this key is.
     pub fn state(&self, key: &K) -> KeyState {
         let item = self.index.get(key).and_then(|slot| self.items[*slot as usize].item.as_ref());
-        match item.map(|item| (&item.place, item.failures)) {
-            None => KeyState::Idle,
-            Some((Place::Ready { .. }, _)) => KeyState::Ready,
-            Some((&Place::Delayed((due, _)), failures)) => KeyState::Delayed { due, failures },
-            Some((Place::Running { again, .. }, _)) => KeyState::Running { again: *again != Again::No },
-            Some((Place::Parked { .. }, _)) => KeyState::Parked,
-            Some((Place::Cancelled, _)) => KeyState::Cancelled,
+        let Some(item) = item else { return KeyState::Idle };
+        match item.place {
+            Place::Ready { .. } => KeyState::Ready,
+            Place::Delayed((due, _)) => KeyState::Delayed { due, failures: item.failures, owed: item.owed },
+            Place::Running { again, .. } => KeyState::Running { again: again != Again::No },
+            Place::Parked { .. } => KeyState::Parked,
+            Place::Cancelled => KeyState::Cancelled,
         }
     }
 
@@ -509,7 +511,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
 
     /// A slot for a key that is in none. Its place is set next.
     fn insert(&mut self, key: K) -> u32 {
-        let item = Item { key: key.clone(), failures: 0, place: Place::Ready { since: Timestamp::ZERO } };
+        let item = Item { key: key.clone(), failures: 0, owed: false, place: Place::Ready { since: Timestamp::ZERO } };
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.items[slot as usize].item = Some(item);

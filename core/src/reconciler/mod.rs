@@ -370,7 +370,8 @@ impl Reconciler {
         }
     }
 
-    /// The next key to be run if one is ready now. Does not wait, but for its document.
+    /// The next key to be run if one is ready now. Does not wait, but for its document; none, too, if the store does not
+    /// answer.
     ///
     /// # Errors
     /// As [`Reconciler::next`].

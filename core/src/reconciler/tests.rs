@@ -100,6 +100,143 @@ async fn who_fetches_a_document_is_not_told_of_the_next_key() {
     client.close(PATIENCE).await.unwrap();
 }
 
+/// Nobody answers.
+fn silent() -> Fate {
+    Fate::Failed(Error::unavailable("nobody answers"))
+}
+
+fn forbidden() -> Fate {
+    Fate::Failed(Error::new(Code::Forbidden, "you may not read"))
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_is_no_failure_of_a_key() {
+    let env = system();
+    let store = Kept::open("no-failure", &env);
+    let client = store.client(&env).await;
+    let reconciler = over(&client, Mode::All, 1).await;
+    reconciler.add(1).unwrap();
+    next(&reconciler, 1).await.complete(Outcome::ErrorAfter("once".into(), Duration::ZERO)).unwrap();
+    store.set(silent());
+    assert!(bounded(reconciler.try_next()).await.unwrap().is_none());
+    assert_eq!(reconciler.stats().ready, 1, "it went back");
+    let tries = store.begun();
+    let heals = async {
+        store.more_than(tries + 1).await;
+        store.set(Fate::Answered);
+    };
+    let (request, ()) = bounded(futures::future::join(reconciler.next(), heals)).await;
+    let request = request.unwrap();
+    assert_eq!(request.attempt(), 2);
+    request.complete(Outcome::Done).unwrap();
+    let stats = reconciler.stats();
+    assert_eq!((stats.runs, stats.errors, stats.dropped), (2, 1, 0));
+    bounded(client.close(PATIENCE)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_document_that_may_not_be_read_ends_the_reconciler() {
+    let env = system();
+    let store = Kept::open("may-not", &env);
+    let client = store.client(&env).await;
+    for waits in [true, false] {
+        let reconciler = over(&client, Mode::All, 1).await;
+        reconciler.add(1).unwrap();
+        store.set(forbidden());
+        let refused = match waits {
+            true => bounded(reconciler.next()).await.map(|_| ()),
+            false => bounded(reconciler.try_next()).await.map(|_| ()),
+        };
+        assert_eq!(refused.unwrap_err().code(), Code::Forbidden);
+        let waited = bounded(reconciler.wait_until_reconciled(1, Position(0), PATIENCE)).await.unwrap_err();
+        assert_eq!(waited.code(), Code::Forbidden);
+        assert_eq!(reconciler.add(2).unwrap_err().code(), Code::Closed);
+        bounded(reconciler.close(PATIENCE)).await.unwrap();
+        store.set(Fate::Answered);
+    }
+    bounded(client.close(PATIENCE)).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_waits_for_a_document_gives_up_when_its_run_is_to_stop() {
+    let env = system();
+    for (name, fate) in [("stop-kept", Fate::Kept), ("stop-silent", silent())] {
+        let store = Kept::open(name, &env);
+        let client = store.client(&env).await;
+        let reconciler = over(&client, Mode::All, 1).await;
+        store.set(fate.clone());
+        let mut fetching = Box::pin(reconciler.next());
+        reconciler.add(1).unwrap();
+        assert!(futures::poll!(&mut fetching).is_pending() && reconciler.stats().in_flight == 1);
+        reconciler.cancel(1).unwrap();
+        assert!(futures::poll!(&mut fetching).is_pending() && reconciler.stats().in_flight == 0);
+        reconciler.add(2).unwrap();
+        assert!(futures::poll!(&mut fetching).is_pending() && reconciler.stats().in_flight == 1);
+        let (ended, closed) = bounded(futures::future::join(fetching, reconciler.close(PATIENCE))).await;
+        closed.unwrap();
+        assert_eq!(ended.unwrap_err().code(), Code::Closed);
+
+        store.set(Fate::Answered);
+        let reconciler = over(&client, Mode::Leader, 1).await;
+        leads(&reconciler).await;
+        store.set(fate);
+        let mut fetching = Box::pin(reconciler.next());
+        reconciler.add(1).unwrap();
+        assert!(futures::poll!(&mut fetching).is_pending() && reconciler.stats().in_flight == 1);
+        client.core().current_session().expire();
+        assert!(futures::poll!(&mut fetching).is_pending() && reconciler.stats().in_flight == 0);
+        let stats = reconciler.stats();
+        assert_eq!((stats.ready, stats.runs, stats.dropped), (0, 0, 0), "the next holder runs it");
+        drop(fetching);
+        bounded(client.close(PATIENCE)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_begun_when_its_part_went_was_no_run() {
+    let env = system();
+    let store = Kept::open("no-run", &env);
+    let client = store.client(&env).await;
+    let reconciler = over(&client, Mode::Leader, 1).await;
+    leads(&reconciler).await;
+    store.set(Fate::Kept);
+    let mut fetching = Box::pin(reconciler.next());
+    reconciler.add(1).unwrap();
+    assert!(futures::poll!(&mut fetching).is_pending() && reconciler.stats().in_flight == 1);
+    reconciler.engine.revoke(0);
+    drop(fetching);
+    let stats = reconciler.stats();
+    assert_eq!((stats.in_flight, stats.ready, stats.runs, stats.dropped), (0, 0, 0, 0));
+    bounded(client.close(PATIENCE)).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_parked_or_cancelled_is_not_done_because_it_is_planned() {
+    let env = system();
+    let client = Kept::open("planned", &env).client(&env).await;
+    let reconciler = bounded(client.reconcile("r", Source::Manual, ReconcileOptions::default())).await.unwrap();
+    for key in [1, 2, 3] {
+        reconciler.add(key).unwrap();
+    }
+    next(&reconciler, 1).await.complete(Outcome::Terminal("no".into())).unwrap();
+    let request = next(&reconciler, 2).await;
+    for key in [2, 3] {
+        assert!(reconciler.cancel(key).unwrap());
+    }
+    for key in [1, 2, 3] {
+        assert!(reconciler.add_after(key, PATIENCE * 2).unwrap());
+    }
+    request.complete(Outcome::Done).unwrap();
+    for key in [1, 2, 3] {
+        let mut waiting = Box::pin(reconciler.wait_until_reconciled(key, Position(0), PATIENCE));
+        assert!(futures::poll!(&mut waiting).is_pending(), "nobody has run {key}");
+        reconciler.add(key).unwrap();
+        next(&reconciler, key).await.complete(Outcome::Done).unwrap();
+        bounded(waiting).await.unwrap();
+    }
+    bounded(client.close(PATIENCE)).await.unwrap();
+}
+
 /// The reconciler's feed has told of everything up to this place.
 async fn told(reconciler: &Reconciler, position: Position) {
     let engine = &reconciler.engine;
@@ -225,7 +362,7 @@ async fn a_listing_that_never_ends_keeps_no_reconciler_from_its_end() {
     let env = system();
     let store = Kept::open("never-ends", &env);
     let client = store.client(&env).await;
-    for fate in [Fate::Kept, Fate::Failed(Error::unavailable("nobody answers"))] {
+    for fate in [Fate::Kept, silent()] {
         store.set(fate);
         let listings = store.begun();
         let origin = Origin::ReleasedLocks { prefix: client.name_prefix("").unwrap() };
@@ -246,7 +383,7 @@ async fn an_error_of_a_listing_that_waiting_does_not_cure_is_told() {
     let store = Kept::open("not-cured", &env);
     let client = store.client(&env).await;
     let listings = store.begun();
-    store.set(Fate::Failed(Error::unavailable("nobody answers")));
+    store.set(silent());
     let heals = async {
         store.more_than(listings).await;
         store.set(Fate::Answered);
@@ -254,7 +391,6 @@ async fn an_error_of_a_listing_that_waiting_does_not_cure_is_told() {
     let started = futures::future::join(client.reconcile("r", locks(), ReconcileOptions::default()), heals);
     bounded(started).await.0.unwrap();
 
-    let forbidden = || Fate::Failed(Error::new(Code::Forbidden, "you may not read"));
     store.set(forbidden());
     let refused = bounded(client.reconcile("r", locks(), ReconcileOptions::default())).await.unwrap_err();
     assert_eq!(refused.code(), Code::Forbidden);

@@ -146,7 +146,7 @@ impl Work {
         let _ = core.drive(waiting).await;
     }
 
-    async fn wait_until_cancelled(&self) {
+    pub(super) async fn wait_until_cancelled(&self) {
         loop {
             let mut changed = std::pin::pin!(self.engine.cancels().notified());
             changed.as_mut().enable();

@@ -218,21 +218,28 @@ fn kind_and_namespace(prefix: &str) -> &str {
     prefix.match_indices('/').nth(1).map_or(prefix, |(place, _)| &prefix[..=place])
 }
 
-/// A sink at the hub. Dropping it detaches it.
+/// A sink at the hub. Dropping this detaches it.
 #[derive(Debug)]
 pub(crate) struct Attached {
     hub: Weak<Hub>,
     number: u64,
 }
 
-impl Drop for Attached {
-    fn drop(&mut self) {
+impl Attached {
+    /// The sink is told nothing more, and is dropped. Never called under a lock that the sink takes.
+    pub(crate) fn detach(&self) {
         // In a forked child the lock may be held by a thread that is not there, and the stream is the parent's.
         if Runtime::is_ours()
             && let Some(hub) = self.hub.upgrade()
         {
             hub.detach(self.number);
         }
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.detach();
     }
 }
 

@@ -35,7 +35,7 @@ impl Shown {
     }
 
     /// The sessions that anybody shows: the first so many, which are the same ones for all who show the same.
-    pub(super) fn sessions(&self, most: usize) -> Sessions {
+    pub(crate) fn sessions(&self, most: usize) -> Sessions {
         let state = self.state();
         let all = state.by.values().flat_map(|sessions| sessions.iter().take(most));
         let mut sessions: Sessions = all.map(|(id, info)| (*id, info.clone())).collect();

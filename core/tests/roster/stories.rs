@@ -184,6 +184,26 @@ pub(crate) async fn all_who_look_on_share_one_stream(place: Place) {
     client.close(BOUND).await.unwrap();
 }
 
+pub(crate) async fn who_is_closed_is_told_nothing_more(place: Place) {
+    let client = place.connect("a").await;
+    let observer = observe(&client, "*").await;
+    let (copy, owners) = (observer.clone(), client.watch_owners().await.unwrap());
+    assert_eq!(client.stats().onlookers, 2);
+    observer.close();
+    owners.close();
+    assert_eq!(client.stats().onlookers, 0, "although both are still referred to");
+    copy.close();
+    assert_eq!(copy.next().await.unwrap_err().code(), Code::Closed);
+    assert_eq!(owners.next().await.unwrap_err().code(), Code::Closed);
+    // The stream was closed with the last of them; the next one has another.
+    let late = observe(&client, "*").await;
+    let _provider = provide(&client, "a", "").await;
+    bounded("a", late.wait_available("a", None)).await.unwrap();
+    drop((observer, copy, owners));
+    assert_eq!(client.stats().onlookers, 1);
+    client.close(BOUND).await.unwrap();
+}
+
 pub(crate) async fn what_ends_takes_its_providers_along(place: Place) {
     let (client, watcher) = (place.connect("a").await, place.connect("w").await);
     let observer = observe(&watcher, "*").await;

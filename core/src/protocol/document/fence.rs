@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use bson::{Bson, Document};
 use sha2::{Digest, Sha256};
@@ -15,6 +16,9 @@ use crate::protocol::claim::{ClaimKey, Entry};
 
 /// How many locks may have fenced one document.
 pub const MAX_FENCES: usize = 8;
+
+/// How long the fences of a document that is gone are kept.
+pub const FENCES_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 /// A hold as the condition of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -88,6 +88,35 @@ fn a_gap_within_a_listing_is_healed_by_it_only_if_it_is_from_later() {
 }
 
 #[test]
+fn a_place_that_is_told_beside_a_listing_counts_after_it() {
+    let mut sequence = Sequence::<u8, u64>::new();
+    sequence.on_gap(Position(1));
+    sequence.on_progress(Position(7));
+    sequence.on_listing(Position(3));
+    sequence.on_change(Place::whole(Position(6)), 1, Changed::Apply(6));
+    sequence.on_listing_failed();
+    sequence.on_listing(Position(5));
+    sequence.on_listing_done();
+    assert_eq!(sequence.position(), Position::default(), "nothing of it was popped");
+    drain(&mut sequence);
+    assert_eq!((sequence.position(), sequence.resume()), (Position(7), Position(7)), "the stream says no more");
+
+    sequence.on_gap(Position(20));
+    sequence.on_listing(Position(21));
+    sequence.on_place(Place { position: Position(22), last: false });
+    sequence.on_listing_done();
+    drain(&mut sequence);
+    assert_eq!((sequence.position(), sequence.resume()), (Position(22), Position(21)));
+
+    sequence.on_gap(Position(30));
+    sequence.on_progress(Position(31));
+    sequence.on_listing(Position(32));
+    sequence.on_listing_done();
+    drain(&mut sequence);
+    assert_eq!(sequence.position(), Position(32), "the listing is from later");
+}
+
+#[test]
 fn one_goes_on_from_before_a_place_of_which_more_may_come() {
     let part = |position| Place { position: Position(position), last: false };
     let mut sequence = Sequence::after(Position(10));

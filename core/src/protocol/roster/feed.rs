@@ -4,7 +4,8 @@
 //! Invariants: for each service first-up and last-down alternate, and first-up comes first; nothing that is taken
 //! contradicts what was taken before; whoever has taken everything knows what is true now. One who is slow is told less:
 //! beyond [`KEPT`] events of one service they are replaced by what leads from what was told to what is true when it is taken.
-//! A last-down is held back for the grace, and dropped when somebody is back by then.
+//! Beyond [`KEPT_OF_ALL`] all is replaced by that, as a bracket: so what is kept for one who takes nothing does not grow with
+//! the services that have come and gone. A last-down is held back for the grace, and dropped when somebody is back by then.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -15,6 +16,9 @@ use crate::time::Timestamp;
 
 /// As many events of one service are kept for an observer who is slow.
 pub const KEPT: usize = 128;
+
+/// As many are kept of all services together; more only where more is there.
+pub const KEPT_OF_ALL: usize = 4_096;
 
 /// What an observer is told.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,6 +45,8 @@ enum Item {
     Event(String, Event),
     /// In place of all events of this service.
     Resync(String),
+    /// In place of everything: what comes until it is taken adds nothing. Only a bracket's end comes after it.
+    ResyncAll,
 }
 
 /// What the observer knows of a service.
@@ -51,10 +57,17 @@ struct Told {
 }
 
 /// The events that an observer has not taken yet.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Feed {
     grace: Duration,
+    /// [`KEPT_OF_ALL`]; tests have less.
+    pub(super) most: usize,
+    /// What a resync of one service has found. Before the queue, and not of it: else a service with many providers would
+    /// be too much again with its next event.
+    found: VecDeque<(String, Event)>,
     queue: VecDeque<Item>,
+    /// A bracket's start was taken, and not its end.
+    in_bracket: bool,
     /// How many events of each service are in the queue; as many as none, when something stands for all of them.
     pending: BTreeMap<String, Option<usize>>,
     told: BTreeMap<String, Told>,
@@ -69,7 +82,18 @@ pub struct Feed {
 impl Feed {
     /// With this grace for services that are down.
     pub fn new(grace: Duration) -> Self {
-        Self { grace, ..Self::default() }
+        Self {
+            grace,
+            most: KEPT_OF_ALL,
+            found: VecDeque::new(),
+            queue: VecDeque::new(),
+            in_bracket: false,
+            pending: BTreeMap::new(),
+            told: BTreeMap::new(),
+            counts: BTreeMap::new(),
+            up: BTreeSet::new(),
+            held: BTreeMap::new(),
+        }
     }
 
     /// Takes in a snapshot's steps.
@@ -79,13 +103,19 @@ impl Feed {
             // The bracket that is there says the same: nobody has taken its end yet.
             return;
         }
-        self.queue.push_back(Item::Bracket(Event::SnapshotStart));
-        self.extend(steps, now);
-        self.queue.push_back(Item::Bracket(Event::SnapshotEnd));
+        self.put(Item::Bracket(Event::SnapshotStart));
+        self.take_in(steps, now);
+        self.put(Item::Bracket(Event::SnapshotEnd));
+        self.bound();
     }
 
     /// Takes in steps.
     pub fn extend(&mut self, steps: Vec<Step>, now: Timestamp) {
+        self.take_in(steps, now);
+        self.bound();
+    }
+
+    fn take_in(&mut self, steps: Vec<Step>, now: Timestamp) {
         self.on_time(now);
         for step in steps {
             let service = step.present().provider.service.clone();
@@ -114,7 +144,7 @@ impl Feed {
 
     /// Whether something waits to be taken.
     pub fn has_any(&self) -> bool {
-        !self.queue.is_empty()
+        !self.found.is_empty() || !self.queue.is_empty()
     }
 
     /// When something happens by itself.
@@ -126,8 +156,15 @@ impl Feed {
     pub fn take(&mut self, roster: &Roster, now: Timestamp) -> Option<Event> {
         self.on_time(now);
         loop {
+            if let Some((service, event)) = self.found.pop_front() {
+                self.note(&service, &event);
+                return Some(event);
+            }
             match self.queue.pop_front()? {
-                Item::Bracket(event) => return Some(event),
+                Item::Bracket(event) => {
+                    self.in_bracket = event == Event::SnapshotStart;
+                    return Some(event);
+                }
                 Item::Event(service, event) => {
                     if let Some(Some(count)) = self.pending.get_mut(&service) {
                         *count -= 1;
@@ -139,6 +176,7 @@ impl Feed {
                     return Some(event);
                 }
                 Item::Resync(service) => self.resync(&service, roster),
+                Item::ResyncAll => self.resync_all(),
             }
         }
     }
@@ -161,7 +199,20 @@ impl Feed {
         }
     }
 
+    fn is_behind(&self) -> bool {
+        self.queue.iter().rev().nth(1) == Some(&Item::ResyncAll)
+    }
+
+    fn put(&mut self, item: Item) {
+        if !self.is_behind() {
+            self.queue.push_back(item);
+        }
+    }
+
     fn push(&mut self, service: &str, event: Event) {
+        if self.is_behind() {
+            return;
+        }
         match self.pending.entry(service.to_owned()).or_insert(Some(0)) {
             // What stands for all of them stands for this one, too.
             None => return,
@@ -184,7 +235,32 @@ impl Feed {
         self.queue.retain(|item| !ours(item));
     }
 
-    /// Puts what leads from what was told to what is true at the head of the queue.
+    /// Where too much waits, a bracket takes the place of everything. Never in the middle of one that is taken in.
+    fn bound(&mut self) {
+        // Twice what a resync of all puts there: not the next few events bring about another one.
+        let most = self.most.max(2 * (self.told.len() + self.up.len()));
+        if self.queue.len() <= most {
+            return;
+        }
+        self.pending.clear();
+        self.found.clear();
+        self.queue = VecDeque::new();
+        if !self.in_bracket {
+            self.queue.push_back(Item::Bracket(Event::SnapshotStart));
+        }
+        self.queue.extend([Item::ResyncAll, Item::Bracket(Event::SnapshotEnd)]);
+    }
+
+    /// One service after the other, as they are taken. Of one that came and went meanwhile there is nothing to say.
+    fn resync_all(&mut self) {
+        let services: BTreeSet<String> = self.told.keys().chain(&self.up).cloned().collect();
+        for service in services.into_iter().rev() {
+            self.pending.insert(service.clone(), None);
+            self.queue.push_front(Item::Resync(service));
+        }
+    }
+
+    /// Finds what leads from what was told to what is true.
     fn resync(&mut self, service: &str, roster: &Roster) {
         let told = self.told.get(service).cloned().unwrap_or_default();
         let now: BTreeMap<ProviderId, Arc<Present>> = roster.providers(service).map(|p| (p.id(), p.clone())).collect();
@@ -214,12 +290,7 @@ impl Feed {
             self.held.remove(service);
         }
         self.pending.remove(service);
-        if !events.is_empty() {
-            self.pending.insert(service.to_owned(), Some(events.len()));
-        }
-        for event in events.into_iter().rev() {
-            self.queue.push_front(Item::Event(service.to_owned(), event));
-        }
+        self.found.extend(events.into_iter().map(|event| (service.to_owned(), event)));
     }
 
     fn note(&mut self, service: &str, event: &Event) {
@@ -238,5 +309,11 @@ impl Feed {
         if !told.up && told.providers.is_empty() {
             self.told.remove(service);
         }
+    }
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        Self::new(Duration::ZERO)
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::feed::{Event, Feed, KEPT};
+use super::feed::{Event, Feed, KEPT, KEPT_OF_ALL};
 use super::view::{Pattern, Roster, Step};
 use super::*;
 use crate::protocol::session::{Nonce, SessionId, SessionInfo, SessionStep, apply};
@@ -127,8 +127,14 @@ fn session_step(store: &Store, doing: &Do) -> Option<(u8, SessionStep)> {
 
 /// Plays a story, and checks what a listener is told of it. Returns how many edges that were.
 fn play(story: &[Do], pattern: Pattern, grace: u64) -> usize {
+    play_keeping(KEPT_OF_ALL, story, pattern, grace)
+}
+
+/// The same where no more than so many events are kept.
+fn play_keeping(most: usize, story: &[Do], pattern: Pattern, grace: u64) -> usize {
     let (mut store, mut roster) = (Store::default(), Roster::new(pattern.clone()));
     let mut feed = Feed::new(Duration::from_secs(grace));
+    feed.most = most;
     let mut listener = Listener::default();
     let mut now = 0;
     let mut interrupted: Option<u8> = Some(0);
@@ -198,6 +204,13 @@ proptest! {
     fn a_listener_who_is_never_fast_believes_it_too(story in vec(any_do(), 600..900)) {
         let story: Vec<Do> = story.into_iter().filter(|doing| !matches!(doing, Do::Take(_))).collect();
         play(&story, Pattern::Under("n/".into()), 0);
+    }
+
+    #[test]
+    fn a_listener_who_falls_behind_again_and_again_believes_it_too(
+        story in vec(any_do(), 1..300), grace in 0..3u64, most in 0..30usize,
+    ) {
+        play_keeping(most, &story, Pattern::Under("n/".into()), grace);
     }
 
     #[test]
@@ -301,4 +314,40 @@ fn one_who_is_slow_is_told_what_is_true_and_no_more() {
     assert!(matches!(steps[..], [Step::Joined(_)]));
     feed.extend(steps, Timestamp::ZERO);
     assert_eq!(kinds(&mut feed, &roster, Timestamp::ZERO), ["up", "joined"]);
+}
+
+/// Services of which each comes and goes, every other one behind the back of an observer who is interrupted.
+fn come_and_go(services: usize, feed: &mut Feed, roster: &mut Roster) {
+    for number in 0..services {
+        let mut store = Store::default();
+        let (session, interrupted) = (opened(&mut store, 1, &format!("n/s/{number}")), number % 2 == 0);
+        if interrupted {
+            feed.bracket(roster.replace(&store.live()), Timestamp::ZERO);
+        } else {
+            feed.extend(roster.apply(&session), Timestamp::ZERO);
+        }
+        let closed = store.step(1, &SessionStep::Close).unwrap();
+        feed.extend(roster.apply(&closed), Timestamp::ZERO);
+    }
+}
+
+#[test]
+fn what_waits_does_not_grow_with_the_services_that_have_come_and_gone() {
+    let (mut store, mut roster) = (Store::default(), Roster::new(Pattern::Under("n/".into())));
+    let mut feed = Feed::new(Duration::ZERO);
+    feed.bracket(Vec::new(), Timestamp::ZERO);
+    come_and_go(500, &mut feed, &mut roster);
+    let all = kinds(&mut feed, &roster, Timestamp::ZERO);
+    assert_eq!(all.iter().filter(|kind| ["up", "down"].contains(kind)).count(), 1_000, "so many are told in full");
+
+    come_and_go(KEPT_OF_ALL, &mut feed, &mut roster);
+    let there = opened(&mut store, 2, SERVICES[0]);
+    feed.extend(roster.apply(&there), Timestamp::ZERO);
+    assert_eq!(kinds(&mut feed, &roster, Timestamp::ZERO), ["start", "up", "joined", "end"]);
+
+    // Of what has gone only what was told of is told of.
+    let closed = store.step(2, &SessionStep::Close).unwrap();
+    feed.extend(roster.apply(&closed), Timestamp::ZERO);
+    come_and_go(KEPT_OF_ALL, &mut feed, &mut roster);
+    assert_eq!(kinds(&mut feed, &roster, Timestamp::ZERO), ["start", "left", "down", "end"]);
 }

@@ -138,7 +138,7 @@ fn a_resync_hurries_plans_but_no_errors() {
     let ticket = take(&mut q, 1, at(1));
     q.finish(ticket, failed(), at(1), 0.0);
     assert!(!q.refresh(1, at(2)));
-    assert_eq!(q.state(&1), KeyState::Delayed { due: at(6), failures: 1 });
+    assert_eq!(q.state(&1), KeyState::Delayed { due: at(6), failures: 1, owed: true });
     assert!(q.refresh(2, at(2)));
     assert_eq!(q.state(&2), KeyState::Ready);
 }
@@ -172,6 +172,41 @@ fn what_is_cancelled_does_not_run() {
         q.cancel(&7);
     }
     assert!(q.ready.len() < 200 && q.items.len() < 10, "cancelled keys take no memory");
+}
+
+#[test]
+fn what_was_parked_or_cancelled_is_owed_although_it_is_planned() {
+    let mut q = queue(8);
+    let terminal = || Verdict::Terminal { reason: "no".into() };
+    for key in 1..=5 {
+        q.add(key, at(0));
+    }
+    let [parked, planned, cancelled, failed_once, done] = [1, 2, 3, 4, 5].map(|key| take(&mut q, key, at(0)));
+    q.add(6, at(0));
+    assert!(q.cancel(&3) && q.cancel(&6));
+    assert_eq!(q.finish(parked, terminal(), at(0), 0.0), Next::Parked);
+    q.finish(failed_once, failed(), at(0), 0.0);
+    assert!(q.cancel(&4));
+    for key in 1..=7 {
+        assert!(q.add_after(key, ms(50), at(0)));
+    }
+    q.finish(planned, terminal(), at(0), 0.0);
+    q.finish(cancelled, Verdict::Done, at(0), 0.0);
+    q.finish(done, Verdict::Done, at(0), 0.0);
+    for key in 1..=7 {
+        let owed = ![5, 7].contains(&key);
+        assert_eq!(q.state(&key), KeyState::Delayed { due: at(50), failures: 0, owed }, "{key}");
+    }
+    // A second cancel does not make it done, and a run without an error does.
+    for key in 1..=7 {
+        assert!(q.cancel(&key));
+        let expected = if [5, 7].contains(&key) { KeyState::Idle } else { KeyState::Cancelled };
+        assert_eq!(q.state(&key), expected, "{key}");
+        q.add(key, at(1));
+        let ticket = take(&mut q, key, at(1));
+        q.finish(ticket, Verdict::RequeueAfter(ms(50)), at(1), 0.0);
+        assert_eq!(q.state(&key), KeyState::Delayed { due: at(51), failures: 0, owed: false });
+    }
 }
 
 #[test]
@@ -256,6 +291,8 @@ struct Naive {
     parked: Vec<u8>,
     cancelled: BTreeSet<u8>,
     failures: BTreeMap<u8, u32>,
+    /// Of those that are planned.
+    owed: BTreeSet<u8>,
 }
 
 #[derive(Default)]
@@ -283,6 +320,9 @@ impl Naive {
             run.again = Some(run.again.map_or(due, |planned| planned.min(due)));
             return;
         }
+        if self.parked.contains(&key) || self.cancelled.contains(&key) {
+            self.owed.insert(key);
+        }
         self.parked.retain(|parked| *parked != key);
         self.cancelled.remove(&key);
         match self.planned(key) {
@@ -305,7 +345,7 @@ impl Naive {
     }
 
     fn cancel(&mut self, key: u8) {
-        if matches!(self.state(key), KeyState::Ready | KeyState::Delayed { failures: 1.., .. } | KeyState::Parked) {
+        if matches!(self.state(key), KeyState::Ready | KeyState::Delayed { owed: true, .. } | KeyState::Parked) {
             self.cancelled.insert(key);
         }
         self.remove(key);
@@ -319,6 +359,7 @@ impl Naive {
         self.due.retain(|(planned, _)| *planned != key);
         self.parked.retain(|parked| *parked != key);
         self.failures.remove(&key);
+        self.owed.remove(&key);
     }
 
     fn take(&mut self, now: Timestamp) -> Option<(u8, u32)> {
@@ -336,6 +377,7 @@ impl Naive {
         let run = self.running.remove(&key).expect("it runs");
         let failures = self.failures.remove(&key).unwrap_or(0) + 1;
         let mut due = run.again;
+        self.owed.remove(&key);
         if !run.cancelled {
             let mut no_later_than = |at: Timestamp| due = Some(due.map_or(at, |planned| planned.min(at)));
             match verdict {
@@ -355,6 +397,9 @@ impl Naive {
             }
         }
         if let Some(due) = due {
+            if run.cancelled || !matches!(verdict, Verdict::Done | Verdict::RequeueAfter(_)) {
+                self.owed.insert(key);
+            }
             self.put(key, due, now);
         } else if run.cancelled && *verdict != Verdict::Forgotten {
             self.cancelled.insert(key);
@@ -367,7 +412,8 @@ impl Naive {
         } else if self.ready.contains(&key) {
             KeyState::Ready
         } else if let Some(due) = self.planned(key) {
-            KeyState::Delayed { due, failures: self.failures.get(&key).copied().unwrap_or(0) }
+            let failures = self.failures.get(&key).copied().unwrap_or(0);
+            KeyState::Delayed { due, failures, owed: self.owed.contains(&key) }
         } else if self.parked.contains(&key) {
             KeyState::Parked
         } else if self.cancelled.contains(&key) {

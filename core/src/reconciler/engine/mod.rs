@@ -265,22 +265,33 @@ impl Engine {
     }
 
     async fn list(&self, wanted: impl Fn(&Key) -> bool + Send + Sync) -> Result<()> {
-        let env = &self.core.setup().env;
-        let mut pause = FIRST_PAUSE;
-        loop {
+        let wanted = &wanted;
+        self.answered(|| async move {
             let mut add = |key: Key| {
                 if wanted(&key) {
                     self.add(Arc::new(key));
                 }
             };
-            match self.origin.list(&self.core, &mut add).await {
-                Ok(()) => return Ok(()),
-                Err(error) if lasts(&error) => return Err(error),
-                Err(error) => {
-                    tracing::debug!(reconciler = self.name, %error, "the source could not be listed; trying again");
+            self.origin.list(&self.core, &mut add).await
+        })
+        .await
+    }
+
+    /// Asks the source until the store answers.
+    ///
+    /// # Errors
+    /// Those that waiting does not cure.
+    async fn answered<T, F: Future<Output = Result<T>>>(&self, ask: impl Fn() -> F) -> Result<T> {
+        let env = &self.core.setup().env;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match ask().await {
+                Err(error) if !lasts(&error) => {
+                    tracing::debug!(reconciler = self.name, %error, "the source could not be read; trying again");
                     env.sleep(env.jittered(pause)).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
+                answer => return answer,
             }
         }
     }
@@ -340,16 +351,16 @@ impl Engine {
         }
     }
 
-    /// The next request if there is one now.
+    /// The next request if there is one now; none while the store does not answer.
     pub(super) async fn next_ready(self: Arc<Self>) -> Result<Option<Request>> {
         loop {
             self.core.check_open()?;
             match self.take() {
-                Take::Taken(request) => {
-                    if let Some(request) = self.fetch(request).await {
-                        return Ok(Some(request));
-                    }
-                }
+                Take::Taken(request) => match self.fetch(request, false).await {
+                    Ok(None) => {}
+                    Err(error) if !lasts(&error) => return Ok(None),
+                    fetched => return fetched,
+                },
                 Take::Ended => return Err(self.ended()),
                 Take::Nothing { .. } => return Ok(None),
             }
@@ -361,7 +372,7 @@ impl Engine {
         loop {
             // While its document is fetched this worker is told of nothing: whoever waits is.
             let request = self.taken().await?;
-            if let Some(request) = self.fetch(request).await {
+            if let Some(request) = self.fetch(request, true).await? {
                 return Ok(request);
             }
         }
@@ -399,24 +410,37 @@ impl Engine {
         }
     }
 
-    /// Gets the request's document. None if that failed: the key comes again. When it is dropped, at once.
-    async fn fetch(&self, request: Request) -> Option<Request> {
+    /// Gets the request's document; if it `waits`, as soon as the store answers. None if the run is asked to stop before
+    /// that. A request that gets none, also when this is dropped, goes back as it was: a store that does not answer is no
+    /// failure of the key's.
+    ///
+    /// # Errors
+    /// Those that waiting does not cure, which end the reconciler; others only if it does not wait.
+    async fn fetch(&self, request: Request, waits: bool) -> Result<Option<Request>> {
         if !self.origin.fetches() {
-            return Some(request);
+            return Ok(Some(request));
         }
-        let mut guard = GiveBack(Some(request));
-        let key = guard.0.as_ref()?.key().clone();
-        match self.origin.fetch(&self.core, &key).await {
+        let mut held = GiveBack(Some(request));
+        let Some(run) = &held.0 else { return Ok(None) };
+        let reading = async {
+            let ask = || self.origin.fetch(&self.core, run.key());
+            if waits { self.answered(ask).await } else { ask().await }
+        };
+        let fetched = tokio::select! {
+            biased;
+            fetched = reading => fetched,
+            () = run.wait_until_cancelled() => return Ok(None),
+        };
+        match fetched {
             Ok(stored) => {
                 failpoints::at(Point::KeyFetched);
-                guard.0.take().map(|request| request.with(stored))
+                Ok(held.0.take().map(|request| request.with(stored)))
             }
-            Err(error) => {
-                tracing::debug!(reconciler = self.name, %key, %error, "the document of a key could not be fetched");
-                // Dropped, it comes again after the back-off.
-                drop(guard.0.take());
-                None
+            Err(error) if lasts(&error) => {
+                self.fail(error);
+                Err(self.ended())
             }
+            Err(error) => Err(error),
         }
     }
 
@@ -437,11 +461,12 @@ impl Engine {
         began: Timestamp,
     ) {
         let now = self.now();
-        // Of a part that is being given up the next holder runs every key.
-        let verdict = if self.is_ours(key) { verdict } else { Verdict::Forgotten };
+        // What was given back was no run, whoever runs it next.
         if verdict != Verdict::Returned {
             self.count(key, outcome, now.since(began));
         }
+        // Of a part that is being given up the next holder runs every key.
+        let verdict = if self.is_ours(key) { verdict } else { Verdict::Forgotten };
         let chance = match verdict {
             Verdict::Failed { .. } => (self.core.setup().env.rng.bits() >> 11) as f64 / (1u64 << 53) as f64,
             _ => 0.0,
@@ -502,7 +527,7 @@ impl Engine {
             Some(true) => {}
         }
         match queue.state(&Arc::new(key.clone())) {
-            KeyState::Idle | KeyState::Delayed { failures: 0, .. } => Some(Ok(())),
+            KeyState::Idle | KeyState::Delayed { owed: false, .. } => Some(Ok(())),
             KeyState::Parked => {
                 let reason = queue.parked().into_iter().find(|parked| *parked.key == *key).map(|parked| parked.reason);
                 let reason = reason.unwrap_or_default();
@@ -562,7 +587,7 @@ pub(super) enum Refused {
     NotOurs,
 }
 
-/// A request whose fetch was given up goes back at once.
+/// A request whose document is not there yet. One that gets none goes back at once.
 struct GiveBack(Option<Request>);
 
 impl Drop for GiveBack {

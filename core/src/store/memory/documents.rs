@@ -1,7 +1,7 @@
 //! Tables in memory: documents in maps, changed by the pure functions under the store's mutex, and a history of the last
 //! changes, which whoever watches reads at its own pace.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, Weak};
 
 use bson::Document;
@@ -13,14 +13,14 @@ use super::{MemoryStore, Records, Shared};
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
 use crate::protocol::claim::ClaimRecord;
-use crate::protocol::document::fence::Fences;
+use crate::protocol::document::fence::{FENCES_KEPT, Fences};
 use crate::protocol::document::write::{Action, Before, Condition, Outcome, Write, apply};
 use crate::protocol::document::{Fence, Filter, Key, Position, Revision, TableName};
 use crate::store::documents::{
     Aggregated, Change, Changes, Documents, Event, Found, From, Index, ManyAction, ManyWritten, Query, Snapshot,
     Stored, TableOptions, WatchOptions, WriteMany, Written, local,
 };
-use crate::time::WallTime;
+use crate::time::{Timestamp, WallTime};
 
 /// How many changes of a table are kept for those who watch.
 const HISTORY: usize = 10_000;
@@ -35,14 +35,19 @@ pub(super) struct Tables {
     sweeping: bool,
 }
 
+/// When a write comes: as people read it, and as what decides.
+type Dates = (WallTime, Timestamp);
+
 /// The entries of an index, and which documents have each.
 type Entries = BTreeMap<Vec<u8>, Vec<Key>>;
 
 #[derive(Debug, Default)]
 struct Table {
     documents: BTreeMap<Key, (Document, Revision, Fences)>,
-    /// Fences of documents that are not there any more.
-    tombstones: HashMap<Key, Fences>,
+    /// Fences of documents that are not there any more, and when those went.
+    tombstones: HashMap<Key, (Timestamp, Fences)>,
+    /// The tombstones in the order of time.
+    gone: BTreeSet<(Timestamp, Key)>,
     indexes: Vec<(Index, Entries)>,
     history: VecDeque<(Position, Option<Change>)>,
     /// What came at this place or before it is no longer in the history.
@@ -75,11 +80,14 @@ impl Table {
             Some((document, revision, fences)) => {
                 Before { document: Some(document.clone()), revision: *revision, fences: fences.clone() }
             }
-            None => Before { fences: self.tombstones.get(key).cloned().unwrap_or_default(), ..Before::default() },
+            None => {
+                let fences = self.tombstones.get(key).map(|(_, fences)| fences.clone()).unwrap_or_default();
+                Before { fences, ..Before::default() }
+            }
         }
     }
 
-    fn save(&mut self, key: &Key, outcome: &Outcome, position: Position) -> Result<()> {
+    fn save(&mut self, key: &Key, outcome: &Outcome, position: Position, now: Timestamp) -> Result<()> {
         let mut entries = Vec::new();
         for (index, there) in &self.indexes {
             let new = match &outcome.document {
@@ -98,20 +106,33 @@ impl Table {
                 there.entry(entry).or_default().push(key.clone());
             }
         }
+        if let Some((since, _)) = self.tombstones.remove(key) {
+            self.gone.remove(&(since, key.clone()));
+        }
         match &outcome.document {
             Some(document) => {
                 let stored = (document.clone(), Revision(position.0), outcome.fences.clone());
                 self.documents.insert(key.clone(), stored);
-                self.tombstones.remove(key);
             }
             None => {
                 self.documents.remove(key);
                 if !outcome.fences.0.is_empty() {
-                    self.tombstones.insert(key.clone(), outcome.fences.clone());
+                    self.tombstones.insert(key.clone(), (now, outcome.fences.clone()));
+                    self.gone.insert((now, key.clone()));
                 }
             }
         }
         Ok(())
+    }
+
+    /// Forgets the fences of what has been gone for as long as the other stores keep them. By the clock that never jumps.
+    fn forget_fences(&mut self, now: Timestamp) {
+        while let Some((since, _)) = self.gone.first()
+            && now.since(*since) > FENCES_KEPT
+            && let Some((_, key)) = self.gone.pop_first()
+        {
+            self.tombstones.remove(&key);
+        }
     }
 
     fn forget_entries(&mut self, key: &Key) {
@@ -178,17 +199,18 @@ impl Table {
 }
 
 impl Records {
-    fn write_document(&mut self, name: &TableName, write: &Write, at: WallTime) -> Result<Written> {
+    fn write_document(&mut self, name: &TableName, write: &Write, (at, now): Dates) -> Result<Written> {
         if let Some(fence) = &write.fence {
             self.check_hold(fence)?;
         }
         let tables = &mut self.tables;
+        tables.table(name).forget_fences(now);
         let before = tables.table(name).before(&write.key);
         let old = before.document.clone();
         let outcome = apply(before, write)?;
         let position = Position(tables.last.0 + 1);
         let table = tables.table(name);
-        table.save(&write.key, &outcome, position)?;
+        table.save(&write.key, &outcome, position, now)?;
         table.remember(position, Some(local::change_of(write, old.clone(), &outcome, position, at)));
         tables.last = position;
         tables.changed.send_replace(position);
@@ -205,7 +227,7 @@ impl Records {
         if self.claims.get(&fence.lock).is_some_and(held) { Ok(()) } else { Err(fence.refused(None)) }
     }
 
-    fn write_documents(&mut self, name: &TableName, many: &WriteMany, at: WallTime) -> Result<ManyWritten> {
+    fn write_documents(&mut self, name: &TableName, many: &WriteMany, dates: Dates) -> Result<ManyWritten> {
         let action = match &many.action {
             ManyAction::Update(update) => Action::Update(update.clone()),
             ManyAction::Delete => Action::Delete,
@@ -221,7 +243,7 @@ impl Records {
                 fence: many.fence.clone(),
                 source: many.source.clone(),
             };
-            match self.write_document(name, &write, at) {
+            match self.write_document(name, &write, dates) {
                 Ok(_) => written += 1,
                 Err(error) if error.code() == Code::Fenced => {
                     left_out += 1;
@@ -236,19 +258,19 @@ impl Records {
         Ok(ManyWritten { count: written, position: self.tables.last })
     }
 
-    fn sweep(&mut self, at: WallTime) {
+    fn sweep(&mut self, dates: Dates) {
         let mut expired = Vec::new();
         for (name, table) in &self.tables.tables {
             let indexes: Vec<Index> = table.indexes.iter().map(|(index, _)| index.clone()).collect();
             for (key, (document, ..)) in &table.documents {
-                if local::has_expired(&indexes, document, at) {
+                if local::has_expired(&indexes, document, dates.0) {
                     expired.push((name.clone(), Write::new(key.clone(), Action::Delete)));
                 }
             }
         }
         for (name, write) in expired {
             // It was there a moment ago, under the same lock.
-            let _ = self.write_document(&name, &write, at);
+            let _ = self.write_document(&name, &write, dates);
         }
     }
 
@@ -261,6 +283,10 @@ impl Records {
 impl MemoryStore {
     fn begin_sweeping(&self, shared: &Arc<Shared>) {
         self.env.spawn(sweep_while_it_exists(self.env.clone(), Arc::downgrade(shared)));
+    }
+
+    fn dates(&self) -> Dates {
+        (self.env.clock.wall(), self.env.now())
     }
 
     fn shared(&self) -> Result<Arc<Shared>> {
@@ -293,7 +319,7 @@ async fn sweep_while_it_exists(env: Env, shared: Weak<Shared>) {
                 records.tables.sweeping = false;
                 return;
             }
-            records.sweep(env.clock.wall());
+            records.sweep((env.clock.wall(), env.now()));
         }
         drop(alive);
         env.sleep(local::SWEEP_EVERY).await;
@@ -304,15 +330,15 @@ impl Documents for MemoryStore {
     fn write(&self, table: &TableName, write: Write) -> BoxFuture<'_, Result<Written>> {
         let result = write.prepared().and_then(|write| {
             local::require_shared_action(&write.action)?;
-            let at = self.env.clock.wall();
-            self.with(|records| records.write_document(table, &write, at))?
+            let dates = self.dates();
+            self.with(|records| records.write_document(table, &write, dates))?
         });
         future::ready(result).boxed()
     }
 
     fn write_many(&self, table: &TableName, write: WriteMany) -> BoxFuture<'_, Result<ManyWritten>> {
-        let at = self.env.clock.wall();
-        let result = self.with(|records| records.write_documents(table, &write, at));
+        let dates = self.dates();
+        let result = self.with(|records| records.write_documents(table, &write, dates));
         future::ready(result.flatten()).boxed()
     }
 
@@ -504,51 +530,4 @@ impl Table {
 }
 
 #[cfg(test)]
-mod tests {
-    use bson::doc;
-
-    use super::*;
-    use crate::time::{ManualClock, Timestamp};
-
-    #[tokio::test]
-    async fn an_index_of_several_fields_leads_to_what_has_its_first_values() {
-        let store = MemoryStore::open("", Env::system(tokio::runtime::Handle::current()));
-        let table = TableName::parse("t").unwrap();
-        for n in 0..110 {
-            let state = if n < 100 { "sent" } else { "queued" };
-            let write = Write::new(Key::from(n), Action::Put(doc! { "box": "b", "st": state, "due": n }));
-            store.write(&table, write).await.unwrap();
-        }
-        let fields = ["box", "st", "due"].map(|field| (field.to_owned(), false)).to_vec();
-        store.ensure_indexes(&table, vec![Index { fields, ..Index::default() }]).await.unwrap();
-        let due = Filter::parse(doc! { "box": "b", "st": "queued", "due": { "$lte": 105 } }).unwrap();
-        let looked_at = store.with(|records| records.tables.table(&table).indexed(&due)).unwrap();
-        assert_eq!(looked_at.expect("an index for it").len(), 10);
-        assert_eq!(store.count(&table, due).await.unwrap(), 6);
-    }
-
-    #[tokio::test]
-    async fn a_date_before_what_was_forgotten_is_told_so() {
-        let clock = Arc::new(ManualClock::new(Timestamp::ZERO, WallTime(1_000)));
-        let env = Env { clock: clock.clone(), ..Env::system(tokio::runtime::Handle::current()) };
-        let store = MemoryStore::open("", env);
-        let table = TableName::parse("t").unwrap();
-        let put = || store.write(&table, Write::new(Key::from(1), Action::Put(doc! {})));
-        let watch = |date| store.watch(&table, WatchOptions { from: From::Time(WallTime(date)), previous: false });
-        put().await.unwrap();
-        clock.set_wall(WallTime(2_000));
-        for _ in 1..HISTORY {
-            put().await.unwrap();
-        }
-        let first = watch(0).await.unwrap().next().await.unwrap().unwrap();
-        assert!(matches!(first, Event::Change(change) if change.at == WallTime(1_000)), "all is there");
-        put().await.unwrap();
-        assert_eq!(watch(1_000).await.map(drop).unwrap_err().code(), Code::Compacted);
-        store.drop_table(&table).await.unwrap();
-        assert_eq!(watch(0).await.map(drop).unwrap_err().code(), Code::Compacted);
-        clock.set_wall(WallTime(3_000));
-        put().await.unwrap();
-        let first = watch(3_000).await.unwrap().next().await.unwrap().unwrap();
-        assert!(matches!(first, Event::Change(change) if change.at == WallTime(3_000)));
-    }
-}
+mod tests;

@@ -29,6 +29,7 @@ use sha2::{Digest, Sha256};
 use super::errors::Doing;
 use super::{Inner, MongoStore};
 use crate::error::{Code, Error, Result};
+use crate::protocol::document::fence::FENCES_KEPT;
 use crate::protocol::document::write::MAX_SOURCE;
 use crate::protocol::document::{Filter, Position, RESERVED, Revision, TableName, WRITTEN_BY, Write};
 use crate::store::documents::{
@@ -98,7 +99,7 @@ impl Table {
     /// Makes the collection of tombstones, once.
     async fn prepare_tombstones(&self) -> Result<()> {
         let made = self.inner.tombstones_made.get_or_try_init(|| async {
-            let at = IndexOptions::builder().name("at".to_owned()).expire_after(TOMBSTONE_KEPT).build();
+            let at = IndexOptions::builder().name("at".to_owned()).expire_after(FENCES_KEPT).build();
             let index = IndexModel::builder().keys(doc! { "at": 1 }).options(at).build();
             let tombstones = self.tombstones();
             self.run(self.inner.limits.operation, INDEX, async move { tombstones.create_index(index).await })
@@ -266,9 +267,6 @@ const QUERY_LIMIT: Duration = Duration::from_secs(120);
 
 /// How long making an index may take.
 const INDEX_LIMIT: Duration = Duration::from_secs(3_600);
-
-/// How long the fences of a document that is gone are kept.
-const TOMBSTONE_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 const NAMESPACE_EXISTS: i32 = 48;
 

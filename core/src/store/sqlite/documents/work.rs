@@ -12,6 +12,7 @@ use super::table::{Indexed, Table, encode, encode_index, is_held};
 use crate::env::Env;
 use crate::error::{Code, Error, Result};
 use crate::failpoints::{self, Point};
+use crate::protocol::document::fence::FENCES_KEPT;
 use crate::protocol::document::write::{Action, Condition, Write, apply};
 use crate::protocol::document::{Key, Position, Revision, TableName};
 use crate::store::documents::{Change, Index, ManyAction, TableOptions, WriteMany, Written, local};
@@ -22,9 +23,6 @@ pub(in crate::store::sqlite) const MOST: usize = 500;
 
 /// For as long a transaction goes on to the next document.
 pub(in crate::store::sqlite) const TIME: Duration = Duration::from_millis(50);
-
-/// How long the fences of a document that is gone are kept.
-const TOMBSTONE_KEPT_MS: i64 = 30 * 24 * 3_600 * 1_000;
 
 /// The documents after a key, found by the key: a walk over those before it would make the filling of an index take
 /// the square of their number, while nobody else writes.
@@ -333,12 +331,13 @@ fn sweep(db: &Connection, wall: WallTime) -> std::result::Result<Performed, Faul
         }
     }
     if left > 0 {
+        let kept = i64::try_from(FENCES_KEPT.as_millis()).unwrap_or(i64::MAX);
         left -= db
             .prepare_cached(
                 "DELETE FROM fence WHERE (tab, key, lock) IN \
                  (SELECT tab, key, lock FROM fence WHERE gone < ?1 LIMIT ?2)",
             )?
-            .execute(params![wall.0.saturating_sub(TOMBSTONE_KEPT_MS), left as i64])?;
+            .execute(params![wall.0.saturating_sub(kept), left as i64])?;
     }
     if left > 0 {
         db.prepare_cached("DELETE FROM ix WHERE tab = 0 OR tab IN (SELECT id FROM tab WHERE name IS NULL)")?
