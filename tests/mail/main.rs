@@ -8,6 +8,7 @@ mod dialogue;
 mod outbox;
 mod place;
 mod random;
+mod rates;
 mod security;
 mod steps;
 mod support;

@@ -1,9 +1,10 @@
 //! The outbox, on every store: what is enqueued arrives, once, in time, and what is known of it can be asked.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use coord_core::Code;
-use coord_core::mail::{EnqueueOptions, MailState, Message, OutboxEvent, Status};
+use coord_core::mail::{EnqueueOptions, Mail, MailState, Message, OutboxEvent, Status};
 use serde_json::json;
 
 use crate::place::{connect, key, letter, open, places, put, quick, until, until_state};
@@ -206,8 +207,13 @@ fn rates_hold_across_replicas() {
             let other = put(&first, "x@example.net", "other").await;
             let senders = [first.start(2).unwrap(), second.start(2).unwrap()];
             until_state(&first, &other, MailState::Sent).await;
+            let mut hours = Vec::new();
             for id in &ids {
-                until(&first, id, |mail| mail.state == MailState::Sent || mail.last.contains("rate limit")).await;
+                let ended = |mail: &Mail| mail.state == MailState::Sent || mail.last.contains("rate limit");
+                let mail = until(&first, id, ended).await;
+                if mail.state != MailState::Sent {
+                    hours.push(mail.due_ms / 3_600_000);
+                }
             }
             for one in senders {
                 one.stop().await.unwrap();
@@ -215,6 +221,8 @@ fn rates_hold_across_replicas() {
             // Two if the hour has just changed.
             let sent = first.stats().await.unwrap().of(MailState::Sent);
             assert!((2..=3).contains(&sent), "{sent} sent");
+            let each: BTreeSet<_> = hours.iter().collect();
+            assert!(hours.len() >= 2 && each.len() == hours.len(), "each has an hour of its own: {hours:?}");
         });
     }
 }

@@ -474,8 +474,7 @@ impl Reconciler {
     /// # Errors
     /// `Timeout` when that takes longer; it goes on.
     pub async fn drain(&self, timeout: Duration) -> Result<()> {
-        self.engine.queue().drain();
-        self.engine.wake_all();
+        self.engine.drain();
         let drained = |engine: &Engine| {
             let queue = engine.queue();
             (queue.is_drained() || queue.is_closed() && queue.running() == 0).then_some(())
@@ -499,7 +498,7 @@ impl Reconciler {
     ///
     /// # Errors
     /// `Timeout`; `Conflict` if the key is parked, or was cancelled before that and has neither changed nor been added since;
-    /// `NotHeld` if another replica runs it; `Closed`; what ended the source.
+    /// `NotHeld` if another replica runs it; `Closed`, also for a change after a drain has begun; what ended the source.
     pub async fn wait_until_reconciled(
         &self,
         key: impl Given<Key>,

@@ -278,6 +278,26 @@ async fn what_the_holder_before_did_not_get_to_is_not_reconciled_before_it_is_li
 }
 
 #[tokio::test]
+async fn what_changes_after_a_drain_began_is_not_said_to_be_run() {
+    let env = system();
+    let client = Kept::open("drains", &env).client(&env).await;
+    let reconciler = over(&client, Mode::All, 1).await;
+    let table = client.table("t").unwrap();
+    let before = table.insert(1, doc! {}, plain()).await.unwrap().position;
+    told(&reconciler, before).await;
+    let mut draining = Box::pin(reconciler.drain(PATIENCE));
+    assert!(futures::poll!(&mut draining).is_pending(), "one key is left");
+    let after = table.insert(2, doc! {}, plain()).await.unwrap().position;
+    told(&reconciler, after).await;
+    let refused = bounded(reconciler.wait_until_reconciled(2, after, PATIENCE)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Closed);
+    next(&reconciler, 1).await.complete(Outcome::Done).unwrap();
+    bounded(reconciler.wait_until_reconciled(1, before, PATIENCE)).await.unwrap();
+    bounded(draining).await.unwrap();
+    bounded(client.close(PATIENCE)).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_run_whose_right_was_lost_reconciles_nothing() {
     let env = system();
     let client = Kept::open("lost-right", &env).client(&env).await;

@@ -3,7 +3,7 @@
 //! Whoever takes a key holds the queue's lock for a moment and nothing else; the document is fetched outside of it.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -47,6 +47,8 @@ pub(super) struct Engine {
     /// Held while keys of parts that were granted are listed.
     listing: tokio::sync::Mutex<()>,
     progress: Watched<Progress>,
+    /// It drains: changes after this place are not run.
+    drains_after: OnceLock<Position>,
     stop: CancelToken,
     counters: Counters,
     tasks: AtomicUsize,
@@ -80,6 +82,7 @@ impl Engine {
             rights,
             listing: tokio::sync::Mutex::default(),
             progress: Watched::new(Progress::default()),
+            drains_after: OnceLock::new(),
             stop: CancelToken::new(),
             counters: Counters::default(),
             tasks: AtomicUsize::new(0),
@@ -137,6 +140,14 @@ impl Engine {
     pub(super) fn advance(&self, change: impl FnOnce(&mut Progress)) {
         self.progress.modify(change);
         self.settled.notify_waiters();
+    }
+
+    /// Takes in no more keys.
+    pub(super) fn drain(&self) {
+        // Before the queue refuses: the feed goes on, and everything up to here is in the queue.
+        let _ = self.drains_after.set(self.progress.get().position);
+        self.queue().drain();
+        self.wake_all();
     }
 
     /// Whether everything under way is to stop.
@@ -517,6 +528,12 @@ impl Engine {
         }
         if queue.is_closed() {
             return Some(Err(Error::closed("the reconciler")));
+        }
+        if self.drains_after.get().is_some_and(|last| position > *last) {
+            return Some(Err(Error::new(
+                Code::Closed,
+                "the reconciler drains, and does not run what has changed since",
+            )));
         }
         if progress.position < position || !progress.synced {
             return None;
