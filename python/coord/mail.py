@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import coord
 
 # _lifetime: for what a process does at its forks and its end, also where there is no client.
-from coord import _lifetime, _native  # noqa: F401
+from coord import _lifetime, _native
 from coord._errors import CoordError, InvalidArgument
 from coord._types import EPOCH, MILLISECOND, _utc
 from coord._watch import Watch
