@@ -19,6 +19,11 @@ export PYTHONDONTWRITEBYTECODE := 1
 export MYPY_CACHE_DIR := $(CURDIR)/target/mypy
 export RUFF_CACHE_DIR := $(CURDIR)/target/ruff
 
+# CI builds nothing a second time.
+ifdef CI
+export CARGO_INCREMENTAL := 0
+endif
+
 # C and Go find the library where `make stage` installs it, by pkg-config as a user's build does.
 export PKG_CONFIG_PATH := $(STAGE)/lib/pkgconfig$(if $(PKG_CONFIG_PATH),:$(PKG_CONFIG_PATH))
 IN_STAGE := LD_LIBRARY_PATH=$(STAGE)/lib$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH}

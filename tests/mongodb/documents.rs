@@ -344,6 +344,26 @@ fn what_only_the_server_knows_it_answers_and_refuses() {
     });
 }
 
+/// In a set in which nothing else happens the next change stands at the very place from which a stream was asked for.
+#[test]
+fn no_place_is_told_before_what_comes_to_stand_there() {
+    let Some(set) = ReplicaSet::with(SetOptions::of(1)) else { return };
+    run(async move {
+        let shared = Shared::new(&set.uri()).await;
+        for n in 0..5 {
+            let mut changes = shared.documents().watch(&shared.table, WatchOptions::default()).await.unwrap();
+            assert!(matches!(next(&mut changes).await, Event::Gap(_)));
+            let Event::Progress(place) = next(&mut changes).await else { panic!("nothing has changed") };
+            let written = shared.write(Write::new(Key::from(n), Action::Insert(doc! {}))).await.unwrap().position;
+            assert!(place < written, "{place} was told, and then came {written}");
+            let from = WatchOptions { from: From::After(place), previous: false };
+            let mut changes = shared.documents().watch(&shared.table, from).await.unwrap();
+            while !matches!(next(&mut changes).await, Event::Change(change) if change.position == written) {}
+        }
+        shared.close().await;
+    });
+}
+
 /// The oplog rolls over while a slow reader does not read: it is told of the gap, and misses nothing by reading anew.
 #[test]
 fn a_watch_whose_history_is_lost_has_a_gap() {

@@ -185,7 +185,9 @@ impl Supervisor {
                     self.remember(token);
                 }
                 Ok(Some(Pumped::Quiet(token))) => {
-                    let reached = token.as_ref().and_then(position_in);
+                    // The mark of a time says that all *before* it was told: a stream that begins has come to where it was
+                    // asked for, and knows nothing of what is there.
+                    let reached = token.as_ref().and_then(time_in).map(Position::before);
                     self.remember(token);
                     if let Some(place) = reached {
                         self.tell(Event::Progress(place)).await?;
@@ -296,8 +298,8 @@ impl Supervisor {
     }
 }
 
-/// The place that a token stands for: it begins with a type and a timestamp, as the server writes its keys.
-fn position_in(token: &ResumeToken) -> Option<Position> {
+/// The time in a token, which begins with a type and a timestamp, as the server writes its keys.
+fn time_in(token: &ResumeToken) -> Option<Position> {
     const TIMESTAMP: &str = "82";
     let token = bson::serialize_to_document(token).ok()?;
     let data = token.get_str("_data").ok()?;
