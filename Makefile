@@ -170,6 +170,7 @@ lint: lint-rust lint-features lint-docs lint-deps lint-go lint-python ## Check f
 lint-rust: ## Check Rust's format and lints
 	cargo fmt --all --check
 	cargo clippy --quiet --workspace --all-targets --locked -- -D warnings
+	cargo clippy --quiet --workspace --test mongodb --locked -- -D warnings
 
 .PHONY: lint-features
 lint-features: ## Check that each backend of the core builds alone, and the core without any

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use coord_core::error::Code;
 use coord_core::protocol::claim::{ClaimKey, ClaimStep, ClaimView, Entry, Step};
-use coord_core::protocol::document::{Action, Condition, Fence, Filter, Key, TableName, Update, Write};
-use coord_core::protocol::session::{KillProof, Nonce, SessionId, SessionStep, Vitality};
-use coord_core::store::documents::{From, ManyAction, ManyWritten, WatchOptions, WriteMany};
+use coord_core::protocol::document::{Action, Key, TableName, Write};
+use coord_core::protocol::session::{Nonce, SessionStep};
+use coord_core::store::documents::{From, WatchOptions};
 use coord_core::store::mongodb::{MongoStore, testing};
 use coord_core::store::{ClaimQuery, Notice, Store};
 use coord_tests::servers::ReplicaSet;

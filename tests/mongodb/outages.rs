@@ -197,10 +197,7 @@ fn what_only_the_primary_has_refuses_nothing() {
             let error = documents.write(&table, write.clone()).await.unwrap_err();
             assert_eq!(error.code(), Code::Unavailable, "{write:?}: {error}");
         }
-        set.members()
-            .iter()
-            .filter(|member| secondaries.contains(&member.port()))
-            .for_each(|member| go_on_replicating(member));
+        set.members().iter().filter(|member| secondaries.contains(&member.port())).for_each(go_on_replicating);
         // Now a majority has it.
         for (write, code) in refused {
             until("a refusal", async || {

@@ -41,6 +41,7 @@ stories![
     an_observer_is_told_of_each_edge,
     a_pattern_covers_a_scope,
     all_who_look_on_share_one_stream,
+    who_is_closed_is_told_nothing_more,
     what_ends_takes_its_providers_along,
     a_lost_session_registers_again,
     a_grace_hides_a_short_absence,

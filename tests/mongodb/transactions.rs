@@ -1,17 +1,16 @@
 //! Transactions and writes to many documents, among which others write, or in the midst of which a process dies.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use coord_core::error::Code;
 use coord_core::protocol::claim::{ClaimKey, ClaimStep, Entry, Step};
 use coord_core::protocol::document::{Action, Condition, Fence, Filter, Key, TableName, Update, Write};
 use coord_core::protocol::session::{KillProof, Nonce, SessionId, SessionStep, Vitality};
+use coord_core::store::Store;
 use coord_core::store::documents::{ManyAction, ManyWritten, WriteMany};
-use coord_core::store::mongodb::{MongoStore, testing};
-use coord_core::store::{ClaimQuery, Store};
+use coord_core::store::mongodb::MongoStore;
 use coord_tests::servers::ReplicaSet;
-use futures::TryStreamExt;
 use mongodb::Client;
 use mongodb::bson::{Document, doc};
 

@@ -37,6 +37,16 @@ enum Place {
     Token(ResumeToken),
 }
 
+impl Place {
+    /// The time from which a stream is asked for that goes on from here.
+    fn begins(&self) -> Option<Position> {
+        match self {
+            Self::After(place) => Some(Position(place.0 + 1)),
+            Self::Token(token) => time_in(token),
+        }
+    }
+}
+
 /// Opens the stream. Fails if its first opening does; later ones are tried for as long as there is hope.
 pub(super) async fn open(table: Table, options: WatchOptions) -> Result<Changes> {
     let (place, first, since) = match options.from {
@@ -51,27 +61,37 @@ pub(super) async fn open(table: Table, options: WatchOptions) -> Result<Changes>
             (Position(seconds << 32).before(), None, Some(time))
         }
     };
-    let groups = groups_writes(&table).await?;
+    let server = Server::of(&table).await?;
     let stream = watch(&table, options.previous, Place::After(place)).await?;
     let (sender, receiver) = mpsc::channel(AHEAD);
     let supervisor =
-        Supervisor { previous: options.previous, groups, since, place: Place::After(place), events: sender, table };
+        Supervisor { previous: options.previous, server, since, place: Place::After(place), events: sender, table };
     let tasks = supervisor.table.inner.clone();
     tasks.tasks.spawn(supervisor.run(stream, first))?;
     let next = async |mut receiver: mpsc::Receiver<Result<Event>>| receiver.recv().await.map(|next| (next, receiver));
     Ok(Box::pin(futures::stream::unfold(receiver, next)))
 }
 
-/// Whether the server may give several changes one place that were made in no transaction.
-async fn groups_writes(table: &Table) -> Result<bool> {
-    let admin = table.documents.client().database("admin");
-    let request = async move {
-        let primary = SelectionCriteria::ReadPreference(ReadPreference::Primary);
-        admin.run_command(doc! { "hello": 1 }).selection_criteria(primary).await
-    };
-    let hello = table.run(table.inner.limits.operation, WATCH, request).await?;
-    let sharded = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
-    Ok(sharded || !hello.get_i32("maxWireVersion").is_ok_and(|version| version <= MONGODB_6_0))
+/// What its answers mean depends on this.
+#[derive(Clone, Copy)]
+struct Server {
+    sharded: bool,
+    /// It may give several changes one place that were made in no transaction.
+    groups: bool,
+}
+
+impl Server {
+    async fn of(table: &Table) -> Result<Self> {
+        let admin = table.documents.client().database("admin");
+        let request = async move {
+            let primary = SelectionCriteria::ReadPreference(ReadPreference::Primary);
+            admin.run_command(doc! { "hello": 1 }).selection_criteria(primary).await
+        };
+        let hello = table.run(table.inner.limits.operation, WATCH, request).await?;
+        let sharded = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
+        let groups = sharded || !hello.get_i32("maxWireVersion").is_ok_and(|version| version <= MONGODB_6_0);
+        Ok(Self { sharded, groups })
+    }
 }
 
 async fn watch(table: &Table, previous: bool, place: Place) -> Result<Opened> {
@@ -127,8 +147,7 @@ async fn pump(mut changes: Stream, out: mpsc::Sender<Pumped>) {
 struct Supervisor {
     table: Table,
     previous: bool,
-    /// Whether changes that were made in no transaction may have one place.
-    groups: bool,
+    server: Server,
     /// Nothing before this date is of interest.
     since: Option<WallTime>,
     place: Place,
@@ -169,6 +188,7 @@ impl Supervisor {
     /// outlives that. Whether the next can go on from there.
     async fn follow(&mut self, opened: Opened) -> std::result::Result<bool, Gone> {
         let Opened { stream, mut primary } = opened;
+        let asked = self.place.begins();
         let (sender, mut reports) = mpsc::channel(1);
         spawn_pump(&self.table.inner, pump(stream, sender)).map_err(|_| Gone)?;
         loop {
@@ -185,12 +205,13 @@ impl Supervisor {
                     self.remember(token);
                 }
                 Ok(Some(Pumped::Quiet(token))) => {
-                    // The mark of a time says that all *before* it was told: a stream that begins has come to where it was
-                    // asked for, and knows nothing of what is there.
-                    let reached = token.as_ref().and_then(time_in).map(Position::before);
+                    let mark = token.as_ref().and_then(time_in);
                     self.remember(token);
-                    if let Some(place) = reached {
-                        self.tell(Event::Progress(place)).await?;
+                    if let Some(mark) = mark {
+                        // Where it was asked for it has come to, and knows nothing of what is there. A later mark is that of
+                        // an entry which its only server has read.
+                        let passed = !self.server.sharded && asked.is_some_and(|asked| mark > asked);
+                        self.tell(Event::Progress(if passed { mark } else { mark.before() })).await?;
                     }
                 }
                 Ok(Some(Pumped::Over { resumable })) => return Ok(resumable),
@@ -240,7 +261,7 @@ impl Supervisor {
     }
 
     async fn try_reopen(&mut self, resumable: bool) -> Result<(Opened, Option<Position>)> {
-        self.groups = groups_writes(&self.table).await?;
+        self.server = Server::of(&self.table).await?;
         if resumable {
             return Ok((watch(&self.table, self.previous, self.place.clone()).await?, None));
         }
@@ -251,7 +272,7 @@ impl Supervisor {
 
     fn event_of(&self, event: ChangeStreamEvent<Document>) -> Option<Event> {
         let position = position_of(event.cluster_time);
-        let last = !self.groups && event.lsid.is_none() && event.txn_number.is_none();
+        let last = !self.server.groups && event.lsid.is_none() && event.txn_number.is_none();
         let operation = match event.operation_type {
             OperationType::Insert => Operation::Insert,
             OperationType::Update => Operation::Update,
