@@ -184,7 +184,8 @@ func (o *Observer) WaitUnavailable(ctx context.Context, service string) error {
 //
 // The first events are a bracket: SnapshotStart, a FirstUp and a Joined for what is there, SnapshotEnd. After an
 // interruption there is another one, with the difference between what was known and what is true now. One who is slow
-// is told less: of each service what is true now, but never two FirstUp or two LastDown of one service in a row.
+// is told less: of each service what is true now, and where thousands of events wait, a bracket in the place of all; but
+// never two FirstUp or two LastDown of one service in a row.
 func (o *Observer) Next(ctx context.Context) (ObserverEvent, error) {
 	defer runtime.KeepAlive(o)
 	told, err := next(ctx, o.client.inner(), o.op("observe"), o.observer.Next, ccoord.Event.TakeObserverEvent)

@@ -334,7 +334,8 @@ func (r *Reconciler) Resume() {
 
 // WaitUntilReconciled waits until every change of a key up to this position, that of a write, has been run, the last time
 // without an error. It fails with ErrConflict if the key is parked, or was cancelled before that and has neither changed
-// nor been added since, with ErrNotHeld if another replica runs it, with ErrClosed, and with what ended the source.
+// nor been added since, with ErrNotHeld if another replica runs it, with ErrClosed, also for a change after a drain has begun,
+// and with what ended the source.
 func (r *Reconciler) WaitUntilReconciled(ctx context.Context, key any, position Position) error {
 	const op = "wait until a key is reconciled"
 	document, err := keyBytes(op, key)

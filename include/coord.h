@@ -4185,9 +4185,9 @@ coord_status_t coord_observer_wait_unavailable_start(coord_observer_t *observer,
  * The next event. The first are a bracket: COORD_OBSERVED_SNAPSHOT_START, a COORD_OBSERVED_FIRST_UP and
  * COORD_OBSERVED_JOINED for what is there, COORD_OBSERVED_SNAPSHOT_END; after an interruption there is another one,
  * with the difference between what was known and what is true now. One who is slow is told less: of each service what
- * is true now, but never two COORD_OBSERVED_FIRST_UP or two COORD_OBSERVED_LAST_DOWN of one service in a row. A call
- * that ends by its time limit or by `cancel` takes no event away. COORD_E_CLOSED when the observer or the client is
- * closed, or the handle destroyed.
+ * is true now, and where thousands of events wait, a bracket in the place of all; but never two COORD_OBSERVED_FIRST_UP
+ * or two COORD_OBSERVED_LAST_DOWN of one service in a row. A call that ends by its time limit or by `cancel` takes no
+ * event away. COORD_E_CLOSED when the observer or the client is closed, or the handle destroyed.
  *
  * @threadsafe yes
  * @blocks until there is one, up to timeout_ms
@@ -6082,9 +6082,9 @@ const char *coord_reconciler_name(coord_reconciler_t *reconciler);
 /**
  * Waits for a key that is to be run, and begins its run, which is to be completed with coord_work_complete. At most as
  * many runs as there are "workers" are out at a time, and never two of one key. A call that ends by its time limit or by
- * `cancel` takes none away; with a limit of 0 it takes a key that is due now, and waits for its document only.
- * COORD_E_CLOSED when the reconciler or the client is closed, the handle destroyed, or a drain has come to its end; what
- * ended the source.
+ * `cancel` takes none away; with a limit of 0 it takes a key that is due now, and waits for its document only,
+ * and takes none while the store does not answer. COORD_E_CLOSED when the reconciler or the client is closed, the handle
+ * destroyed, or a drain has come to its end; what ended the source.
  *
  * @threadsafe yes
  * @blocks until there is one, up to timeout_ms
@@ -6265,7 +6265,8 @@ coord_status_t coord_reconciler_resume(coord_reconciler_t *reconciler, coord_err
 /**
  * Waits until every change of a key up to this position (of a write: coord_written_position) has been run, the last time
  * without an error. COORD_E_CONFLICT if the key is parked, or was cancelled before that and has neither changed nor been
- * added since; COORD_E_NOT_HELD if another replica runs it; COORD_E_CLOSED; what ended the source.
+ * added since; COORD_E_NOT_HELD if another replica runs it; COORD_E_CLOSED, also for a change after a drain
+ * has begun; what ended the source.
  *
  * @threadsafe yes
  * @blocks until it is so, up to timeout_ms

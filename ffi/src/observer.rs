@@ -427,9 +427,9 @@ fn wait_unavailable(
 /// The next event. The first are a bracket: COORD_OBSERVED_SNAPSHOT_START, a COORD_OBSERVED_FIRST_UP and
 /// COORD_OBSERVED_JOINED for what is there, COORD_OBSERVED_SNAPSHOT_END; after an interruption there is another one,
 /// with the difference between what was known and what is true now. One who is slow is told less: of each service what
-/// is true now, but never two COORD_OBSERVED_FIRST_UP or two COORD_OBSERVED_LAST_DOWN of one service in a row. A call
-/// that ends by its time limit or by `cancel` takes no event away. COORD_E_CLOSED when the observer or the client is
-/// closed, or the handle destroyed.
+/// is true now, and where thousands of events wait, a bracket in the place of all; but never two COORD_OBSERVED_FIRST_UP
+/// or two COORD_OBSERVED_LAST_DOWN of one service in a row. A call that ends by its time limit or by `cancel` takes no
+/// event away. COORD_E_CLOSED when the observer or the client is closed, or the handle destroyed.
 ///
 /// @threadsafe yes
 /// @blocks until there is one, up to timeout_ms

@@ -234,9 +234,9 @@ pub extern "C" fn coord_reconciler_name(reconciler: *mut coord_reconciler_t) -> 
 
 /// Waits for a key that is to be run, and begins its run, which is to be completed with coord_work_complete. At most as
 /// many runs as there are "workers" are out at a time, and never two of one key. A call that ends by its time limit or by
-/// `cancel` takes none away; with a limit of 0 it takes a key that is due now, and waits for its document only.
-/// COORD_E_CLOSED when the reconciler or the client is closed, the handle destroyed, or a drain has come to its end; what
-/// ended the source.
+/// `cancel` takes none away; with a limit of 0 it takes a key that is due now, and waits for its document only,
+/// and takes none while the store does not answer. COORD_E_CLOSED when the reconciler or the client is closed, the handle
+/// destroyed, or a drain has come to its end; what ended the source.
 ///
 /// @threadsafe yes
 /// @blocks until there is one, up to timeout_ms

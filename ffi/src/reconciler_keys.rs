@@ -143,7 +143,8 @@ pub unsafe extern "C" fn coord_reconciler_resume(
 
 /// Waits until every change of a key up to this position (of a write: coord_written_position) has been run, the last time
 /// without an error. COORD_E_CONFLICT if the key is parked, or was cancelled before that and has neither changed nor been
-/// added since; COORD_E_NOT_HELD if another replica runs it; COORD_E_CLOSED; what ended the source.
+/// added since; COORD_E_NOT_HELD if another replica runs it; COORD_E_CLOSED, also for a change after a drain
+/// has begun; what ended the source.
 ///
 /// @threadsafe yes
 /// @blocks until it is so, up to timeout_ms

@@ -173,7 +173,8 @@ class Observer(ObserverBase, Watch[ObserverEvent]):
 
     The first events are a snapshot: `SNAPSHOT_START`, a `FIRST_UP` for each service and a `JOINED` for each provider
     that is there, `SNAPSHOT_END`. After an interruption another one tells the difference. One who is slow is told
-    less, but never two `FIRST_UP` or two `LAST_DOWN` of one service in a row.
+    less: of each service what is true now, and where thousands of events wait, a snapshot in the place of all; but
+    never two `FIRST_UP` or two `LAST_DOWN` of one service in a row.
     """
 
     def wait_available(self, service: str = "", timeout: float | None = None) -> None:

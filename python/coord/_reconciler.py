@@ -358,7 +358,7 @@ class Reconciler(ReconcilerBase):
             Timeout: That is not so in time.
             Conflict: The key is parked; or it was cancelled before that, and has neither changed nor been added since.
             NotHeld: Another replica runs it.
-            Closed: The reconciler or the client is closed.
+            Closed: The reconciler or the client is closed; or the change came after a drain had begun.
         """
         self._native.wait_until_reconciled(key, position, timeout).wait()
 

@@ -147,9 +147,11 @@ impl Full {
 
 /// Longer than the clocks of a store's servers differ.
 const KEPT_MS: i64 = 600_000;
+
 /// How far ahead places are dealt out. Behind that a line begins again with the next window: so a longer backlog is put
 /// back about once a day, and a date that was wrong, or a limit that is no more, delays a mail for no longer.
 const AHEAD_MS: i64 = 86_400_000;
+
 /// How often a line may turn out to be elsewhere; then a mail is put off to the next window.
 const TRIES: u32 = 3;
 
